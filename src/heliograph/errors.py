@@ -1,0 +1,95 @@
+"""Everything this package raises on purpose.
+
+Three kinds of no (docs/glossary.md): a message is *refused*, a block is *discarded*, a session is *aborted*.
+A class's docstring is what an operator reads; the raised text adds the offending value and never key material.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AuthenticationFailed",
+    "BlockDiscarded",
+    "ConfigurationError",
+    "HeliographError",
+    "InsufficientKeys",
+    "KeyNotFound",
+    "KeySupplyError",
+    "LocalProtocolError",
+    "NotPermitted",
+    "PadsExhausted",
+    "QBERTooHigh",
+    "ReconciliationFailed",
+    "RemoteProtocolError",
+    "RollbackDetected",
+    "StoreUnavailable",
+    "TransportClosed",
+    "VerificationFailed",
+]
+
+
+class HeliographError(Exception):
+    """Parent of every error this package raises on purpose."""
+
+
+class LocalProtocolError(HeliographError):
+    """We asked our own machine for something the protocol does not allow: a bug on this side."""
+
+
+class RemoteProtocolError(HeliographError):
+    """The peer, or someone in between, sent something the protocol does not allow; it was not acted on."""
+
+
+class TransportClosed(HeliographError):
+    """The connection to the peer ended; the link reconnects by itself."""
+
+
+class ConfigurationError(HeliographError):
+    """The configuration cannot be used as written; the text names the file, the entry and the remedy."""
+
+
+class RollbackDetected(HeliographError):
+    """The store is older than its anchor or than what the peer proves: a restored backup or a cloned machine."""
+
+
+class StoreUnavailable(HeliographError):
+    """The key store cannot be written or read: disk full, I/O error, or not unsealed. Nothing was issued."""
+
+
+class BlockDiscarded(HeliographError):
+    """This block yields no key; the session goes on with the next one."""
+
+
+class AuthenticationFailed(BlockDiscarded):
+    """A tag did not match: a damaged or forged message. The block is destroyed whole."""
+
+
+class QBERTooHigh(BlockDiscarded):
+    """The error rate leaves no secret key: misalignment, noise, or an eavesdropper. Check alignment first."""
+
+
+class ReconciliationFailed(BlockDiscarded):
+    """Reconciliation went over one of its caps before both sides could agree."""
+
+
+class VerificationFailed(BlockDiscarded):
+    """The two keys still differ after reconciliation."""
+
+
+class KeySupplyError(HeliographError):
+    """The key manager cannot serve this request."""
+
+
+class InsufficientKeys(KeySupplyError):
+    """Fewer keys are stored for this pair of SAEs than were asked for; try again when the link has made more."""
+
+
+class KeyNotFound(KeySupplyError):
+    """One or more of the key_IDs are not stored for this SAE: unknown, delivered already, or expired."""
+
+
+class NotPermitted(KeySupplyError):
+    """This SAE is not one of those the keys were allocated to."""
+
+
+class PadsExhausted(HeliographError):
+    """No authentication pad is left for this address: the link stops until an operator re-bootstraps it."""

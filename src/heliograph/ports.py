@@ -1,0 +1,86 @@
+"""The small interfaces behind which hardware, simulator, storage, network and attacker all stand."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from heliograph.types import (
+    BlockId,
+    DeliveredKey,
+    DetectionRecord,
+    LightParameters,
+    PulseRecord,
+)
+
+__all__ = ["Clock", "KeySource", "RandomSource", "Receiver", "Transmitter", "Transport", "Vault"]
+
+
+class Transmitter(Protocol):
+    """A QKD module that sends light."""
+
+    async def emit(self, block: BlockId, light: LightParameters) -> PulseRecord:
+        """Send the block's pulses; return when the last has left. Raises TransportClosed if the module is gone."""
+
+    async def close(self) -> None:
+        """Release the module."""
+
+
+class Receiver(Protocol):
+    """A QKD module that detects light."""
+
+    async def collect(self, block: BlockId, light: LightParameters) -> DetectionRecord:
+        """Measure one block; return when its last slot is over. Raises TransportClosed if the module is gone."""
+
+    async def close(self) -> None:
+        """Release the module."""
+
+
+class Transport(Protocol):
+    """Carries whole frames, in order, to the peer. Promises nothing about who reads or writes on the way."""
+
+    async def send(self, frame: bytes) -> None:
+        """Send one frame. Raises TransportClosed."""
+
+    async def receive(self) -> bytes:
+        """Return the next frame. Raises TransportClosed at the end, RemoteProtocolError for an oversize frame."""
+
+    async def close(self) -> None:
+        """End the connection."""
+
+
+class Clock(Protocol):
+    """Time for limits and reports; never decides safety."""
+
+    def now(self) -> float:
+        """Return seconds from a fixed but arbitrary origin, never going back."""
+
+
+class RandomSource(Protocol):
+    """Uniform bits. ``kind`` goes into every report: "computational" for an operating system's generator."""
+
+    @property
+    def kind(self) -> str:
+        """What the bits rest on."""
+
+    def draw(self, size: int) -> bytes:
+        """Return ``size`` fresh bytes."""
+
+
+class Vault(Protocol):
+    """Wraps secrets for rest under a key-encryption key that never enters the store."""
+
+    def seal(self, secret: bytes, context: bytes) -> bytes:
+        """Return ``secret`` encrypted and bound to ``context``."""
+
+    def unseal(self, sealed: bytes, context: bytes) -> bytes:
+        """Return the secret. Raises StoreUnavailable if it was altered or sealed elsewhere."""
+
+
+class KeySource(Protocol):
+    """A consumer's view of its own site's KME for one pair of SAEs (ETSI GS QKD 014)."""
+
+    async def get_key(self) -> DeliveredKey:
+        """Fetch one fresh key as master. Raises InsufficientKeys or KeySupplyError."""
+
+    async def get_key_with_id(self, key_id: str) -> DeliveredKey:
+        """Fetch the key that the peer named, as slave. Raises KeyNotFound, NotPermitted or KeySupplyError."""
