@@ -12,7 +12,7 @@ from heliograph.types import (
     PulseRecord,
 )
 
-__all__ = ["Clock", "KeySource", "RandomSource", "Receiver", "Transmitter", "Transport", "Vault"]
+__all__ = ["Anchor", "Clock", "KeySource", "RandomSource", "Receiver", "Transmitter", "Transport", "Vault"]
 
 
 class Transmitter(Protocol):
@@ -74,6 +74,16 @@ class Vault(Protocol):
 
     def unseal(self, sealed: bytes, context: bytes) -> bytes:
         """Return the secret. Raises StoreUnavailable if it was altered or sealed elsewhere."""
+
+
+class Anchor(Protocol):
+    """A mark outside the backed-up store that never goes back (security.md 4)."""
+
+    def read(self) -> tuple[int, int]:
+        """Return the highest (epoch, block) ever marked; (0, 0) before the first. Raises RollbackDetected."""
+
+    def advance(self, epoch: int, block: int) -> None:
+        """Mark (epoch, block) durably; a lower mark changes nothing. Raises StoreUnavailable."""
 
 
 class KeySource(Protocol):

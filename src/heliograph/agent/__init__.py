@@ -1,0 +1,1 @@
+"""An encryptor's agent: key source, rotation and encryptor put together."""

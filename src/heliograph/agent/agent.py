@@ -1,0 +1,262 @@
+"""The agent: feeds events to the rotation machine and carries out its actions with a key source and an encryptor."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from heliograph.agent.config import AgentConfig
+from heliograph.agent.control import ControlDialer, ControlLink, ControlListener
+from heliograph.agent.status import AgentStatus
+from heliograph.consumer import initiator, responder
+from heliograph.consumer.keys import Role, derive, key_id_text
+from heliograph.consumer.messages import Message, Refusal
+from heliograph.consumer.rotation import (
+    Action,
+    Activate,
+    ControlDown,
+    ControlUp,
+    Drain,
+    Drained,
+    Event,
+    FetchKey,
+    FetchKeyWithId,
+    Install,
+    KeyFetched,
+    KeyRefused,
+    LimitReached,
+    Received,
+    Reconnect,
+    Retire,
+    Send,
+    Tick,
+)
+from heliograph.encryptors.addresses import Address
+from heliograph.encryptors.forwarder import Forwarder
+from heliograph.errors import KeyNotFound, KeySupplyError, NotPermitted, RemoteProtocolError, TransportClosed
+from heliograph.ports import Clock, KeySource
+from heliograph.types import DeliveredKey
+
+__all__ = ["Agent"]
+
+_MAX_REFUSALS: Final = 8
+
+
+class Agent:
+    """One site's agent for one tunnel. ``key_source``: this site's own key manager; ``clock``: seconds.
+
+    Keys live in this process only: after a restart the agent has none and a fresh one is agreed.
+    """
+
+    def __init__(self, config: AgentConfig, key_source: KeySource, clock: Clock) -> None:
+        self._config: Final = config
+        self._keys = key_source
+        self._clock = clock
+        self._state: initiator.State | responder.State
+        if config.role is Role.INITIATOR:
+            self._state = initiator.begin(config.rotation, clock.now())
+        else:
+            self._state = responder.begin(config.rotation, clock.now())
+        self.forwarder: Final = Forwarder(
+            config.role,
+            config.forwarder,
+            config.generation,
+            clock,
+            on_nearly_used=lambda key_id: self._feed(LimitReached(key_id)),
+            on_drained=lambda key_id: self._feed(Drained(key_id)),
+        )
+        self._events: deque[tuple[Event, ControlLink | None]] = deque()
+        self._feeding = False
+        self._links: list[ControlLink] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listener: ControlListener | None = None
+        self._dialer: ControlDialer | None = None
+        self._refused_messages = 0
+        self._last_refusal: str | None = None
+        self.control_address: Address | None = None
+
+    async def start(self) -> None:
+        """Listen, dial and begin. Raises ConfigurationError if an address cannot be used."""
+        await self.forwarder.start()
+        if self._config.role is Role.RESPONDER:
+            self._listener = ControlListener(self._config.control, self._serve_link)
+            try:
+                self.control_address = await self._listener.start()
+            except BaseException:
+                await self.forwarder.close()
+                raise
+        else:
+            self._dialer = ControlDialer(self._config.control, self._serve_link)
+            self._dialer.start()
+        self._spawn(self._keep_ticking())
+
+    async def close(self) -> None:
+        """End every connection and forget every key."""
+        if self._dialer is not None:
+            await self._dialer.close()
+        if self._listener is not None:
+            await self._listener.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.forwarder.close()
+
+    def tick(self) -> None:
+        """Look at the clock now; also done every ``tick_seconds``."""
+        self._feed(Tick(self._clock.now()))
+
+    def status(self) -> AgentStatus:
+        """Return a snapshot."""
+        keyring, counts, held = self.forwarder.keyring, self.forwarder.counts, self._state.held
+        active, traffic = keyring.active, keyring.traffic
+        return AgentStatus(
+            role=self._config.role.name.lower(),
+            mode="encrypting" if keyring.sending is not None else "fail-closed",
+            state=type(self._state).__name__,
+            control_connected=bool(self._links),
+            key_id=key_id_text(active.key_id) if active else None,
+            key_age_s=self._clock.now() - active.since if active else None,
+            rekeys=held.rekeys,
+            live_connections=self.forwarder.live_connections,
+            completed_connections=counts.completed,
+            sent_records=traffic.sent_records,
+            sent_bytes=traffic.sent_bytes,
+            received_records=traffic.received_records,
+            received_bytes=traffic.received_bytes,
+            refused_records=counts.refused,
+            refused_messages=self._refused_messages,
+            cut_connections=counts.cut,
+            turned_away=counts.turned_away,
+            last_refusal=self._last_refusal,
+        )
+
+    # Events in, actions out. ``origin`` is the link an answer goes to; None means the peer we know.
+
+    def _feed(self, event: Event, origin: ControlLink | None = None) -> None:
+        self._events.append((event, origin))
+        if self._feeding:
+            return  # an action's own event: taken after the actions before it
+        self._feeding = True
+        try:
+            while self._events:
+                self._advance(*self._events.popleft())
+        finally:
+            self._feeding = False
+
+    def _advance(self, event: Event, origin: ControlLink | None) -> None:
+        for each in (Tick(self._clock.now()), event):
+            try:
+                actions = self._step(each)
+            except RemoteProtocolError as why:
+                self._refused_messages += 1
+                self._last_refusal = str(why)
+                return
+            for action in actions:
+                self._perform(action, origin)
+
+    def _step(self, event: Event) -> list[Action]:
+        if isinstance(
+            self._state,
+            initiator.Idle
+            | initiator.Fetching
+            | initiator.AwaitingReady
+            | initiator.AwaitingConfirm
+            | initiator.Active,
+        ):
+            self._state, actions = initiator.step(self._state, event)
+        else:
+            self._state, actions = responder.step(self._state, event)
+        return actions
+
+    def _perform(self, action: Action, origin: ControlLink | None) -> None:
+        match action:
+            case FetchKey(attempt):
+                self._spawn(self._fetch(attempt, None, origin))
+            case FetchKeyWithId(attempt, key_id):
+                self._spawn(self._fetch(attempt, key_id, origin))
+            case Send(message):
+                self._send(message, origin)
+            case Install(keys, since):
+                self.forwarder.install(keys, since)
+            case Activate(key_id):
+                self.forwarder.activate(key_id)
+                if self._listener is not None and origin is not None:
+                    self._listener.proven = origin
+            case Drain(key_id):
+                self.forwarder.drain(key_id)
+            case Retire(key_id):
+                self.forwarder.retire(key_id)
+            case Reconnect():
+                for link in self._links:
+                    link.drop()
+
+    def _send(self, message: Message, origin: ControlLink | None) -> None:
+        link = origin if origin is not None and origin.is_open else self._peer()
+        if link is None:
+            return  # the machine sends it again
+        link.send(message)
+        if isinstance(message, Refusal):
+            # Each named key costs our key manager a look-up: who names many that do not exist has to dial again.
+            link.refusals += 1
+            if link.refusals >= _MAX_REFUSALS:
+                link.drop()
+
+    def _peer(self) -> ControlLink | None:
+        if self._listener is not None and self._listener.proven is not None:
+            return self._listener.proven
+        return self._links[-1] if self._links else None
+
+    # The rim: key source, control channel, time.
+
+    async def _fetch(self, attempt: int, key_id: bytes | None, origin: ControlLink | None) -> None:
+        try:
+            if key_id is None:
+                key = await self._keys.get_key()
+            else:
+                key = await self._keys.get_key_with_id(key_id_text(key_id))
+            self._refuse_second_use(key)
+        except (KeyNotFound, NotPermitted) as why:
+            self._last_refusal = str(why)
+            self._feed(KeyRefused(attempt, final=True), origin)
+        except Exception as why:  # noqa: BLE001  - a broken key source costs this fetch, never the agent
+            self._last_refusal = f"{type(why).__name__}: {why}"
+            self._feed(KeyRefused(attempt, final=False), origin)
+        else:
+            self._feed(KeyFetched(attempt, key), origin)
+
+    def _refuse_second_use(self, key: DeliveredKey) -> None:
+        if self.forwarder.keyring.seen(derive(key).key_id):
+            raise KeySupplyError(f"the key manager gave key {key.key_id} a second time; its nonces are used")
+
+    def _serve_link(self, link: ControlLink) -> asyncio.Future[None]:
+        return self._spawn(self._read_link(link))
+
+    async def _read_link(self, link: ControlLink) -> None:
+        self._links.append(link)
+        try:
+            self._feed(ControlUp(), link)
+            while True:
+                self._feed(Received(await link.receive()), link)
+        except TransportClosed:
+            pass
+        except RemoteProtocolError as why:
+            self._refused_messages += 1
+            self._last_refusal = str(why)
+        finally:
+            self._links.remove(link)
+            link.drop()
+            if not self._links:
+                self._feed(ControlDown())
+
+    async def _keep_ticking(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.tick_seconds)
+            self.tick()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

@@ -1,0 +1,96 @@
+"""An agent's configuration: parsed once, then a record that cannot be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from heliograph.consumer.keys import Role
+from heliograph.consumer.rotation import RotationLimits
+from heliograph.encryptors.addresses import Address
+from heliograph.encryptors.forwarder import Forward, ForwarderConfig
+from heliograph.encryptors.generation import GenerationLimits
+from heliograph.errors import ConfigurationError
+
+__all__ = ["AgentConfig"]
+
+_ROLES: Final = {"initiator": Role.INITIATOR, "responder": Role.RESPONDER}
+
+
+class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The mapping as it is written: one entry for each key of AGENT.toml's ``[agent]`` table."""
+
+    role: str
+    control: str
+    outer_listen: str | None = None
+    outer_connect: str | None = None
+    forwards: dict[str, str] = {}
+    targets: dict[str, str] = {}
+    inner_lan: bool = False
+    rekey_seconds: float = 60.0
+    rekey_bytes: int = 1 << 30
+    max_key_age_s: float = 300.0
+    overlap_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """Everything an agent needs besides its key source.
+
+    ``control``: where the responder listens and the initiator connects, a TCP connection of its own that does not run
+    inside the tunnel. Raises ConfigurationError if the parts contradict each other.
+    """
+
+    role: Role
+    control: Address
+    forwarder: ForwarderConfig
+    rotation: RotationLimits
+    generation: GenerationLimits
+    tick_seconds: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.generation.max_key_age_s != self.rotation.max_key_age_s:
+            raise ConfigurationError("max_key_age_s differs between rotation and record layer: give it once")
+        if self.rotation.rekey_seconds >= self.generation.send_age_s:
+            raise ConfigurationError(
+                f"rekey_seconds = {self.rotation.rekey_seconds} leaves no time before senders stop at "
+                f"{self.generation.send_age_s:g} s (max_key_age_s less a margin): lower rekey_seconds"
+            )
+        if not self.tick_seconds > 0:
+            raise ConfigurationError(f"tick_seconds = {self.tick_seconds}: must be positive")
+
+    @classmethod
+    def from_mapping(cls, document: Mapping[str, Any]) -> AgentConfig:
+        """Read a parsed table: ``forwards`` maps a name to an inner address to listen on, ``targets`` a name to where
+        it leads on this side. Raises ConfigurationError naming the entry.
+        """  # noqa: D205  - one sentence of two lines
+        try:
+            entry = msgspec.convert(dict(document), _Document)
+        except msgspec.ValidationError as why:
+            raise ConfigurationError(f"agent configuration: {why}") from why
+        if entry.role not in _ROLES:
+            raise ConfigurationError(f"role = {entry.role!r}: write initiator or responder, the peer has the other one")
+        return cls(
+            role=_ROLES[entry.role],
+            control=Address.parse(entry.control),
+            forwarder=ForwarderConfig(
+                outer_listen=_optional(entry.outer_listen),
+                outer_connect=_optional(entry.outer_connect),
+                forwards=tuple(Forward(Address.parse(listen), name) for name, listen in entry.forwards.items()),
+                targets={name: Address.parse(target) for name, target in entry.targets.items()},
+                inner_lan=entry.inner_lan,
+            ),
+            rotation=RotationLimits(
+                rekey_seconds=entry.rekey_seconds,
+                max_key_age_s=entry.max_key_age_s,
+                overlap_seconds=entry.overlap_seconds,
+            ),
+            generation=GenerationLimits(rekey_bytes=entry.rekey_bytes, max_key_age_s=entry.max_key_age_s),
+        )
+
+
+def _optional(text: str | None) -> Address | None:
+    return None if text is None else Address.parse(text)

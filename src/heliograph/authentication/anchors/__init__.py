@@ -1,0 +1,1 @@
+"""What trust starts from. Here: a pre-shared book of key slots."""

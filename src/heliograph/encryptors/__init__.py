@@ -1,0 +1,1 @@
+"""Encryptors: adapters that carry user traffic under the keys of a consumer."""

@@ -1,0 +1,139 @@
+"""One generation of keys at the record layer: seals and opens records, and owns every counter.
+
+A generation lives in memory only and is never resumed: after a restart a fresh key is fetched, so a nonce cannot come
+back. Within its life it hands out each (connection, counter) once and accepts each once, in order.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from heliograph.consumer.keys import Role, TunnelKeys, key_id_text
+from heliograph.encryptors.records import TAG_BYTES, RecordHeader, RecordType
+from heliograph.errors import ConfigurationError, KeySupplyError, RemoteProtocolError
+
+__all__ = ["Generation", "GenerationLimits"]
+
+# From NIST SP 800-38D 8.3: at most 2^32 invocations under one key. Ours stays below, per direction key.
+MAX_RECORDS: Final = 2**32 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationLimits:
+    """What one generation may carry. Raises ConfigurationError.
+
+    ``rekey_bytes``: payload bytes per direction, a hard limit for data; the rotation is asked for at half of it.
+    ``max_key_age_s``: nothing is accepted under an older key, and the sender stops a little before (a tenth, at most
+    5 s), so that what it sent still arrives in time. ``max_records``: per direction, at most 2^32 - 1.
+    """
+
+    rekey_bytes: int = 1 << 30
+    max_key_age_s: float = 300.0
+    max_records: int = MAX_RECORDS
+
+    def __post_init__(self) -> None:
+        if self.rekey_bytes < 65536:
+            raise ConfigurationError(f"rekey_bytes = {self.rekey_bytes}: at least 65536, one record, is needed")
+        if not 16 <= self.max_records <= MAX_RECORDS:
+            raise ConfigurationError(f"max_records = {self.max_records}: must lie between 16 and {MAX_RECORDS}")
+        if not self.max_key_age_s > 0:
+            raise ConfigurationError(f"max_key_age_s = {self.max_key_age_s}: must be positive")
+
+    @property
+    def send_age_s(self) -> float:
+        """The age at which a sender stops."""
+        return self.max_key_age_s - min(5.0, self.max_key_age_s / 10)
+
+
+class Generation:
+    """Direction keys, counters and limits of one generation, seen from the site with ``role``.
+
+    ``since``: when the key was fetched, in the clock's seconds. Counts: records and payload bytes, each way.
+    """
+
+    __slots__ = (
+        "_expected",
+        "_limits",
+        "_next",
+        "_opening",
+        "_sealing",
+        "key_id",
+        "received_bytes",
+        "received_records",
+        "role",
+        "sent_bytes",
+        "sent_records",
+        "since",
+    )
+
+    def __init__(self, keys: TunnelKeys, role: Role, limits: GenerationLimits, since: float) -> None:
+        self.key_id: Final = keys.key_id
+        self.role: Final = role
+        self.since: Final = since
+        self._limits: Final = limits
+        self._sealing = AESGCM(keys.sending_key(role).to_bytes())
+        self._opening = AESGCM(keys.sending_key(role.peer).to_bytes())
+        self._next: defaultdict[int, int] = defaultdict(int)
+        self._expected: defaultdict[int, int] = defaultdict(int)
+        self.sent_records = self.sent_bytes = self.received_records = self.received_bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<generation {key_id_text(self.key_id)}, {self.role.name.lower()}>"
+
+    def may_send(self, size: int, now: float) -> bool:
+        """Whether a data record with ``size`` payload bytes is within all limits now."""
+        # Markers and closes go on a little beyond the byte limit; a 16th of the records is kept for them.
+        return (
+            now - self.since < self._limits.send_age_s
+            and self.sent_bytes + size <= self._limits.rekey_bytes
+            and self.sent_records < self._limits.max_records - self._limits.max_records // 16
+        )
+
+    @property
+    def nearly_used(self) -> bool:
+        """Whether half of a limit is used in either direction: time to ask for the next generation."""
+        used_bytes = max(self.sent_bytes, self.received_bytes)
+        used_records = max(self.sent_records, self.received_records)
+        return 2 * used_bytes >= self._limits.rekey_bytes or 2 * used_records >= self._limits.max_records
+
+    def seal(self, kind: RecordType, connection: int, payload: bytes, now: float) -> bytes:
+        """Return the next record of ``connection``: header and ciphertext. Raises KeySupplyError over a limit."""
+        if now - self.since >= self._limits.send_age_s or self.sent_records >= self._limits.max_records:
+            raise KeySupplyError(f"{self!r} is over its age or record limit: nothing is sent until a new key comes")
+        if kind is RecordType.DATA and not self.may_send(len(payload), now):
+            raise KeySupplyError(f"{self!r} is over its byte limit: data waits for the next generation")
+        counter = self._next[connection]
+        self._next[connection] = counter + 1  # burnt before use: whatever happens below, never again
+        header = RecordHeader(kind, self.role, connection, counter, self.key_id, len(payload) + TAG_BYTES)
+        packed = header.pack()
+        self.sent_records += 1
+        self.sent_bytes += len(payload)
+        return packed + self._sealing.encrypt(header.nonce(), payload, packed)
+
+    def open(self, header: RecordHeader, body: bytes, now: float) -> bytes:
+        """Return the payload of the exactly next record of its connection. Raises RemoteProtocolError, unchanged."""
+        if header.sender is not self.role.peer:
+            raise RemoteProtocolError(f"{self!r}: a record of our own came back (reflected)")
+        if now - self.since >= self._limits.max_key_age_s or self.received_records >= self._limits.max_records:
+            raise RemoteProtocolError(f"{self!r} is over its age or record limit: nothing is accepted under it")
+        expected = self._expected.get(header.connection, 0)
+        if header.counter != expected:
+            raise RemoteProtocolError(
+                f"{self!r}: record {header.counter} of connection {header.connection} instead of {expected}: "
+                "replayed, reordered or left out"
+            )
+        try:
+            payload = self._opening.decrypt(header.nonce(), body, header.pack())
+        except InvalidTag:
+            raise RemoteProtocolError(
+                f"{self!r}: record {expected} of connection {header.connection} is damaged or forged"
+            ) from None
+        self._expected[header.connection] = expected + 1
+        self.received_records += 1
+        self.received_bytes += len(payload)
+        return payload

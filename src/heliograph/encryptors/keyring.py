@@ -1,0 +1,153 @@
+"""The generations that are in use: at most one to send under, one being brought in or out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from heliograph.consumer.keys import Role, TunnelKeys, key_id_text
+from heliograph.encryptors.generation import Generation, GenerationLimits
+from heliograph.errors import LocalProtocolError, RemoteProtocolError
+from heliograph.ports import Clock
+
+__all__ = ["Keyring", "Traffic"]
+
+# Our choice: key_IDs remembered to refuse one that a faulty key manager gives out twice (about 10 MB at the most).
+_REMEMBERED: Final = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Records and payload bytes carried since the start, over all generations."""
+
+    sent_records: int = 0
+    sent_bytes: int = 0
+    received_records: int = 0
+    received_bytes: int = 0
+
+    def plus(self, generation: Generation) -> Traffic:
+        """Return the sum with what ``generation`` carried."""
+        return Traffic(
+            self.sent_records + generation.sent_records,
+            self.sent_bytes + generation.sent_bytes,
+            self.received_records + generation.received_records,
+            self.received_bytes + generation.received_bytes,
+        )
+
+
+class Keyring:
+    """Holds generations in memory and nowhere else. ``on_nearly_used`` is called once for each, with its key_ID."""
+
+    def __init__(
+        self, role: Role, limits: GenerationLimits, clock: Clock, on_nearly_used: Callable[[bytes], None]
+    ) -> None:
+        self.role: Final = role
+        self._limits = limits
+        self._clock = clock
+        self._on_nearly_used = on_nearly_used
+        self._held: dict[bytes, Generation] = {}
+        self._active: Generation | None = None
+        self._announced: bytes | None = None
+        self._seen: set[bytes] = set()
+        self._seen_order: deque[bytes] = deque()
+        self._past = Traffic()
+        self._changed = asyncio.Event()
+
+    def now(self) -> float:
+        """Return the clock's seconds."""
+        return self._clock.now()
+
+    def seen(self, key_id: bytes) -> bool:
+        """Whether this key was installed before: it must never be installed again, its nonces are used."""
+        return key_id in self._seen
+
+    def install(self, keys: TunnelKeys, since: float) -> None:
+        """Accept records under these keys. Raises LocalProtocolError if they were installed before."""
+        if self.seen(keys.key_id):
+            raise LocalProtocolError(f"key {key_id_text(keys.key_id)} was installed before; its nonces are used")
+        self._remember(keys.key_id)
+        self._held[keys.key_id] = Generation(keys, self.role, self._limits, since)
+        self._notify()
+
+    def activate(self, key_id: bytes) -> None:
+        """Send under this installed generation from the next record on."""
+        if key_id not in self._held:
+            raise LocalProtocolError(f"key {key_id_text(key_id)} is not installed")
+        self._active = self._held[key_id]
+        self._notify()
+
+    def retire(self, key_id: bytes) -> None:
+        """Forget this generation, if it is held."""
+        generation = self._held.pop(key_id, None)
+        if generation is not None:
+            self._past = self._past.plus(generation)
+        if self._active is generation:
+            self._active = None
+        self._notify()
+
+    def forget_all(self) -> None:
+        """Forget every generation: nothing is sent or accepted any more."""
+        for key_id in list(self._held):
+            self.retire(key_id)
+
+    @property
+    def sending(self) -> Generation | None:
+        """The generation to send under; None if there is none or it is too old."""
+        active = self._active
+        if active is None or self.now() - active.since >= self._limits.send_age_s:
+            return None
+        return active
+
+    @property
+    def active(self) -> Generation | None:
+        """The active generation whatever its age, for reports."""
+        return self._active
+
+    def receiving(self, key_id: bytes) -> Generation:
+        """Return the accepted generation with this key_ID. Raises RemoteProtocolError."""
+        try:
+            return self._held[key_id]
+        except KeyError:
+            raise RemoteProtocolError(f"key {key_id_text(key_id)} is not in use: unknown or retired") from None
+
+    @property
+    def newest(self) -> bytes | None:
+        """The key_ID installed last, if it is still held: what the peer sends under, or soon will."""
+        return next(reversed(self._held), None)
+
+    @property
+    def traffic(self) -> Traffic:
+        """What was carried since the start."""
+        total = self._past
+        for generation in self._held.values():
+            total = total.plus(generation)
+        return total
+
+    def may_send(self, size: int) -> bool:
+        """Whether a data record with ``size`` payload bytes may be sent now."""
+        generation = self.sending
+        return generation is not None and generation.may_send(size, self.now())
+
+    async def changed(self) -> None:
+        """Return when a generation was installed, activated or retired."""
+        await self._changed.wait()
+
+    def count(self) -> None:
+        """Look at the counts; ask for a rotation when the active generation is nearly used."""
+        active = self._active
+        if active is not None and active.key_id != self._announced and active.nearly_used:
+            self._announced = active.key_id
+            self._on_nearly_used(active.key_id)
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _remember(self, key_id: bytes) -> None:
+        self._seen.add(key_id)
+        self._seen_order.append(key_id)
+        if len(self._seen_order) > _REMEMBERED:
+            self._seen.discard(self._seen_order.popleft())

@@ -1,0 +1,151 @@
+"""An SAE's side of ETSI GS QKD 014 V1.1.1: fetches keys from its own site's KME, and believes only the standard."""
+
+from __future__ import annotations
+
+import ssl
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+import aiohttp
+from yarl import URL
+
+from heliograph.errors import (
+    ConfigurationError,
+    InsufficientKeys,
+    KeyNotFound,
+    KeySupplyError,
+    NotPermitted,
+)
+from heliograph.kme import etsi014
+from heliograph.kme.supply import SupplyStatus
+from heliograph.types import DeliveredKey
+
+__all__ = ["Etsi014Client"]
+
+REQUEST_SECONDS = 30.0
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
+# Shorter than the server's: an idle connection is dropped here first, so no request meets a closed one.
+KEEPALIVE_SECONDS = 30.0
+
+
+class Etsi014Client:
+    """A ``KeySource`` over mutual TLS for one pair of SAEs; ``async with``, or ``close`` it.
+
+    ``base_url``: ``https://host[:port]`` of the KME; ``tls``: from ``client_tls``; ``size_bits``: of every key.
+    Requests are POSTs, which no library repeats by itself: a repeated one would burn keys.
+    Raises ConfigurationError for a URL that is not https.
+    """
+
+    def __init__(
+        self, base_url: str, tls: ssl.SSLContext, own_sae: str, peer_sae: str, *, size_bits: int = 256
+    ) -> None:
+        try:
+            url = URL(base_url)
+        except ValueError:
+            url = URL()
+        if url.scheme != "https" or not url.host:
+            raise ConfigurationError(f"KME address {base_url!r}: must be https://host[:port]")
+        self._keys = f"{base_url.rstrip('/')}/api/v1/keys/{quote(peer_sae, safe='')}"
+        self._tls = tls
+        self._own_sae = own_sae
+        self._size_bits = size_bits
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def status(self) -> SupplyStatus:
+        """Ask how many keys are stored for the pair. Raises NotPermitted or KeySupplyError."""
+        status = etsi014.read_status(await self._ask("status", None))
+        if status.caller_sae != self._own_sae:
+            raise KeySupplyError(
+                f"the KME takes this client for SAE {status.caller_sae!r}, not {self._own_sae!r}; check its certificate"
+            )
+        return status
+
+    async def get_key(self) -> DeliveredKey:
+        """Fetch one fresh key as master. Raises InsufficientKeys, NotPermitted or KeySupplyError."""
+        return (await self.get_keys(1))[0]
+
+    async def get_keys(self, number: int) -> list[DeliveredKey]:
+        """Fetch ``number`` fresh keys as master, in one request. Raises as ``get_key``."""
+        answer = await self._ask("enc_keys", etsi014.key_request_document(number, self._size_bits))
+        return etsi014.read_container(answer, number, self._size_bits)
+
+    async def get_key_with_id(self, key_id: str) -> DeliveredKey:
+        """Fetch the key that the peer named, as slave. Raises KeyNotFound, NotPermitted or KeySupplyError."""
+        answer = await self._ask("dec_keys", etsi014.key_ids_document([key_id]))
+        (key,) = etsi014.read_container(answer, 1, self._size_bits)
+        if key.key_id != key_id.lower():
+            raise KeySupplyError("the KME answered with a key of another key_ID")
+        return key
+
+    async def _ask(self, method: str, body: bytes | None) -> bytes:
+        try:
+            status, answer = await self._exchange(method, body)
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise KeySupplyError(f"{self._place}: the KME's certificate is refused: {_line(error)}") from None
+        except (aiohttp.ClientError, ssl.SSLError, OSError, TimeoutError) as error:
+            raise KeySupplyError(
+                f"{self._place}: no answer ({_line(error)}); check that the KME runs there, "
+                "and that it accepts this client's certificate"
+            ) from None
+        if status == 200:
+            return answer
+        raise _refusal(method, status, etsi014.read_error(answer))
+
+    async def _exchange(self, method: str, body: bytes | None) -> tuple[int, bytes]:
+        async with self._opened().request(
+            "GET" if body is None else "POST",
+            URL(f"{self._keys}/{method}", encoded=True),
+            data=body,
+            headers={"Content-Type": "application/json"} if body is not None else None,
+            allow_redirects=False,
+        ) as response:
+            answer = bytearray()
+            async for piece in response.content.iter_any():
+                answer += piece
+                if len(answer) > MAX_ANSWER_BYTES:
+                    raise KeySupplyError(f"{self._place}: the answer exceeds {MAX_ANSWER_BYTES} bytes")
+            return response.status, bytes(answer)
+
+    @property
+    def _place(self) -> str:
+        return f"KME {URL(self._keys, encoded=True).origin()}"
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            # Made here and not in the constructor: it belongs to the running loop.
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=self._tls, keepalive_timeout=KEEPALIVE_SECONDS),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS),
+                auto_decompress=False,
+            )
+        return self._session
+
+
+def _refusal(method: str, status: int, message: str) -> KeySupplyError:
+    if status == 401:
+        return NotPermitted(f"the KME refuses this SAE: {message}")
+    if status == 503 and method == "enc_keys":
+        return InsufficientKeys(f"the KME has no key now: {message}")
+    if status == 400 and method == "dec_keys" and message == etsi014.MESSAGE_NOT_FOUND:
+        return KeyNotFound(f"the KME does not have that key: {message}")
+    return KeySupplyError(f"the KME answered {status}: {message}")
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,94 @@
+"""Mutual TLS inside a site: both ends show a certificate of the site's own CA, or there is no connection."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import ClassVar
+
+from heliograph.errors import ConfigurationError, NotPermitted
+from heliograph.kme.identity import kme_id_from_certificate
+
+__all__ = ["client_tls", "server_tls"]
+
+
+def server_tls(certificate: str | Path, key: str | Path, ca: str | Path) -> ssl.SSLContext:
+    """Return the KME's context: TLS 1.2 or newer (ETSI GS QKD 014 4), a client certificate of ``ca`` is required.
+
+    All three are PEM files. Raises ConfigurationError naming the file and the remedy.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    # Each connection shows its certificate anew: no tickets, no resumed sessions.
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
+    context.num_tickets = 0
+    return _loaded(context, Path(certificate), Path(key), Path(ca))
+
+
+def client_tls(certificate: str | Path, key: str | Path, ca: str | Path, kme_id: str | None = None) -> ssl.SSLContext:
+    """Return an SAE's context: the KME's certificate must be of ``ca`` and name the host that was dialled.
+
+    With ``kme_id`` it must also name that KME (014 5.1), checked before the first byte of a request is sent.
+    Raises ConfigurationError.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if kme_id is not None:
+        expected = kme_id
+
+        class NamedKme(_NamedKme):
+            kme_id = expected
+
+        context.sslobject_class = NamedKme
+    return _loaded(context, Path(certificate), Path(key), Path(ca))
+
+
+class _NamedKme(ssl.SSLObject):
+    """A TLS connection that ends its handshake only with the KME of one ID."""
+
+    kme_id: ClassVar[str]
+
+    def do_handshake(self) -> None:
+        super().do_handshake()
+        certificate = self.getpeercert(binary_form=True)
+        try:
+            found = kme_id_from_certificate(certificate or b"")
+        except NotPermitted as error:
+            raise ssl.SSLCertVerificationError(f"the KME's certificate names no KME: {error}") from None
+        if found != self.kme_id:
+            raise ssl.SSLCertVerificationError(f"the certificate is of KME {found}, not of {self.kme_id}")
+
+
+def _loaded(context: ssl.SSLContext, certificate: Path, key: Path, ca: Path) -> ssl.SSLContext:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    for path, what in ((certificate, "certificate"), (key, "private key"), (ca, "CA certificate")):
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ConfigurationError(f"{path}: {error.strerror}; a readable PEM {what} is needed there") from error
+        marker = b"-----BEGIN CERTIFICATE-----" if path is not key else b"PRIVATE KEY-----"
+        if marker not in content:
+            raise ConfigurationError(
+                f"{path}: holds no PEM {what}; convert it (openssl pkcs12, openssl x509 -inform der)"
+            )
+    if key.stat().st_mode & 0o077:
+        raise ConfigurationError(
+            f"{key}: others can read this private key; run chmod 600 {key}, replace it if they did"
+        )
+    try:
+        # Without a callback an encrypted key would make OpenSSL ask on the terminal.
+        context.load_cert_chain(certificate, key, password=lambda: "")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise ConfigurationError(
+                f"{key}: does not belong to {certificate}; give the pair that was issued"
+            ) from None
+        raise ConfigurationError(
+            f"{certificate}, {key}: cannot be used ({error.reason or 'damaged or encrypted PEM'}); issue them anew"
+        ) from None
+    try:
+        context.load_verify_locations(ca)
+    except ssl.SSLError as error:
+        raise ConfigurationError(
+            f"{ca}: cannot be used as CA ({error.reason or 'damaged PEM'}); copy it anew"
+        ) from None
+    return context

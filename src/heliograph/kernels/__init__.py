@@ -1,0 +1,1 @@
+"""The few hot loops: pure functions on numpy arrays and big integers."""

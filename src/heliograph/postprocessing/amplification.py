@@ -1,0 +1,47 @@
+"""Privacy amplification: an exactly 2-universal hash made of one product of large integers (security.md 5).
+
+The key of n bits is (x1: m bits, x2: n - m bits). With al = n - 1 and a public seed of two uniform al-bit integers a
+and b, a not forced odd, the secret key is
+
+    (x1 + h(x2)) mod 2^m,   h(x2) = ((a * x2 + b) mod 2^al) >> (al - m).
+
+Why it is 2-universal. h is strongly universal as al >= (n - m) + m - 1 [Dietzfelbinger 1996]: for x2 != y2, the pair
+(h(x2), h(y2)) is uniform over all pairs of m-bit values. Take two different keys. If x2 = y2, then x1 != y1 and the
+outputs differ for every seed. If x2 != y2, they are equal only if h(x2) - h(y2) = y1 - x1 mod 2^m, and the difference
+of a uniform pair takes each value with probability exactly 2^-m. Without b, collisions reach almost 2 * 2^-m.
+
+What it is good for. The hash is not linear over GF(2): it serves proofs that use the leftover-hash lemma for
+2-universal families (the named finite-key theorem must be one), not those by phase-error correction. The seed is fresh
+and uniform, drawn by one named side after closure, reconciliation, verification and length are final, one for each
+block.
+"""
+
+from __future__ import annotations
+
+from heliograph.bits import BitString
+from heliograph.errors import LocalProtocolError
+from heliograph.kernels.product import modified_multiply_shift
+from heliograph.types import SecretKey, VerifiedBlock
+
+__all__ = ["amplify", "seed_size_bytes"]
+
+
+def seed_size_bytes(length_bits: int) -> int:
+    """Return the bytes that hold the 2 (n - 1) bits of seed for a key of n = ``length_bits``."""
+    return (2 * max(length_bits - 1, 0) + 7) // 8
+
+
+def amplify(block: VerifiedBlock, seed: bytes, length: int) -> SecretKey:
+    """Hash the verified key to ``length`` secret bits, 1 <= length < len(block.bits).
+
+    ``seed``: :func:`seed_size_bytes` bytes, little endian: a in the lowest n - 1 bits, b in the next n - 1; the up to 7
+    highest bits are ignored. Raises LocalProtocolError for another size or length; whether the length is safe is
+    decided by the finite-key theorem before, never here.
+    """
+    n = len(block.bits)
+    if not 1 <= length < n:
+        raise LocalProtocolError(f"{length} secret bits cannot be made of {n} verified bits")
+    if len(seed) != seed_size_bytes(n):
+        raise LocalProtocolError(f"a seed for {n} bits has {seed_size_bytes(n)} bytes, not {len(seed)}")
+    hashed = modified_multiply_shift(block.bits.to_bytes(), n, seed, length)
+    return SecretKey(BitString(hashed, length))

@@ -1,0 +1,1 @@
+"""Information reconciliation by Cascade, as two halves that only exchange parities."""

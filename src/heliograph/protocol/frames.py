@@ -1,0 +1,78 @@
+"""One frame: a fixed header, one encoded message, and its tag where it has one.
+
+    version u8 | flags u8 | direction u8 | epoch u32 | block u64 | sequence u32 | last seen u32 | length u32 | body | tag
+
+``sequence`` counts the frames of one block and direction from 0; ``last seen`` is how many frames of the other
+direction had arrived, so that a transcript fixes the interleaving too. All integers are big endian.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+from heliograph.authentication.mac import TAG_BYTES
+from heliograph.errors import RemoteProtocolError
+
+__all__ = ["WIRE_VERSION", "Direction", "Frame", "parse_frame"]
+
+WIRE_VERSION = 1
+_HEADER = struct.Struct(">BBBIQIII")
+_TAGGED = 1
+
+
+class Direction(IntEnum):
+    """Which site sent the frame; not who opened the connection."""
+
+    TO_RECEIVER = 0
+    TO_TRANSMITTER = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame's fields. ``covered`` is what a tag is taken over: header and body, without the tag itself."""
+
+    direction: Direction
+    epoch: int
+    block: int
+    sequence: int
+    last_seen: int
+    body: bytes
+    tagged: bool = False
+    tag: bytes = b""
+
+    def covered(self) -> bytes:
+        """Return header and body exactly as they are on the wire."""
+        head = _HEADER.pack(
+            WIRE_VERSION,
+            _TAGGED if self.tagged else 0,
+            self.direction,
+            self.epoch,
+            self.block,
+            self.sequence,
+            self.last_seen,
+            len(self.body),
+        )
+        return head + self.body
+
+    def wire(self) -> bytes:
+        """Return the whole frame."""
+        return self.covered() + self.tag
+
+
+def parse_frame(wire: bytes) -> Frame:
+    """Parse strictly. Raises RemoteProtocolError for another version, a wrong length or an unknown flag."""
+    if len(wire) < _HEADER.size:
+        raise RemoteProtocolError(f"a frame of {len(wire)} bytes is shorter than its header")
+    version, flags, direction, epoch, block, sequence, last_seen, length = _HEADER.unpack_from(wire)
+    if version != WIRE_VERSION:
+        raise RemoteProtocolError(f"wire version {version}; this site speaks {WIRE_VERSION}")
+    if flags not in (0, _TAGGED) or direction not in (0, 1):
+        raise RemoteProtocolError(f"flags {flags}, direction {direction}: unknown")
+    tag_size = TAG_BYTES if flags else 0
+    if len(wire) != _HEADER.size + length + tag_size:
+        raise RemoteProtocolError(f"a frame of {len(wire)} bytes names a body of {length}")
+    body = wire[_HEADER.size : _HEADER.size + length]
+    tag = wire[_HEADER.size + length :]
+    return Frame(Direction(direction), epoch, block, sequence, last_seen, body, bool(flags), tag)

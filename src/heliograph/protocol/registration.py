@@ -1,0 +1,85 @@
+"""What two sites agree on before they ever connect; no message lowers it, unequal records refuse the link.
+
+The record is equal on both sites up to which one is "here". Its digest is compared under the anchor's key at every
+connection and is bound into every tag (security.md 7).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import msgspec
+
+from heliograph.errors import ConfigurationError
+from heliograph.postprocessing.secrecy.acceptance import check_parameters
+from heliograph.protocol.conversation import LinkIdentity
+from heliograph.types import BlockParameters
+
+__all__ = ["LinkRegistration", "SaePair"]
+
+
+@dataclass(frozen=True, slots=True)
+class SaePair:
+    """A master SAE and the slave SAE it shares keys with; the master's site owns the pair's keys."""
+
+    master: str
+    slave: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRegistration:
+    """A link as both sites have registered it.
+
+    ``opening`` names the parameters of an epoch's first blocks (small: a key within seconds), ``opening_blocks`` how
+    many those are, ``steady`` the parameters of all later ones. ``transmitter_pairs`` are owned by the transmitter's
+    site, ``receiver_pairs`` by the receiver's. ``eps_total_max`` stops the link when its ledger is spent.
+    """
+
+    link: str
+    transmitter_site: str
+    receiver_site: str
+    parameters: tuple[BlockParameters, ...]
+    opening: str
+    opening_blocks: int
+    steady: str
+    key_size_bits: int
+    transmitter_pairs: tuple[SaePair, ...]
+    receiver_pairs: tuple[SaePair, ...]
+    eps_total_max: float = 1e-6
+
+    def __post_init__(self) -> None:
+        names = [p.name for p in self.parameters]
+        if len(set(names)) != len(names):
+            raise ConfigurationError(f"link {self.link}: two parameter sets have one name: {names}")
+        for name in (self.opening, self.steady):
+            if name not in names:
+                raise ConfigurationError(f"link {self.link}: no parameter set is named {name!r}; there are {names}")
+        if self.key_size_bits % 8 or not 64 <= self.key_size_bits <= 4096:
+            raise ConfigurationError(
+                f"link {self.link}: key_size_bits = {self.key_size_bits}: a multiple of 8, 64 to 4096"
+            )
+        if self.transmitter_site == self.receiver_site:
+            raise ConfigurationError(f"link {self.link}: both ends are named {self.transmitter_site!r}")
+        if not self.transmitter_pairs and not self.receiver_pairs:
+            raise ConfigurationError(f"link {self.link}: no pair of SAEs is registered: nobody could fetch a key")
+        for parameters in self.parameters:
+            check_parameters(parameters)
+
+    def digest(self) -> bytes:
+        """Return SHA-256 over the one encoding of this record; equal exactly when the records are equal."""
+        return hashlib.sha256(msgspec.msgpack.encode(self)).digest()
+
+    def identity(self) -> LinkIdentity:
+        """Return what every tag of this link binds."""
+        return LinkIdentity(self.link, self.transmitter_site, self.receiver_site, self.digest())
+
+    def find(self, name: str) -> BlockParameters | None:
+        """Return the parameters registered under ``name``, if any."""
+        return next((p for p in self.parameters if p.name == name), None)
+
+    def for_block(self, block: int) -> BlockParameters:
+        """Return the parameters the transmitter's site proposes for the ``block``-th block of an epoch."""
+        found = self.find(self.opening if block <= self.opening_blocks else self.steady)
+        assert found is not None
+        return found

@@ -1,0 +1,431 @@
+"""The block machine of the transmitter's site: it reveals, answers, challenges, and decides.
+
+Everything that decides a transition on this side is in this file and, from the decision on, in ``commitment``.
+``step(state, event) -> (state, actions)``; an illegal event raises and changes nothing; a lost block is an outcome.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from heliograph.authentication.pads import PadRole
+from heliograph.errors import AuthenticationFailed, BlockDiscarded, RemoteProtocolError
+from heliograph.postprocessing.amplification import amplify, seed_size_bytes
+from heliograph.postprocessing.verification import accept_verified, verification_tag
+from heliograph.protocol import commitment, cutting, jobs
+from heliograph.protocol import messages as m
+from heliograph.protocol.actions import (
+    Action,
+    CheckTag,
+    Compute,
+    Computed,
+    Discard,
+    Draw,
+    Drawn,
+    Emit,
+    Emitted,
+    Event,
+    Failed,
+    Persist,
+    Received,
+    Send,
+    Start,
+    Tag,
+    TagAccepted,
+    Tagged,
+    TagRefused,
+)
+from heliograph.protocol.conversation import Conversation
+from heliograph.protocol.frames import Direction, Frame
+from heliograph.protocol.identifiers import key_id_bytes, new_key_ids
+from heliograph.protocol.records import BlockReport, DecidedCommit
+from heliograph.protocol.refusal import refuse
+from heliograph.protocol.registration import LinkRegistration
+from heliograph.types import BlockParameters, PulseRecord, ReconciledBlock, SecretKey, VerifiedBlock
+
+__all__ = ["LOCAL_STATES", "Context", "State", "TransmitterState", "propose", "step"]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What stays the same through the block. ``refills``: how many later blocks this one's key will serve."""
+
+    registration: LinkRegistration
+    parameters: BlockParameters
+    refill_for: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What every state of this machine holds."""
+
+    context: Context
+    talk: Conversation
+
+
+@dataclass(frozen=True, slots=True)
+class Proposing(State):
+    """Not begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaggingProposal(State):
+    """The proposal's tag is being made."""
+
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitingAcceptance(State):
+    """The parameters are authenticated at the peer when it accepts; no pulse has left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Emitting(State):
+    """The module is sending. The closure may overtake the module's own word that the light has left."""
+
+    early: Frame | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitingClosure(State):
+    """The light has left; not one basis or intensity is revealed before the closure's tag is checked."""
+
+    pulses: PulseRecord = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckingClosure(State):
+    """The closure's tag is being checked."""
+
+    pulses: PulseRecord = field(repr=False)
+    closure: m.QuantumPhaseClosed = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Revealing(State):
+    """The closure is authentic; the reveal is being put together."""
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitingReconciliation(State):
+    """Bases and intensities are out."""
+
+    revealed: jobs.Revealed = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Sifting(State):
+    """Sifting, and answering the first parities."""
+
+    revealed: jobs.Revealed = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Answering(State):
+    """Ready for the next round of parities."""
+
+    answered: jobs.Answered = field(repr=False)
+    double_clicks: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweringRound(State):
+    """Parities are being looked up."""
+
+    answered: jobs.Answered = field(repr=False)
+    double_clicks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Concluding(State):
+    """The receiver's counts are being checked."""
+
+    double_clicks: int
+
+
+@dataclass(frozen=True, slots=True)
+class DrawingChallenge(State):
+    """The last parity is out; only now the seed of the verification hash is drawn."""
+
+    block: ReconciledBlock
+    double_clicks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Challenging(State):
+    """The verification hash is being taken."""
+
+    block: ReconciledBlock
+    double_clicks: int
+    seed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitingVerdict(State):
+    """The challenge is out."""
+
+    block: ReconciledBlock
+    double_clicks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judging(State):
+    """The block is held against its acceptance set."""
+
+    block: VerifiedBlock
+
+
+@dataclass(frozen=True, slots=True)
+class DrawingSeed(State):
+    """Closure, reconciliation, verification and length are final; only now the amplification seed is drawn."""
+
+    block: VerifiedBlock
+    report: BlockReport
+
+
+@dataclass(frozen=True, slots=True)
+class Amplifying(State):
+    """Privacy amplification is under way."""
+
+    report: BlockReport
+    seed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TaggingTranscript(State):
+    """The decider's tag over the whole transcript is being made."""
+
+    report: BlockReport
+    secret: SecretKey
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitingParticipant(State):
+    """The transcript tag is out: from here only a tagged DECISION ends the block."""
+
+    report: BlockReport
+    secret: SecretKey
+
+
+@dataclass(frozen=True, slots=True)
+class CheckingParticipant(State):
+    """The participant's tag over the same transcript is being checked."""
+
+    report: BlockReport
+    secret: SecretKey
+
+
+@dataclass(frozen=True, slots=True)
+class DrawingKeyIds(State):
+    """Both transcripts agree; names for this site's keys are being drawn."""
+
+    report: BlockReport
+    secret: SecretKey
+
+
+@dataclass(frozen=True, slots=True)
+class TaggingDecision(State):
+    """The decision's tag is being made."""
+
+    report: BlockReport
+    secret: SecretKey
+    key_ids: tuple[str, ...]
+    frame: Frame
+
+
+# States in which giving up is local: nothing that could have committed the peer has left.
+LOCAL_STATES = (
+    Proposing,
+    TaggingProposal,
+    AwaitingAcceptance,
+    Emitting,
+    AwaitingClosure,
+    CheckingClosure,
+    Revealing,
+    AwaitingReconciliation,
+    Sifting,
+    Answering,
+    AnsweringRound,
+    Concluding,
+    DrawingChallenge,
+    Challenging,
+    AwaitingVerdict,
+    Judging,
+    DrawingSeed,
+    Amplifying,
+    TaggingTranscript,
+)
+
+TransmitterState = State | commitment.CommitState
+Step = tuple[TransmitterState, list[Action]]
+
+
+def propose(context: Context, talk: Conversation) -> TransmitterState:
+    """Return the machine before its first event, ``Start``."""
+    return Proposing(context, talk)
+
+
+def _give_up(state: State, discard: Discard) -> Step:
+    abandoned = state.talk.draft(m.BlockAbandoned(discard.cause))
+    return commitment.Ended(), [Send(abandoned), discard]
+
+
+def step(state: TransmitterState, event: Event) -> Step:
+    """Take one event. Illegal events raise and change nothing; a discarded block is an outcome, not an error."""
+    if isinstance(state, commitment.CommitState):
+        return commitment.step(state, event)
+    try:
+        return _transition(state, event)
+    except BlockDiscarded as why:
+        return _give_up(state, Discard(str(why), type(why).__name__))
+
+
+def _transition(state: State, event: Event) -> Step:
+    match state, event:
+        case Proposing(context, talk), Start():
+            parameters = context.parameters
+            frame = talk.draft(m.Proposal(parameters.name, context.registration.digest()), tagged=True)
+            covered = talk.frame_cover(PadRole.PROPOSAL, frame)
+            return TaggingProposal(context, talk, frame), [Tag(PadRole.PROPOSAL, covered)]
+        case TaggingProposal(context, talk, frame), Tagged(_, tag):
+            sealed = replace(frame, tag=tag)
+            return AwaitingAcceptance(context, talk.with_sent(sealed)), [Send(sealed)]
+        case Emitting(context, talk, early), Emitted(pulses):
+            waiting = AwaitingClosure(context, talk, pulses)
+            return (waiting, []) if early is None else _transition(waiting, Received(early))
+        case CheckingClosure(context, talk, pulses, closure), TagAccepted():
+            job = Compute("reveal", jobs.reveal, (pulses, closure, context.parameters))
+            return Revealing(context, talk), [job]
+        case CheckingClosure() | CheckingParticipant(), TagRefused(role):
+            failed = AuthenticationFailed(f"the {role.name.lower()} tag does not match: damaged or forged")
+            return _refused_tag(state, failed)
+        case AwaitingParticipant(), Failed():
+            return commitment.abort(_commit_context(state))
+        case CheckingParticipant() | DrawingKeyIds() | TaggingDecision(), Failed():
+            return state, []  # the next word is our own shell's: the decision is about to fall by itself
+        case _, Failed(cause, reason):
+            return _give_up(state, Discard(reason, cause))
+        case _, Received(frame):
+            return _received(state, frame)
+        case _, Computed(_, result):
+            return _computed(state, event, result)
+        case _:
+            return _answered(state, event)
+
+
+def _refused_tag(state: State, failed: AuthenticationFailed) -> Step:
+    if isinstance(state, CheckingParticipant):
+        return commitment.abort(_commit_context(state))
+    raise failed
+
+
+def _commit_context(state: State) -> commitment.CommitContext:
+    context, talk = state.context, state.talk
+    length = context.parameters.secret_key_length
+    return commitment.CommitContext(context.registration, talk.identity, talk.epoch, talk.block, length)
+
+
+def _received(state: State, frame: Frame) -> Step:
+    """Take the peer's next frame, which is unauthenticated unless said otherwise."""
+    context = state.context
+    talk = state.talk.with_received(frame)
+    message = talk.open(frame)
+    if frame.tagged != isinstance(message, m.QuantumPhaseClosed | m.ParticipantAccept):
+        raise RemoteProtocolError(f"a {type(message).__name__} {'with' if frame.tagged else 'without'} a tag")
+    match state, message:
+        case AwaitingParticipant(), m.BlockAbandoned():
+            return commitment.abort(_commit_context(state))
+        case _, m.BlockAbandoned(reason) if isinstance(state, LOCAL_STATES):
+            return commitment.Ended(), [Discard(f"the receiver's site gave the block up: {reason}", "Abandoned")]
+        case AwaitingAcceptance(), m.BlockAccepted():
+            return Emitting(context, talk), [Emit(context.parameters)]
+        case Emitting(early=None), m.QuantumPhaseClosed():
+            return replace(state, early=frame), []
+        case AwaitingClosure(_, _, pulses), m.QuantumPhaseClosed():
+            covered = talk.frame_cover(PadRole.CLOSURE, frame)
+            return CheckingClosure(context, talk, pulses, message), [CheckTag(PadRole.CLOSURE, covered, frame.tag)]
+        case AwaitingReconciliation(_, _, revealed), m.ReconciliationStart():
+            job = Compute("sift", jobs.begin_answering, (revealed, message, context.parameters))
+            return Sifting(context, talk, revealed), [job]
+        case Answering(_, _, answered, doubles), m.ParityRequest(queries):
+            job = Compute("answer", jobs.answer, (answered, queries))
+            return AnsweringRound(context, talk, answered, doubles), [job]
+        case Answering(_, _, answered, doubles), m.ReconciliationEnd():
+            job = Compute("conclude", jobs.reference, (answered, message))
+            return Concluding(context, talk, doubles), [job]
+        case AwaitingVerdict(_, _, block, doubles), m.Verified():
+            verified = accept_verified(block)
+            job = Compute("judge", jobs.judge, (block, context.parameters, doubles))
+            return Judging(context, talk, verified), [job]
+        case AwaitingParticipant(_, _, report, secret), m.ParticipantAccept():
+            covered = state.talk.transcript_cover(PadRole.PARTICIPANT, frame)
+            checking = CheckingParticipant(context, talk, report, secret)
+            return checking, [CheckTag(PadRole.PARTICIPANT, covered, frame.tag)]
+        case _:
+            refuse(state, Received(frame))
+
+
+def _computed(state: State, event: Event, result: object) -> Step:
+    context, talk = state.context, state.talk
+    match state, result:
+        case Revealing(), (jobs.Revealed() as revealed, m.BasisReveal() as message):
+            frame = talk.draft(message)
+            return AwaitingReconciliation(context, talk.with_sent(frame), revealed), [Send(frame)]
+        case Sifting(_, _, revealed), (jobs.Answered() as answered, m.ParityReply() as reply):
+            frame = talk.draft(reply)
+            return Answering(context, talk.with_sent(frame), answered, revealed.double_clicks), [Send(frame)]
+        case AnsweringRound(_, _, answered, doubles), m.ParityReply():
+            frame = talk.draft(result)
+            return Answering(context, talk.with_sent(frame), answered, doubles), [Send(frame)]
+        case Concluding(_, _, doubles), ReconciledBlock():
+            return DrawingChallenge(context, talk, result, doubles), [Draw(32)]
+        case Challenging(_, _, block, doubles, seed), bytes():
+            frame = talk.draft(m.VerificationChallenge(seed, result))
+            return AwaitingVerdict(context, talk.with_sent(frame), block, doubles), [Send(frame)]
+        case Judging(_, _, verified), BlockReport():
+            return DrawingSeed(context, talk, verified, result), [Draw(seed_size_bytes(len(verified.bits)))]
+        case Amplifying(_, _, report, seed), SecretKey():
+            frame = talk.draft(m.AmplificationSeed(report.secret_key_length, seed), tagged=True)
+            covered = talk.transcript_cover(PadRole.DECIDER, frame)
+            return TaggingTranscript(context, talk, report, result, frame), [Tag(PadRole.DECIDER, covered)]
+        case _:
+            refuse(state, event)
+
+
+def _answered(state: State, event: Event) -> Step:
+    """Take what the shell drew, tagged or checked."""
+    context, talk = state.context, state.talk
+    match state, event:
+        case DrawingChallenge(_, _, block, doubles), Drawn(seed):
+            job = Compute("hash", verification_tag, (block.bits, seed))
+            return Challenging(context, talk, block, doubles, seed), [job]
+        case DrawingSeed(_, _, block, report), Drawn(seed):
+            job = Compute("amplify", amplify, (block, seed, report.secret_key_length))
+            return Amplifying(context, talk, report, seed), [job]
+        case TaggingTranscript(_, _, report, secret, frame), Tagged(_, tag):
+            sealed = replace(frame, tag=tag)
+            return AwaitingParticipant(context, talk.with_sent(sealed), report, secret), [Send(sealed)]
+        case CheckingParticipant(_, _, report, secret), TagAccepted():
+            own, _ = cutting.key_counts(len(secret.bits), len(context.refill_for), context.registration)
+            return DrawingKeyIds(context, talk, report, secret), [Draw(16 * own)]
+        case DrawingKeyIds(_, _, report, secret), Drawn(data):
+            return _decide(state, report, secret, new_key_ids(data))
+        case TaggingDecision(_, _, report, secret, key_ids, frame), Tagged(_, tag):
+            sealed = replace(frame, tag=tag)
+            wire = sealed.wire()
+            record = DecidedCommit(talk.block, secret.bits, report, context.refill_for, key_ids, wire)
+            refills = len(context.refill_for)
+            waiting = commitment.AwaitingAcknowledgement(_commit_context(state), wire, commit=True, refills=refills)
+            return waiting, [Persist(record), Send(sealed)]
+        case _:
+            refuse(state, event)
+
+
+def _decide(state: State, report: BlockReport, secret: SecretKey, key_ids: tuple[str, ...]) -> Step:
+    context, talk = state.context, state.talk
+    message = m.Decision(True, context.refill_for, key_id_bytes(key_ids))
+    frame = commitment.commit_frame(_commit_context(state), Direction.TO_RECEIVER, PadRole.DECISION, message)
+    covered = talk.frame_cover(PadRole.DECISION, frame)
+    return TaggingDecision(context, talk, report, secret, key_ids, frame), [Tag(PadRole.DECISION, covered)]

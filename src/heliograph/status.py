@@ -1,0 +1,69 @@
+"""What people and dashboards may see: figures and names, never key material, by construction."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+__all__ = ["KmeStatus", "LinkStatus", "SiteStatus"]
+
+
+class LinkStatus(Struct, frozen=True):
+    """One link. Rates of the error are over accepted blocks; ``None`` before the first."""
+
+    link: str
+    state: str
+    peer: str
+    epoch: int
+    bootstrap: str
+    blocks: int
+    blocks_discarded: int
+    last_discard: str
+    sifted_bits: int
+    key_errors: int
+    key_detections: int
+    test_errors: int
+    test_detections: int
+    disclosed_bits: int
+    secret_key_bits: int
+    pulses: int
+    double_clicks: int
+    clock_hz: float
+    first_key_s: float | None
+    pad_sets: int
+    pool_bits: int
+    bits_spent: int
+    bits_refilled: int
+    eps_total: float
+    junk_frames: int
+    refused_frames: int
+    blocks_in_doubt: int
+
+    @property
+    def qber_z(self) -> float | None:
+        """Error rate in the key basis, exact, after reconciliation."""
+        return self.key_errors / self.key_detections if self.key_detections else None
+
+    @property
+    def qber_x(self) -> float | None:
+        """Error rate in the test basis."""
+        return self.test_errors / self.test_detections if self.test_detections else None
+
+
+class KmeStatus(Struct, frozen=True):
+    """A site's key manager: keys that could be delivered now, and keys delivered by ``enc_keys`` and ``dec_keys``."""
+
+    deliverable_keys: int
+    delivered_to_masters: int
+    delivered_to_slaves: int
+
+
+class SiteStatus(Struct, frozen=True):
+    """One site. ``agent`` holds the encryptor's own status record where one runs here."""
+
+    site: str
+    process_id: int
+    randomness: str
+    kek: str
+    link: LinkStatus
+    kme: KmeStatus
+    agent: dict[str, object] | None

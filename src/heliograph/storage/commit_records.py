@@ -1,0 +1,222 @@
+"""Blocks in doubt and their keys: each step of the commit protocol is one transaction over blocks, pads and keys."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sqlite3
+from collections.abc import Callable
+
+from heliograph.authentication.pads import PAD_SET_BITS
+from heliograph.bits import BitString
+from heliograph.errors import LocalProtocolError
+from heliograph.protocol.cutting import CutKey, cut_block
+from heliograph.protocol.records import (
+    BlockReport,
+    CommitRecord,
+    CommittedLocal,
+    DecidedAbort,
+    DecidedCommit,
+    ObeyedAbort,
+    ObeyedCommit,
+    PeerAcknowledged,
+    PeerSettled,
+    StoredCommitment,
+)
+from heliograph.protocol.registration import LinkRegistration
+from heliograph.storage.database import Database
+from heliograph.storage.keys import KeyRecords, NewKey
+from heliograph.storage.link_records import LinkRecords
+from heliograph.types import BlockId
+
+__all__ = ["SCHEMA", "CommitRecords"]
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS link_blocks(
+  epoch INTEGER NOT NULL, block INTEGER NOT NULL, stage TEXT NOT NULL, made_key INTEGER NOT NULL DEFAULT 0,
+  length INTEGER NOT NULL DEFAULT 0, sealed_secret BLOB, report TEXT NOT NULL DEFAULT '{}',
+  refill_for TEXT NOT NULL DEFAULT '[]', key_ids TEXT NOT NULL DEFAULT '[]', wire BLOB NOT NULL,
+  PRIMARY KEY(epoch, block)) WITHOUT ROWID;
+"""
+_WIRES_KEPT_BLOCKS = 1024  # our choice: how long our last word on a block can be repeated
+
+
+class CommitRecords:
+    """Carries out ``Persist``. A secret is in this table from the commit until it is cut into pads and keys."""
+
+    def __init__(
+        self,
+        database: Database,
+        links: LinkRecords,
+        keys: KeyRecords,
+        registration: LinkRegistration,
+        *,
+        is_transmitter: bool,
+        now: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._links = links
+        self._keys = keys
+        self._registration = registration
+        self._is_transmitter = is_transmitter
+        self._now = now
+        database.define(SCHEMA)
+
+    def persist(self, record: CommitRecord) -> None:
+        """Make one step durable, whole or not at all. Raises StoreUnavailable, LocalProtocolError."""
+        with self._database.transaction() as cursor:
+            (epoch,) = cursor.execute("SELECT epoch FROM link_state").fetchone()
+            match record:
+                case CommittedLocal(block, secret, report, wire):
+                    self._store_secret(cursor, epoch, block, "local", secret, report, wire)
+                case DecidedCommit(block, secret, report, refill_for, key_ids, wire):
+                    self._store_secret(cursor, epoch, block, "decided", secret, report, wire)
+                    cursor.execute(
+                        "UPDATE link_blocks SET made_key = 1, refill_for = ?, key_ids = ? WHERE epoch = ? AND block = ?",
+                        (json.dumps(refill_for), json.dumps(key_ids), epoch, block),
+                    )
+                    self._count(cursor, epoch, block)
+                case DecidedAbort(block, wire):
+                    cursor.execute(
+                        "INSERT INTO link_blocks(epoch, block, stage, wire) VALUES (?, ?, 'decided', ?)",
+                        (epoch, block, wire),
+                    )
+                case ObeyedCommit(block, refill_for, peer_key_ids, own_key_ids, wire):
+                    self._stage(cursor, epoch, block, "local", "obeyed", wire)
+                    self._cut(cursor, epoch, block, refill_for, own_key_ids, peer_key_ids)
+                    cursor.execute("UPDATE link_blocks SET made_key = 1 WHERE epoch = ? AND block = ?", (epoch, block))
+                    self._count(cursor, epoch, block)
+                case ObeyedAbort(block, wire):
+                    self._stage(cursor, epoch, block, "local", "ended", wire)
+                    self._end(cursor, epoch, block)
+                case PeerAcknowledged(block, commit, peer_key_ids, wire):
+                    refill_for, key_ids = self._decided(cursor, epoch, block)
+                    self._stage(cursor, epoch, block, "decided", "ended", wire)
+                    if commit:
+                        self._cut(cursor, epoch, block, refill_for, key_ids, peer_key_ids)
+                        self._keys.acknowledge(cursor, epoch, block)
+                    self._end(cursor, epoch, block)
+                case PeerSettled(block):
+                    self._stage(cursor, epoch, block, "obeyed", "ended", b"")
+                    self._keys.acknowledge(cursor, epoch, block)
+                    self._end(cursor, epoch, block)
+
+    def in_doubt(self) -> list[StoredCommitment]:
+        """Return the epoch's blocks whose last word is not known to have arrived, or may have to be repeated."""
+        with self._database.reading() as cursor:
+            rows = cursor.execute(
+                "SELECT block, stage, made_key, refill_for, length, wire FROM link_blocks "
+                "WHERE epoch = (SELECT epoch FROM link_state) AND length(wire) > 0 ORDER BY block"
+            ).fetchall()
+        return [
+            StoredCommitment(BlockId(block), stage, bool(made_key), len(json.loads(refill_for)), length, bytes(wire))
+            for block, stage, made_key, refill_for, length, wire in rows
+        ]
+
+    def assigned(self) -> int:
+        """Return the highest block number of the epoch that has, or was promised, pads."""
+        with self._database.reading() as cursor:
+            rows = cursor.execute(
+                "SELECT refill_for FROM link_blocks WHERE epoch = (SELECT epoch FROM link_state) AND stage = 'decided'"
+            ).fetchall()
+        promised = [int(number) for (text,) in rows for number in json.loads(text)]
+        return max([self._links.assigned(), *promised])
+
+    def committed_blocks(self) -> list[tuple[int, int, dict[str, object]]]:
+        """Return (epoch, block, report) of every block that made a key here, for reports and audits."""
+        with self._database.reading() as cursor:
+            rows = cursor.execute(
+                "SELECT epoch, block, report FROM link_blocks WHERE made_key = 1 ORDER BY epoch, block"
+            ).fetchall()
+        return [(epoch, block, json.loads(report)) for epoch, block, report in rows]
+
+    def _store_secret(
+        self,
+        cursor: sqlite3.Cursor,
+        epoch: int,
+        block: int,
+        stage: str,
+        secret: BitString,
+        report: BlockReport,
+        wire: bytes,
+    ) -> None:
+        sealed = self._database.vault.seal(secret.to_bytes(), _context(epoch, block))
+        cursor.execute(
+            "INSERT INTO link_blocks(epoch, block, stage, length, sealed_secret, report, wire) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (epoch, block, stage, len(secret), sealed, json.dumps(dataclasses.asdict(report)), wire),
+        )
+
+    @staticmethod
+    def _stage(cursor: sqlite3.Cursor, epoch: int, block: int, before: str, after: str, wire: bytes) -> None:
+        changed = cursor.execute(
+            "UPDATE link_blocks SET stage = ?, wire = ? WHERE epoch = ? AND block = ? AND stage = ?",
+            (after, wire, epoch, block, before),
+        ).rowcount
+        if changed != 1:
+            raise LocalProtocolError(f"block {block} is not in stage {before!r}")
+
+    @staticmethod
+    def _decided(cursor: sqlite3.Cursor, epoch: int, block: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        refill_for, key_ids = cursor.execute(
+            "SELECT refill_for, key_ids FROM link_blocks WHERE epoch = ? AND block = ?", (epoch, block)
+        ).fetchone()
+        return tuple(json.loads(refill_for)), tuple(json.loads(key_ids))
+
+    def _cut(
+        self,
+        cursor: sqlite3.Cursor,
+        epoch: int,
+        block: int,
+        refill_for: tuple[int, ...],
+        own_key_ids: tuple[str, ...],
+        peer_key_ids: tuple[str, ...],
+    ) -> None:
+        """Turn the stored secret into pads and keys and erase it, in the transaction that makes the commit known."""
+        length, sealed, report = cursor.execute(
+            "SELECT length, sealed_secret, report FROM link_blocks WHERE epoch = ? AND block = ?", (epoch, block)
+        ).fetchone()
+        secret = BitString(self._database.vault.unseal(sealed, _context(epoch, block)), length)
+        cut = cut_block(secret, len(refill_for), self._registration)
+        for number, pad_set in zip(refill_for, cut.pad_sets, strict=True):
+            self._links.insert_pad_set(cursor, epoch, number, pad_set)
+        own, peer = cut.transmitter_keys, cut.receiver_keys
+        if not self._is_transmitter:
+            own, peer = peer, own
+        now = self._now()
+        rows = [_row(key_id, key, now, owner_here=True) for key_id, key in zip(own_key_ids, own, strict=True)]
+        rows += [_row(key_id, key, now, owner_here=False) for key_id, key in zip(peer_key_ids, peer, strict=True)]
+        self._keys.add(cursor, epoch, block, rows, report)
+        cursor.execute(
+            "UPDATE link_blocks SET sealed_secret = NULL, key_ids = '[]' WHERE epoch = ? AND block = ?", (epoch, block)
+        )
+        cursor.execute(
+            "UPDATE link_state SET bits_refilled = bits_refilled + ?", (PAD_SET_BITS * len(refill_for),)
+        )
+
+    @staticmethod
+    def _count(cursor: sqlite3.Cursor, epoch: int, block: int) -> None:
+        (text,) = cursor.execute(
+            "SELECT report FROM link_blocks WHERE epoch = ? AND block = ?", (epoch, block)
+        ).fetchone()
+        report = json.loads(text)
+        eps = report["eps_sec"] + report["eps_cor"]
+        cursor.execute("UPDATE link_state SET committed = committed + 1, eps_total = eps_total + ?", (eps,))
+
+    def _end(self, cursor: sqlite3.Cursor, epoch: int, block: int) -> None:
+        self._links.destroy_pad_set(cursor, block)
+        cursor.execute(
+            "UPDATE link_blocks SET sealed_secret = NULL WHERE epoch = ? AND block = ?", (epoch, block)
+        )
+        cursor.execute(
+            "UPDATE link_blocks SET wire = x'' WHERE stage = 'ended' AND (epoch < ? OR block < ?)",
+            (epoch, block - _WIRES_KEPT_BLOCKS),
+        )
+
+
+def _row(key_id: str, key: CutKey, now: float, *, owner_here: bool) -> NewKey:
+    return NewKey(key_id, key.pair.master, key.pair.slave, owner_here, key.material, now)
+
+
+def _context(epoch: int, block: int) -> bytes:
+    return b"heliograph/1 block secret %d %d" % (epoch, block)

@@ -1,0 +1,204 @@
+"""One SQLite file per site: everything that must survive a crash changes in one transaction or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from heliograph.errors import ConfigurationError, LocalProtocolError, StoreUnavailable
+from heliograph.ports import Vault
+
+__all__ = ["SCHEMA_VERSION", "Database"]
+
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_MS = 5000
+
+# What an operator reads for SQLite's result codes, by prefix; the rest are named as SQLite names them.
+_REASONS = (
+    ("SQLITE_FULL", "the disk is full; free space on its volume"),
+    ("SQLITE_IOERR", "reading or writing failed; check the disk, its quota and its free space"),
+    ("SQLITE_CORRUPT", "the file is damaged; destroy it and re-bootstrap the link"),
+    ("SQLITE_NOTADB", "the file is not a store; name another path"),
+    ("SQLITE_READONLY", "the file cannot be written; check its owner, its mode and the mount"),
+    ("SQLITE_CANTOPEN", "the file cannot be opened; check its owner, its mode and its directory"),
+    ("SQLITE_BUSY", "another connection holds it; let only this program open it"),
+)
+
+
+class Database:
+    """A site's store, open in this process only.
+
+    Write-ahead log with ``synchronous=FULL``: a transaction that returned is on the disk. ``secure_delete=ON``:
+    deleted rows are overwritten in the file; copies in the log go with ``checkpoint()``. Secrets are never
+    written as they are: the modules above seal them with ``vault`` first.
+
+    ``path``: the file, created 0600 in a directory of mode 0700, or ":memory:" (nothing survives).
+    ``schemas``: CREATE TABLE IF NOT EXISTS scripts of the records kept here, as for ``define``.
+    Raises ConfigurationError for a path, a mode or a schema version that cannot be used, and StoreUnavailable for
+    what SQLite refuses. Calls from several threads take turns.
+    """
+
+    def __init__(self, path: str | Path, vault: Vault, schemas: Sequence[str] = ()) -> None:
+        self._name = str(path)
+        self._vault = vault
+        self._turn = threading.RLock()
+        self._lock_file: int | None = None
+        self._connection: sqlite3.Connection | None = None
+        in_memory = self._name == ":memory:"
+        if not in_memory:
+            self._lock_file = _lock(Path(path))
+        try:
+            with self._translated():
+                self._connection = sqlite3.connect(
+                    self._name, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
+                )
+                self._configure(self._connection, journal="memory" if in_memory else "wal")
+            for script in schemas:
+                self.define(script)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def vault(self) -> Vault:
+        """What seals the secrets kept here."""
+        return self._vault
+
+    def _configure(self, connection: sqlite3.Connection, journal: str) -> None:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise ConfigurationError(
+                f"store {self._name}: written by a newer release (schema {version}, this one knows {SCHEMA_VERSION}); "
+                "run that release or re-bootstrap with a new store"
+            )
+        mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        if mode != journal:
+            raise ConfigurationError(
+                f"store {self._name}: its file system has no shared memory for WAL; use a local disk"
+            )
+        for pragma in (
+            "synchronous=FULL",  # fsync at each commit: burn before use (security.md 4, rule 3 of the design)
+            "secure_delete=ON",
+            "foreign_keys=ON",
+            "temp_store=MEMORY",
+            "trusted_schema=OFF",
+            f"busy_timeout={BUSY_TIMEOUT_MS}",
+            f"user_version={SCHEMA_VERSION}",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    def define(self, script: str) -> None:
+        """Create the tables of one kind of record; ``script`` must be harmless when they exist already."""
+        with self._turn, self._translated():
+            connection = self._open()
+            if connection.in_transaction:
+                raise LocalProtocolError("tables are defined outside a transaction")
+            try:
+                connection.executescript(f"BEGIN IMMEDIATE;\n{script}\n;COMMIT;")
+            except BaseException:
+                self._roll_back(connection)
+                raise
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Cursor]:
+        """Everything done with the cursor is durable when the block ends, or undone if it raises.
+
+        Raises StoreUnavailable (nothing changed) or LocalProtocolError for a transaction inside another.
+        """
+        with self._turn, self._translated():
+            connection = self._open()
+            if connection.in_transaction:
+                raise LocalProtocolError("a transaction is open already; pass its cursor on")
+            cursor = connection.cursor()
+            try:
+                cursor.execute("BEGIN IMMEDIATE")
+                yield cursor
+                cursor.execute("COMMIT")
+            except BaseException:
+                self._roll_back(connection)
+                raise
+            finally:
+                cursor.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Cursor]:
+        """Yield a cursor for SELECT. Raises StoreUnavailable."""
+        with self._turn, self._translated():
+            cursor = self._open().cursor()
+            try:
+                yield cursor
+            finally:
+                cursor.close()
+
+    def checkpoint(self) -> bool:
+        """Move the write-ahead log into the file and empty it, so that erased bytes leave the log too.
+
+        Returns False if a reader prevented it. Raises StoreUnavailable.
+        """
+        with self._turn, self._translated():
+            busy, _, _ = self._open().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not busy
+
+    def close(self) -> None:
+        """Close the file and let other processes open it. Does nothing the second time."""
+        with self._turn:
+            try:
+                if self._connection is not None:
+                    with suppress(sqlite3.Error):  # the log is replayed at the next opening
+                        self._connection.close()
+            finally:
+                self._connection = None
+                if self._lock_file is not None:
+                    os.close(self._lock_file)
+                    self._lock_file = None
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StoreUnavailable(f"store {self._name}: closed")
+        return self._connection
+
+    @staticmethod
+    def _roll_back(connection: sqlite3.Connection) -> None:
+        # After some errors SQLite has rolled back by itself. If ROLLBACK fails too, the transaction stays open and
+        # every later one is refused: closed, not open.
+        if connection.in_transaction:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorname", type(error).__name__)
+            reason = next((text for prefix, text in _REASONS if code.startswith(prefix)), str(error))
+            raise StoreUnavailable(f"store {self._name}: {reason} ({code})") from error
+
+
+def _lock(path: Path) -> int:
+    """Make the directory and the file with owner-only modes, and hold an advisory lock on a file beside it."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.parent.stat().st_mode & 0o077:
+            raise ConfigurationError(f"store {path}: others can enter its directory; run chmod 700 {path.parent}")
+        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigurationError(f"store {path}: {error.strerror}; name a path this user can write") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        readable_by_others = path.stat().st_mode & 0o077
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise ConfigurationError(f"store {path}: another process has it open; stop that one first") from None
+        raise ConfigurationError(f"store {path}: {error.strerror}; name a file this user can write") from error
+    if readable_by_others:
+        os.close(descriptor)
+        raise ConfigurationError(f"store {path}: others can read it; run chmod 600 {path}")
+    return descriptor

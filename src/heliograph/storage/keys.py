@@ -1,0 +1,363 @@
+"""Keys at rest and their states: each leaves the store at most once, and is gone from it before it leaves.
+
+    pending --acknowledge--> deliverable --delivery, expiry, discard--> tombstone
+
+A key this site owns waits for the peer's durable acknowledgement of its allocation (security.md 8). A key the peer
+owns is held for the slave SAE and can be handed out at once: nobody learns its key_ID before the owner, which had
+that acknowledgement, has delivered it to the master (security.md 3, step 5). All through, a key belongs to the one
+pair of SAEs it was allocated to.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from heliograph.errors import (
+    InsufficientKeys,
+    KeyNotFound,
+    KeySupplyError,
+    LocalProtocolError,
+    NotPermitted,
+    StoreUnavailable,
+)
+from heliograph.ports import RandomSource
+from heliograph.storage.database import Database
+from heliograph.types import StoredKey
+
+__all__ = ["SCHEMA", "KeyCounts", "KeyRecords", "NewKey"]
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS key_segments(
+  segment INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, block INTEGER NOT NULL,
+  sealed_key BLOB NOT NULL, metadata TEXT NOT NULL, UNIQUE(epoch, block));
+CREATE TABLE IF NOT EXISTS key_records(
+  key_id TEXT PRIMARY KEY, segment INTEGER NOT NULL REFERENCES key_segments(segment), position INTEGER NOT NULL,
+  master TEXT NOT NULL, slave TEXT NOT NULL, owner_here INTEGER NOT NULL, state INTEGER NOT NULL,
+  created_at REAL NOT NULL, ciphertext BLOB NOT NULL, UNIQUE(segment, position)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS key_supply ON key_records(master, slave, owner_here, state, segment, position);
+CREATE TABLE IF NOT EXISTS key_tombstones(
+  key_id TEXT PRIMARY KEY, master TEXT NOT NULL, slave TEXT NOT NULL, owner_here INTEGER NOT NULL,
+  epoch INTEGER NOT NULL, fate TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
+"""
+
+PENDING, DELIVERABLE, DAMAGED = 0, 1, 2
+SEGMENT_KEY_BYTES = 32
+_SELECT = (
+    "SELECT key_id, segment, epoch, block, position, master, slave, owner_here, state, ciphertext, sealed_key "
+    "FROM key_records JOIN key_segments USING (segment) "
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key cut from a committed block. ``owner_here``: this site, not the peer, hands it to the master SAE.
+
+    ``created_at``: seconds on the clock that ``now`` and ``expire`` use; it must go on across restarts.
+    """
+
+    key_id: str
+    master_sae: str
+    slave_sae: str
+    owner_here: bool
+    material: bytes = field(repr=False)
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCounts:
+    """Keys of one pair (master, slave): owned here and pending, owned here and deliverable, held for the slave."""
+
+    pending: int = 0
+    deliverable: int = 0
+    held: int = 0
+    damaged: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    key_id: str
+    segment: int
+    epoch: int
+    block: int
+    position: int
+    master: str
+    slave: str
+    owner_here: int
+    state: int
+    ciphertext: bytes = field(repr=False)
+    sealed_key: bytes = field(repr=False)
+
+
+class _DamagedKeyError(Exception):
+    def __init__(self, key_id: str) -> None:
+        super().__init__(key_id)
+        self.key_id = key_id
+
+
+class KeyRecords:
+    """The keys of one site in its ``database``. Every method raises StoreUnavailable when SQLite refuses.
+
+    A block's keys are one segment under one fresh key of 256 bits, itself sealed by the vault. When the last key
+    of a segment has left, the segment key is erased, and what remains of the ciphertext anywhere is noise.
+    """
+
+    def __init__(self, database: Database, randomness: RandomSource) -> None:
+        self._database = database
+        self._randomness = randomness
+        database.define(SCHEMA)
+
+    def add(self, cursor: sqlite3.Cursor, epoch: int, block: int, rows: Sequence[NewKey], metadata: str = "{}") -> None:
+        """Store a committed block's keys inside the caller's transaction.
+
+        ``metadata``: a JSON object about the block (eps, protocol, qber, assurance), without key material.
+        Raises LocalProtocolError for a block or a key_ID that was stored before.
+        """
+        if not rows:
+            return
+        if not isinstance(json.loads(metadata), dict):
+            raise LocalProtocolError("a segment's metadata is a JSON object")
+        if cursor.execute("SELECT 1 FROM key_segments WHERE epoch = ? AND block = ?", (epoch, block)).fetchone():
+            raise LocalProtocolError(f"the keys of block {block} of epoch {epoch} are stored already")
+        for row in rows:
+            if self._known(cursor, row.key_id):
+                raise LocalProtocolError(f"key_ID {row.key_id} was used before")
+        segment_key = self._randomness.draw(SEGMENT_KEY_BYTES)
+        if len(segment_key) != SEGMENT_KEY_BYTES:
+            raise LocalProtocolError(f"the random source drew {len(segment_key)} bytes for a segment key")
+        cursor.execute(
+            "INSERT INTO key_segments(epoch, block, sealed_key, metadata) VALUES (?, ?, ?, ?)",
+            (epoch, block, self._database.vault.seal(segment_key, _segment_context(epoch, block)), metadata),
+        )
+        segment = cursor.lastrowid
+        cipher = AESGCM(segment_key)
+        cursor.executemany(
+            "INSERT INTO key_records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                (
+                    row.key_id,
+                    segment,
+                    position,
+                    row.master_sae,
+                    row.slave_sae,
+                    int(row.owner_here),
+                    PENDING if row.owner_here else DELIVERABLE,
+                    row.created_at,
+                    cipher.encrypt(
+                        _nonce(position),
+                        row.material,
+                        _key_context(row.key_id, row.master_sae, row.slave_sae, epoch, block),
+                    ),
+                )
+                for position, row in enumerate(rows)
+            ),
+        )
+
+    def acknowledge(self, cursor: sqlite3.Cursor, epoch: int, block: int) -> int:
+        """Make a block's keys deliverable: the peer has durably acknowledged their allocation. Returns how many."""
+        return cursor.execute(
+            "UPDATE key_records SET state = ? WHERE state = ? AND segment = "
+            "(SELECT segment FROM key_segments WHERE epoch = ? AND block = ?)",
+            (DELIVERABLE, PENDING, epoch, block),
+        ).rowcount
+
+    def deliver_to_master(self, master: str, slave: str, number: int, now: float) -> list[StoredKey]:
+        """Take the ``number`` oldest deliverable keys that this site owns for the pair; they are gone on return.
+
+        Raises InsufficientKeys if there are fewer (none is taken).
+        """
+        if number < 1:
+            raise KeySupplyError(f"number = {number}: at least one key must be asked for")
+        with self._quarantine(), self._database.transaction() as cursor:
+            rows = self._rows(
+                cursor,
+                "WHERE master = ? AND slave = ? AND owner_here = 1 AND state = ? ORDER BY segment, position LIMIT ?",
+                (master, slave, DELIVERABLE, number),
+            )
+            if len(rows) < number:
+                raise InsufficientKeys(f"insufficient keys: {number} asked for, {len(rows)} stored; try again later")
+            # (1) Decrypt first: a key that does not open must not be marked as delivered.
+            keys = self._opened(rows)
+            # (2) Erase and mark; leaving this block makes it durable.
+            segment_gone = self._bury(cursor, rows, "delivered", now)
+        if segment_gone:
+            self._empty_log()
+        # (3) Only now may a byte of a key leave (design rule 3: burn before use).
+        return keys
+
+    def deliver_to_slave(self, slave: str, master: str, key_ids: Sequence[str], now: float) -> list[StoredKey]:
+        """Take exactly the named keys, in that order; they are gone on return. All or none.
+
+        Raises NotPermitted if one of them was allocated to another slave SAE (ETSI GS QKD 014 5.4), KeyNotFound if
+        one is unknown, delivered, expired or of another master, KeySupplyError for a repeated or absent key_ID.
+        """
+        if not key_ids or len(set(key_ids)) != len(key_ids):
+            raise KeySupplyError("key_IDs: at least one is needed, and each only once")
+        with self._quarantine(), self._database.transaction() as cursor:
+            rows: list[_Row] = []
+            missing = False
+            for key_id in key_ids:
+                found = self._rows(cursor, "WHERE key_id = ?", (key_id,))
+                if found and found[0].slave != slave:
+                    raise NotPermitted("one or more keys specified were not allocated to this SAE")
+                if not found or found[0].master != master or found[0].owner_here or found[0].state != DELIVERABLE:
+                    missing = True
+                rows.extend(found)
+            if missing:
+                raise KeyNotFound("one or more keys specified are not found on KME")
+            keys = self._opened(rows)
+            segment_gone = self._bury(cursor, rows, "delivered", now)
+        if segment_gone:
+            self._empty_log()
+        return keys
+
+    def discard(self, cursor: sqlite3.Cursor, epoch: int, block: int, now: float) -> int:
+        """Destroy what is left of a block's keys inside the caller's transaction. Returns how many."""
+        rows = self._rows(cursor, "WHERE epoch = ? AND block = ?", (epoch, block))
+        self._bury(cursor, rows, "discarded", now)
+        return len(rows)
+
+    def expire(self, before: float, now: float, grace: float = 0.0) -> int:
+        """Destroy the keys made before ``before``. Returns how many.
+
+        Keys held for a slave live ``grace`` seconds longer, so that one delivered to the master at the last moment
+        is still there when the slave asks.
+        """
+        with self._database.transaction() as cursor:
+            condition = "WHERE created_at < CASE owner_here WHEN 1 THEN ? ELSE ? END"
+            rows = self._rows(cursor, condition, (before, before - grace))
+            segment_gone = self._bury(cursor, rows, "expired", now)
+        if segment_gone:
+            self._empty_log()
+        return len(rows)
+
+    def forget_epochs_before(self, cursor: sqlite3.Cursor, epoch: int) -> int:
+        """Drop the tombstones of older epochs of which no key is left. Returns how many."""
+        return cursor.execute(
+            "DELETE FROM key_tombstones WHERE epoch < ? AND epoch NOT IN (SELECT epoch FROM key_segments)", (epoch,)
+        ).rowcount
+
+    def stored_key_count(self, master: str, slave: str) -> int:
+        """Count the keys that ``deliver_to_master`` could hand out for the pair now."""
+        return self.counts(master, slave).deliverable
+
+    def counts(self, master: str, slave: str) -> KeyCounts:
+        """Count the pair's keys by state."""
+        with self._database.reading() as cursor:
+            found = cursor.execute(
+                "SELECT owner_here, state, COUNT(*) FROM key_records WHERE master = ? AND slave = ? "
+                "GROUP BY owner_here, state",
+                (master, slave),
+            ).fetchall()
+        table = {(owner_here, state): number for owner_here, state, number in found}
+        return KeyCounts(
+            pending=table.get((1, PENDING), 0),
+            deliverable=table.get((1, DELIVERABLE), 0),
+            held=table.get((0, DELIVERABLE), 0),
+            damaged=table.get((0, DAMAGED), 0) + table.get((1, DAMAGED), 0),
+        )
+
+    def known(self, key_id: str) -> bool:
+        """Tell whether this store has, or had in this epoch, a key of that key_ID."""
+        with self._database.reading() as cursor:
+            return self._known(cursor, key_id)
+
+    def metadata(self, epoch: int, block: int) -> str | None:
+        """Return the JSON text stored with a block's keys, None once the last of them has left."""
+        with self._database.reading() as cursor:
+            found = cursor.execute(
+                "SELECT metadata FROM key_segments WHERE epoch = ? AND block = ?", (epoch, block)
+            ).fetchone()
+        return None if found is None else str(found[0])
+
+    def delivered_key_ids(self, *, owner_here: bool) -> list[str]:
+        """List the key_IDs this site delivered to its masters (``owner_here``) or to its slaves, oldest first."""
+        with self._database.reading() as cursor:
+            found = cursor.execute(
+                "SELECT key_id FROM key_tombstones WHERE owner_here = ? AND fate = 'delivered' ORDER BY at, key_id",
+                (int(owner_here),),
+            ).fetchall()
+        return [str(key_id) for (key_id,) in found]
+
+    # -- one transaction's steps -------------------------------------------------------------------------------
+
+    @staticmethod
+    def _rows(cursor: sqlite3.Cursor, condition: str, arguments: tuple[object, ...]) -> list[_Row]:
+        return [_Row(*found) for found in cursor.execute(_SELECT + condition, arguments).fetchall()]
+
+    @staticmethod
+    def _known(cursor: sqlite3.Cursor, key_id: str) -> bool:
+        query = "SELECT 1 FROM key_records WHERE key_id = ? UNION ALL SELECT 1 FROM key_tombstones WHERE key_id = ?"
+        return cursor.execute(query, (key_id, key_id)).fetchone() is not None
+
+    def _opened(self, rows: Sequence[_Row]) -> list[StoredKey]:
+        ciphers: dict[int, AESGCM] = {}
+        keys: list[StoredKey] = []
+        for row in rows:
+            if row.segment not in ciphers:
+                context = _segment_context(row.epoch, row.block)
+                ciphers[row.segment] = AESGCM(self._database.vault.unseal(row.sealed_key, context))
+            context = _key_context(row.key_id, row.master, row.slave, row.epoch, row.block)
+            try:
+                material = ciphers[row.segment].decrypt(_nonce(row.position), row.ciphertext, context)
+            except InvalidTag:
+                raise _DamagedKeyError(row.key_id) from None
+            keys.append(StoredKey(row.key_id, row.master, row.slave, material))
+        return keys
+
+    @staticmethod
+    def _bury(cursor: sqlite3.Cursor, rows: Sequence[_Row], fate: str, now: float) -> bool:
+        """Erase the rows, leave tombstones, and erase the segment keys that nothing needs any more.
+
+        Returns whether a segment key was erased.
+        """
+        cursor.executemany(
+            "INSERT INTO key_tombstones VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(row.key_id, row.master, row.slave, row.owner_here, row.epoch, fate, now) for row in rows],
+        )
+        cursor.executemany("DELETE FROM key_records WHERE key_id = ?", [(row.key_id,) for row in rows])
+        return (
+            cursor.executemany(
+                "DELETE FROM key_segments WHERE segment = ?1 "
+                "AND NOT EXISTS (SELECT 1 FROM key_records WHERE key_records.segment = ?1)",
+                [(segment,) for segment in {row.segment for row in rows}],
+            ).rowcount
+            > 0
+        )
+
+    @contextmanager
+    def _quarantine(self) -> Iterator[None]:
+        # A damaged key is never delivered, and must not stand for ever in the way of the sound ones behind it.
+        try:
+            yield
+        except _DamagedKeyError as error:
+            with self._database.transaction() as cursor:
+                cursor.execute("UPDATE key_records SET state = ? WHERE key_id = ?", (DAMAGED, error.key_id))
+            raise StoreUnavailable(f"key {error.key_id} was altered in the store; it is set aside") from None
+
+    def _empty_log(self) -> None:
+        # The log may still hold erased segment keys, sealed. If this fails the deliveries stand: they are committed
+        # already, and the next checkpoint does the rest.
+        with suppress(StoreUnavailable):
+            self._database.checkpoint()
+
+
+def _nonce(position: int) -> bytes:
+    # A segment key is fresh and encrypts one key for each position, so no nonce comes twice under it.
+    return struct.pack(">4xQ", position)
+
+
+def _segment_context(epoch: int, block: int) -> bytes:
+    return struct.pack(">24sQQ", b"heliograph key segment 1", epoch, block)
+
+
+def _key_context(key_id: str, master: str, slave: str, epoch: int, block: int) -> bytes:
+    names = b"".join(struct.pack(">I", len(name)) + name for name in (n.encode() for n in (key_id, master, slave)))
+    return struct.pack(">24sQQ", b"heliograph stored key  1", epoch, block) + names

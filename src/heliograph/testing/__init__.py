@@ -1,0 +1,1 @@
+"""Tools for tests, part of the public package: deterministic twins and contract checks."""

@@ -1,0 +1,1 @@
+"""Key-encryption keys and site-internal certificates: an adapter."""
