@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Final
@@ -227,8 +228,10 @@ class Agent:
             self._feed(KeyFetched(attempt, key), origin)
 
     def _refuse_second_use(self, key: DeliveredKey) -> None:
-        if self.forwarder.keyring.seen(derive(key).key_id):
-            raise KeySupplyError(f"the key manager gave key {key.key_id} a second time; its nonces are used")
+        with contextlib.suppress(KeySupplyError):  # a key that cannot be used at all: the machine refuses it
+            key_id = derive(key).key_id
+            if self.forwarder.keyring.seen(key_id):
+                raise RemoteProtocolError(f"the key manager gave key {key.key_id} a second time; its nonces are used")
 
     def _serve_link(self, link: ControlLink) -> asyncio.Future[None]:
         return self._spawn(self._read_link(link))

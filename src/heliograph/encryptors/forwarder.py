@@ -81,7 +81,7 @@ class ForwarderCounts:
     """What happened since the start.
 
     ``refused``: records and connections that broke a rule; ``cut``: connections that ended without an authenticated
-    close; ``turned_away``: outer connections over a cap or out of time.
+    close; ``turned_away``: outer connections over a cap, out of time, or opened under a key not in use.
     """
 
     opened: int = 0
@@ -279,6 +279,10 @@ class Forwarder:
                 header, body = await read_record(reader)
             if header.kind is not RecordType.OPEN or opener_of(header.connection) is not self._role.peer:
                 raise RemoteProtocolError(f"a connection begins with {header.kind.name}, not with the peer's OPEN")
+            if not self.keyring.holds(header.key_id):
+                # A rotation overtook this OPEN, and the peer opens again; or it is junk. Either way nothing is at stake.
+                self.counts.turned_away += 1
+                return
             tunnel = Tunnel(self.keyring, header.connection, reader, writer, self._check_drained)
             name = tunnel.admit(header, body)
         finally:

@@ -106,6 +106,10 @@ class Keyring:
         """The active generation whatever its age, for reports."""
         return self._active
 
+    def holds(self, key_id: bytes) -> bool:
+        """Whether records under this key_ID may be accepted."""
+        return key_id in self._held
+
     def receiving(self, key_id: bytes) -> Generation:
         """Return the accepted generation with this key_ID. Raises RemoteProtocolError."""
         try:

@@ -85,6 +85,11 @@ class LinkRunner:
         self._unauthenticated = 0
         self._serving: asyncio.Task[None] | None = None
 
+    @property
+    def connected(self) -> bool:
+        """Whether the peer is there now."""
+        return self._state == "running"
+
     # Connecting.
     async def run(self) -> None:
         """Keep the link up. Raises ConfigurationError if the address to listen on cannot be used."""

@@ -277,6 +277,16 @@ class KeyRecords:
             ).fetchone()
         return None if found is None else str(found[0])
 
+    def delivered_counts(self) -> tuple[int, int]:
+        """Return how many keys were ever delivered here: to masters, and to slaves."""
+        with self._database.reading() as cursor:
+            counts = dict(
+                cursor.execute(
+                    "SELECT owner_here, count(*) FROM key_tombstones WHERE fate = 'delivered' GROUP BY owner_here"
+                ).fetchall()
+            )
+        return int(counts.get(1, 0)), int(counts.get(0, 0))
+
     def delivered_key_ids(self, *, owner_here: bool) -> list[str]:
         """List the key_IDs this site delivered to its masters (``owner_here``) or to its slaves, oldest first."""
         with self._database.reading() as cursor:

@@ -71,7 +71,18 @@ class LinkRecords:
         self._anchor = anchor
         self._now = now
         database.define(SCHEMA)
-        marks = self.marks()
+        self._check_anchor()
+
+    @classmethod
+    def for_operator(cls, database: Database, anchor: Anchor, now: Callable[[], float]) -> LinkRecords:
+        """Open without the rollback check: only to order a new epoch."""
+        records = cls.__new__(cls)
+        records._database, records._anchor, records._now = database, anchor, now  # noqa: SLF001  - a constructor
+        database.define(SCHEMA)
+        return records
+
+    def _check_anchor(self) -> None:
+        marks, anchor = self.marks(), self._anchor
         if anchor.read() > (marks.epoch, marks.touched):
             self.destroy_pads()
             raise RollbackDetected(
@@ -158,10 +169,13 @@ class LinkRecords:
     def request_rebootstrap(self) -> int:
         """An operator's word: the next epoch may open though keys were made before. Returns its number."""
         with self._database.transaction() as cursor:
-            cursor.execute("UPDATE link_state SET operator_epoch = epoch + 1")
+            # Past both the store and the anchor: a restored store must not open an epoch a second time.
+            (known,) = cursor.execute("SELECT epoch FROM link_state").fetchone()
+            epoch = max(int(known), self._anchor.read()[0]) + 1
+            cursor.execute("UPDATE link_state SET operator_epoch = ?, epoch = max(epoch, ? - 1)", (epoch, epoch))
+            cursor.execute("UPDATE link_state SET touched = max(touched, ?)", (self._anchor.read()[1],))
             cursor.execute("DELETE FROM link_pads")
-            (epoch,) = cursor.execute("SELECT operator_epoch FROM link_state").fetchone()
-        return int(epoch)
+        return epoch
 
     def operator_epoch(self) -> int:
         """Return the epoch an operator asked for, 0 if none did."""

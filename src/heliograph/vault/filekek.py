@@ -75,11 +75,12 @@ class FileKek:
 
 def _read(path: Path) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # Not blocking: a pipe under that name must be refused, not waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise ConfigurationError(f"kek {path}: {error.strerror}; create it or correct the path") from error
-    with os.fdopen(descriptor, "rb") as file:
-        facts = os.fstat(file.fileno())
+    try:
+        facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
             raise ConfigurationError(f"kek {path}: not a plain file; name the file that holds the key")
         if facts.st_mode & 0o077:
@@ -88,7 +89,9 @@ def _read(path: Path) -> bytes:
             )
         if facts.st_uid != os.geteuid():
             raise ConfigurationError(f"kek {path}: belongs to another user; run chown to this user")
-        secret = file.read(KEK_BYTES + 1)
+        secret = os.read(descriptor, KEK_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(secret) != KEK_BYTES:
         raise ConfigurationError(
             f"kek {path}: holds {facts.st_size} bytes, not {KEK_BYTES}; restore it or create it anew"

@@ -171,7 +171,8 @@ def test_an_answer_outside_the_standard_is_no_key(site, status, body, reason):
             head = await reader.readuntil(b"\r\n\r\n")
             length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
             await reader.readexactly(length)
-            writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+            head = f"HTTP/1.1 {status} X\r\nLocation: /elsewhere\r\nContent-Length: {len(body)}\r\n\r\n"
+            writer.write(head.encode() + body)
             writer.close()
 
         server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls)

@@ -4,6 +4,7 @@ import logging
 import resource
 import socket
 import ssl
+import threading
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -451,6 +452,41 @@ def test_a_port_in_use_is_named_with_a_remedy(site):
     )
     with pytest.raises(ConfigurationError, match="name an address of this machine"):
         asyncio.run(serve(supply, "192.0.2.1", 0, server_tls(*site.kme_files)))
+
+
+class SlowStore:
+    """Answers when it is let; tells when it was asked."""
+
+    def __init__(self):
+        self.asked = threading.Semaphore(0)
+        self.go = threading.Event()
+
+    def stored_key_count(self, master, slave):
+        assert (master, slave) == ("sae-a", "sae-b")
+        self.asked.release()
+        assert self.go.wait(30)
+        return 0
+
+
+def test_an_overloaded_store_tells_callers_to_come_back(site, wire, monkeypatch):
+    monkeypatch.setattr("heliograph.http.server.MAX_WAITING", 2)
+    site.keys = store = SlowStore()
+    tls = site.sae_tls("sae-a")
+
+    async def act(kme):
+        async with asyncio.TaskGroup() as group:
+            waiting = [group.create_task(wire.ask(kme.port, tls, "GET", STATUS)) for _ in range(2)]
+            try:
+                for _ in waiting:
+                    assert await asyncio.to_thread(store.asked.acquire, timeout=30)
+                one_more = await wire.ask(kme.port, tls, "GET", STATUS)
+            finally:
+                store.go.set()
+        return one_more, [task.result()[0] for task in waiting]
+
+    (status, headers, _), served = site.run(act)
+    assert (status, headers["retry-after"]) == (503, "1")
+    assert served == [200, 200]
 
 
 class Break(Exception):

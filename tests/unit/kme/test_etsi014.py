@@ -1,3 +1,4 @@
+import contextlib
 import json
 import uuid
 
@@ -65,22 +66,18 @@ def test_the_container_has_the_members_of_clause_6_3():
     )
 )
 def test_any_bytes_are_a_request_or_a_refusal(body):
-    for read in (etsi014.read_key_request, etsi014.read_key_ids):
-        try:
-            read(body, LIMITS)
-        except KeySupplyError as error:
-            status, document = etsi014.error_answer(error)
-            assert status == 400
-            assert read_document(document)
+    with contextlib.suppress(KeySupplyError):
+        assert 1 <= etsi014.read_key_request(body, LIMITS) <= 128
+    with contextlib.suppress(KeySupplyError):
+        assert etsi014.read_key_ids(body, LIMITS)
 
 
 @given(st.text(max_size=80))
 def test_any_query_is_a_request_or_a_refusal(query):
-    for read in (lambda text: etsi014.read_key_request_query(text, LIMITS), etsi014.read_key_ids_query):
-        try:
-            read(query)
-        except KeySupplyError as error:
-            assert etsi014.error_answer(error)[0] == 400
+    with contextlib.suppress(KeySupplyError):
+        assert 1 <= etsi014.read_key_request_query(query, LIMITS) <= 128
+    with contextlib.suppress(KeySupplyError):
+        assert len(etsi014.read_key_ids_query(query)) == 1
 
 
 @given(st.binary(max_size=200))

@@ -9,13 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heliograph.errors import BlockDiscarded, ConfigurationError
+from heliograph.kernels.expansion import SeededPulses, expand_bases
 from heliograph.postprocessing.secrecy.acceptance import accept, precheck
 from heliograph.postprocessing.secrecy.entropy import binary_entropy
 from heliograph.postprocessing.secrecy.link import LinkModel, fibre_link
 from heliograph.postprocessing.secrecy.planning import Margin, expected_counts, light_for, plan_block
 from heliograph.postprocessing.secrecy.table import LightChoice, entries, look_up, reach_db
-from heliograph.sim.channel import FibreParameters
+from heliograph.sim.channel import Channel, FibreParameters
+from heliograph.sim.clicks import sample_clicks
 from heliograph.sim.detectors import LIM_2014
+from heliograph.sim.randomness import lab_generator
 from heliograph.types import IntensityCounts
 
 LINK = fibre_link(25)
@@ -57,6 +60,39 @@ def test_honest_blocks_are_accepted_999_times_in_1000(km, target):
     link = fibre_link(km)
     plan = plan_block("honest", link, target)
     assert accepted_share(plan, link, 2000, seed=1) >= 0.999
+
+
+def simulated_counts(plan, km, block):
+    """Send one block through the simulated fibre and count."""
+    pulses, basis_seed, dice = (
+        SeededPulses(plan.light, bytes([block] * 32)),
+        bytes([block + 100] * 32),
+        lab_generator(block),
+    )
+    clicks = sample_clicks(Channel(FibreParameters(km), LIM_2014), pulses, basis_seed, dice)
+    sent, measured = pulses.at(clicks.slots), expand_bases(basis_seed, clicks.slots, plan.light.receiver_z_probability)
+    bits = np.where(clicks.patterns == 3, dice.integers(0, 2, len(clicks.slots)), clicks.patterns >> 1)
+    counted = []
+    for basis in (0, 1):
+        kept = (sent.bases == basis) & (measured == basis)
+        n = np.bincount(sent.intensities[kept], minlength=2)
+        c = np.bincount(sent.intensities[kept & (bits != sent.bits)], minlength=2)
+        counted.append(IntensityCounts(tuple(n.tolist()), tuple(c.tolist())))
+    return counted
+
+
+@pytest.mark.parametrize("km", [25, 50])
+def test_the_simulated_fibre_gives_what_was_planned_and_its_blocks_are_accepted(km):
+    plan = plan_block("demo", fibre_link(km), 100_000)
+    blocks = [simulated_counts(plan, km, i) for i in range(6)]
+    for key, test in blocks:
+        charged = math.ceil(1.12 * sum(key.detections) * binary_entropy(key.error_rate)) + 200
+        accept(plan, key, test, charged, asymmetric=False)
+    for basis, expected in enumerate(expected_counts(fibre_link(km), plan.light)):
+        detections = sum(sum(block[basis].detections) for block in blocks)
+        errors = sum(sum(block[basis].errors) for block in blocks)
+        assert detections / 6 == pytest.approx(sum(expected.detections), rel=0.01)
+        assert errors / detections == pytest.approx(expected.error_rate, rel=0.10)
 
 
 def test_a_link_at_the_edge_of_its_tolerances_is_still_accepted():

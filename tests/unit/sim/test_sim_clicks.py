@@ -117,6 +117,12 @@ def test_first_order_forms_agree_where_the_light_is_weak_and_exceed_the_union():
     assert daylight.first_order_gain(5.0) > 1 > daylight.click_probability(5.0)
 
 
+def test_light_split_evenly_has_half_the_bits_wrong_whatever_doubles_there_are():
+    channel = Channel(FibreParameters(0.0, misalignment=0.5), DetectorParameters(1.0, 0.1, 0.0, 0.0, 0.0))
+    for mu in (0.0, 0.1, 1.0, 10.0):
+        assert channel.error_rate(mu) == pytest.approx(0.5, rel=1e-12)
+
+
 def test_honest_crossed_double_clicks_are_those_of_the_catalogue():
     """theory.md 3, row 8: 6.097e-4 at eta mu = 0.05, dark counts included; 6.096e-4 without them."""
     channel = Channel(FibreParameters(0.0), DetectorParameters(0.1, 0.0, 0.0, 0.0, 0.0))
@@ -177,14 +183,19 @@ def test_eve_knows_half_of_the_sifted_bits_she_measured():
     """theory.md 3, row 1: p/2 bit for each sifted bit; the record is right where her basis was."""
     light = LightParameters(10**7, 1e9, (0.5,), (1.0,), 0.5, 0.5)
     clicks = sample(Channel(FibreParameters(10.0), IDEAL), light, InterceptResend(0.3))
-    pulses, _, matched = sifted(clicks, light)
+    pulses, bases, matched = sifted(clicks, light)
     eve = clicks.eve
     assert eve is not None
     assert_near(eve.measured.sum(), 0.3 * len(clicks.slots), len(clicks.slots))
     known = matched & (eve.measured == 1) & (eve.bases == pulses.bases)
     assert_near(known.sum(), 0.15 * matched.sum(), matched.sum())
     assert (eve.bits[known] == pulses.bits[known]).all()
+    guessed = (eve.measured == 1) & (eve.bases != pulses.bases)
+    assert_near((eve.bits[guessed] == pulses.bits[guessed]).sum(), guessed.sum() / 2, guessed.sum())
     assert not eve.bits[eve.measured == 0].any()
+    # The receiver reads her light: her bit in her basis (misalignment 0.5 %), whatever the transmitter sent.
+    hers = guessed & (eve.bases == bases) & (clicks.patterns != 3)
+    assert_near((eve.bits[hers] != clicks.patterns[hers] - 1).sum(), hers.sum() * 0.005, hers.sum())
 
 
 def test_the_same_seeds_give_the_same_clicks_and_another_lab_seed_others():

@@ -1,64 +1,25 @@
-"""Both modules over a real fibre process, and the receiver's module against a fibre that misbehaves."""
+"""Both modules over a real fibre process."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import stat
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
+from sim_draws import CountingRandom, SystemRandom
 
 from heliograph.errors import ConfigurationError, LocalProtocolError, RemoteProtocolError, TransportClosed
-from heliograph.protocol.module_link import (
-    HEADER_BYTES,
-    ORDER_BYTES_MAX,
-    LightSent,
-    ModuleError,
-    decode_order,
-    encode_frame,
-    frame_length,
-    report_clicks,
-)
 from heliograph.sim.modules import open_receiver, open_transmitter
 from heliograph.types import BlockId, LightParameters
 
 LIGHT = LightParameters(2 * 10**7, 1e9, (0.5, 0.1), (0.7, 0.3), 0.9, 0.8)
-LIMIT_S = 30
-
-
-class SystemRandom:
-    kind = "computational"
-
-    def draw(self, size):
-        return os.urandom(size)
-
-
-class CountingRandom:
-    """Draws known bytes, so that a test sees what they were used for."""
-
-    kind = "test"
-
-    def __init__(self, byte):
-        self.byte = byte
-        self.drawn = []
-
-    def draw(self, size):
-        self.drawn.append(size)
-        return bytes([self.byte]) * size
-
-
-@pytest.fixture
-def folder():
-    with tempfile.TemporaryDirectory(prefix="hg") as name:  # short: a Unix socket's path has 107 bytes at most
-        yield Path(name)
+LIMIT_S = 15
 
 
 class FibreProcess:
@@ -255,6 +216,18 @@ def test_light_of_a_cancelled_call_is_replaced_by_the_next(folder):
         asyncio.run(scenario(fibre))
 
 
+def test_in_real_time_a_block_takes_its_pulses_over_the_clock(folder):
+    async def scenario(fibre):
+        loop = asyncio.get_running_loop()
+        async with modules(fibre) as (transmitter, receiver):
+            start = loop.time()
+            await one_block(transmitter, receiver, 0, LightParameters(2 * 10**6, 1e7, (0.5,), (1.0,), 0.5, 0.5))
+            assert loop.time() - start >= 0.2
+
+    with fibre_process(folder, "realtime = true\n[fibre]\ndistance_km = 25\n") as fibre:
+        asyncio.run(scenario(fibre))
+
+
 def test_a_block_cannot_be_in_flight_twice(folder):
     async def scenario(fibre):
         async with modules(fibre) as (transmitter, receiver):
@@ -279,12 +252,12 @@ def test_a_module_on_the_wrong_line_or_sending_junk_loses_its_line(folder):
     async def scenario(fibre):
         wrong = await open_transmitter({"address": fibre.rx}, SystemRandom())
         with pytest.raises(TransportClosed):
-            await wrong.emit(BlockId(0), LIGHT)
+            await asyncio.wait_for(wrong.emit(BlockId(0), LIGHT), LIMIT_S)
         await wrong.close()
         for junk in (b"\x00\x00\x00\x00", b"\xff\xff\xff\xff", b"\x00\x00\x00\x02\xc0\xc0"):
             reader, writer = await asyncio.open_unix_connection(fibre.tx.removeprefix("unix:"))
             writer.write(junk)
-            assert await reader.read() == b""
+            assert await asyncio.wait_for(reader.read(), LIMIT_S) == b""
             writer.close()
             await writer.wait_closed()
         async with modules(fibre) as (transmitter, receiver):
@@ -293,94 +266,6 @@ def test_a_module_on_the_wrong_line_or_sending_junk_loses_its_line(folder):
     with fibre_process(folder) as fibre:
         asyncio.run(scenario(fibre))
         assert fibre.end() == (0, "")
-
-
-@contextlib.asynccontextmanager
-async def false_fibre(folder, answer):
-    """Run a fibre that answers each order with what ``answer(order)`` returns; None closes the line."""
-    lines = []
-
-    async def serve(reader, writer):
-        lines.append(asyncio.current_task())
-        with contextlib.suppress(asyncio.IncompleteReadError):
-            while True:
-                header = await reader.readexactly(HEADER_BYTES)
-                order = decode_order(await reader.readexactly(frame_length(header, ORDER_BYTES_MAX)))
-                reply = answer(order)
-                if reply is None:
-                    break
-                writer.write(reply if isinstance(reply, bytes) else encode_frame(reply))
-        writer.close()
-        await writer.wait_closed()
-
-    async with await asyncio.start_unix_server(serve, folder / "false"), asyncio.timeout(LIMIT_S):
-        try:
-            yield f"unix:{folder}/false"
-        finally:
-            await asyncio.gather(*lines)
-
-
-def collect_from(folder, answer, randomness=None, **settings):
-    async def scenario():
-        async with false_fibre(folder, answer) as address:
-            receiver = await open_receiver({"address": address, **settings}, randomness or SystemRandom())
-            try:
-                return await receiver.collect(BlockId(0), LIGHT)
-            finally:
-                await receiver.close()
-
-    return asyncio.run(scenario())
-
-
-def clicks(slots, patterns):
-    return lambda order: report_clicks(order.block, np.array(slots), np.array(patterns, dtype=np.uint8))
-
-
-def test_clicks_while_a_detector_is_dead_are_ignored_and_counted(folder):
-    """Weier et al. 2011 (theory.md 3, row 10). A click in the dead time makes the detectors dead again."""
-    answer = clicks([10, 1010, 2011, 2012, 5000], [1, 2, 2, 3, 1])
-    record = collect_from(folder, answer)
-    assert record.slots.tolist() == [10, 2011, 5000]
-    assert record.bits.tolist() == [0, 1, 0]
-    assert (record.dead_time_clicks, record.double_clicks) == (2, 0)
-
-
-def test_the_dead_time_is_a_setting(folder):
-    record = collect_from(folder, clicks([10, 20, 21], [1, 2, 1]), dead_time_s=9e-9)
-    assert record.slots.tolist() == [10, 20]
-    assert record.dead_time_clicks == 1
-
-
-@pytest.mark.parametrize("byte", [0x00, 0xFF])
-def test_a_double_click_gets_a_bit_of_the_receivers_own_randomness(folder, byte):
-    randomness = CountingRandom(byte)
-    record = collect_from(folder, clicks([0, 2000, 4000, 6000], [3, 1, 3, 2]), randomness)
-    assert record.bits.tolist() == [byte & 1, 0, byte & 1, 1]
-    assert record.double_clicks == 2
-    assert randomness.drawn == [32, 1]  # the bases' seed, then one byte for two bits
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        clicks([5, 5], [1, 1]),
-        clicks([LIGHT.pulses], [1]),
-        clicks([5], [0]),
-        lambda order: LightSent(order.block),
-        lambda order: ModuleError(order.block, "laser off"),
-        lambda _: b"\x00\x00\x00\x02{}",
-        lambda _: b"\xff\xff\xff\xff",
-    ],
-    ids=["repeated slot", "slot outside", "no detector", "other report", "module error", "junk", "oversize"],
-)
-def test_what_no_fibre_reports_is_refused(folder, answer):
-    with pytest.raises(RemoteProtocolError):
-        collect_from(folder, answer)
-
-
-def test_a_fibre_that_hangs_up_closes_the_transport(folder):
-    with pytest.raises(TransportClosed):
-        collect_from(folder, lambda _: None)
 
 
 @pytest.mark.parametrize(

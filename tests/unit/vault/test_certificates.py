@@ -86,7 +86,7 @@ def test_an_authority_can_be_stored_and_used_again(tmp_path):
 
 
 def test_an_authority_that_cannot_be_used_is_named(tmp_path):
-    with pytest.raises(ConfigurationError, match="ca.pem: No such file"):
+    with pytest.raises(ConfigurationError, match=r"ca\.pem: No such file"):
         SiteCa.load(tmp_path)
     SiteCa.create("site A").write(tmp_path)
     (tmp_path / "other").mkdir()

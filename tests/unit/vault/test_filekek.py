@@ -99,7 +99,9 @@ def test_what_is_no_plain_file_is_refused_in_one_line(path):
     with pytest.raises(ConfigurationError) as refusal:
         FileKek(path, OsRandom())
     assert "\n" not in str(refusal.value)
-    with pytest.raises(ConfigurationError):
-        FileKek(path.parent, OsRandom())
+    os.mkfifo(path.with_name("pipe"))
+    for other in (path.parent, path.with_name("pipe")):
+        with pytest.raises(ConfigurationError, match="not a plain file"):
+            FileKek(other, OsRandom())
     with pytest.raises(ConfigurationError):
         FileKek.create(path.parent / "no" / "where", OsRandom())

@@ -1,0 +1,46 @@
+"""The ``heliograph`` command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from heliograph import __version__
+from heliograph.cli import demo, site
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="heliograph",
+    help="Quantum key distribution from photons to packets: two sites, secret keys, encrypted traffic.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(demo.demo)
+app.add_typer(site.app, name="site")
+
+
+def _version(asked: bool) -> None:  # noqa: FBT001  - typer's callback
+    if asked:
+        print(f"heliograph {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[  # noqa: ARG001  - handled by its callback
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Quantum key distribution from photons to packets."""
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""``heliograph site``: set up, run and look at one site."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+import typer
+
+from heliograph.authentication.anchors.psk import fingerprint
+from heliograph.cli.logs import configure_logs
+from heliograph.cli.refusals import refusals
+from heliograph.site.config import read_site
+from heliograph.site.operator import rebootstrap as request_rebootstrap
+from heliograph.site.setup import SiteSetup, plan_registration, set_up_site
+from heliograph.site.site import run_site
+from heliograph.site.status_socket import read_status
+from heliograph.vault.pskfile import create_book
+from heliograph.vault.randomness import SystemRandomness
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Set up, run and look at one site.", no_args_is_help=True)
+
+SiteFile = Annotated[Path, typer.Argument(metavar="SITE.toml", help="The site's configuration.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+
+@app.command()
+def psk(
+    book: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write the book; it must not exist.")],
+    as_json: Json = False,
+) -> None:
+    """Make a key book: carry one copy to each site (as psk.book), then destroy this one."""
+    with refusals(as_json=as_json):
+        mark = create_book(book, SystemRandomness())
+        if as_json:
+            print(json.dumps({"book": str(book), "fingerprint": mark}))
+        else:
+            print(f"{book}: 16 slots. Both copies must show this fingerprint:\n  {mark}")
+
+
+@app.command()
+def init(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The site's directory; made if absent.")],
+    name: Annotated[str, typer.Option(help="This site's name.")],
+    peer: Annotated[str, typer.Option(help="The other site's name.")],
+    role: Annotated[Literal["transmitter", "receiver"], typer.Option(help="Which end of the light this site has.")],
+    distance_km: Annotated[float, typer.Option(help="Length of the fibre; the same number on both sites.")] = 25.0,
+    dial: Annotated[str | None, typer.Option(help="host:port of the peer, if this site opens the connection.")] = None,
+    listen: Annotated[str | None, typer.Option(help="host:port to listen on, if the peer opens it.")] = None,
+    kme_listen: Annotated[str, typer.Option(help="host:port of this site's key manager.")] = "127.0.0.1:8443",
+    module: Annotated[str | None, typer.Option(help="Entry point of the QKD module.")] = None,
+    module_address: Annotated[str, typer.Option(help="The module's address.")] = "unix:/run/heliograph/light.sock",
+) -> None:
+    """Set up a site: its secrets, a small certificate authority, link.json and SITE.toml. No key book: carry that."""
+    with refusals():
+        ends = (name, peer) if role == "transmitter" else (peer, name)
+        saes = (f"sae-{ends[0]}", f"sae-{ends[1]}")
+        registration = plan_registration(f"{ends[0]}--{ends[1]}", ends, saes, distance_km)
+        if dial is None and listen is None:
+            dial, listen = ("192.0.2.2:7001", None) if role == "transmitter" else (None, "0.0.0.0:7001")  # noqa: S104
+        own_sae = f"sae-{name}"
+        setup = SiteSetup(
+            name=name,
+            role=role,
+            kme_id=f"kme-{name}",
+            peer_kme_id=f"kme-{peer}",
+            kme_listen=kme_listen,
+            sae=own_sae,
+            module=module or f"simulated-{role}",
+            module_settings={"address": module_address},
+            dial=dial,
+            listen=listen,
+        )
+        path = set_up_site(directory, setup, registration, SystemRandomness())
+        print(f"{path}: written. Next: put the key book at {directory / 'psk.book'} (mode 0600), check SITE.toml,")
+        print(f"then `heliograph site run {path}`. The registration's digest must be the same on both sites:")
+        print(f"  {registration.digest().hex()[:32]}")
+
+
+@app.command()
+def run(
+    site: SiteFile,
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="What to log.")] = "info",
+) -> None:
+    """Run the site until SIGTERM. One line of JSON on standard output says when it listens."""
+    with refusals():
+        configure_logs(log_level)
+        asyncio.run(_run(read_site(site)))
+
+
+async def _run(config: object) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    async def ready() -> None:
+        print(json.dumps({"ready": True}), flush=True)
+
+    await run_site(config, ready, stop)  # type: ignore[arg-type]
+
+
+@app.command()
+def status(site: SiteFile, as_json: Json = False) -> None:
+    """Show a running site's figures; no key material is among them."""
+    with refusals(as_json=as_json):
+        config = read_site(site)
+        found = asyncio.run(read_status(config.path(config.file.status)))
+        if as_json:
+            print(msgspec.json.encode(found).decode())
+            return
+        link = found.link
+        print(f"{found.site}: link {link.link} to {link.peer}: {link.state}")
+        print(f"  epoch {link.epoch} ({link.bootstrap or 'none'}), {link.blocks} blocks, {link.blocks_discarded} discarded")
+        print(f"  secret key {link.secret_key_bits} bits, pads for {link.pad_sets} blocks, eps {link.eps_total:.2e}")
+        print(f"  keys to deliver {found.kme.deliverable_keys}, delivered {found.kme.delivered_to_masters}")
+
+
+@app.command()
+def rebootstrap(
+    site: SiteFile,
+    confirm: Annotated[bool, typer.Option("--yes", help="The other site's operator has agreed.")] = False,
+) -> None:
+    """Destroy the link's pads and let the next connection open a new slot of the key book. Stop the site first."""
+    with refusals():
+        if not confirm:
+            print("heliograph: this reopens the bootstrap; agree with the other operator, then add --yes", file=sys.stderr)
+            raise typer.Exit(1)
+        epoch = request_rebootstrap(read_site(site))
+        print(f"The next connection opens epoch {epoch}; do the same on the other site.")
+
+
+@app.command()
+def book(path: Annotated[Path, typer.Argument(metavar="FILE", help="An unused key book.")]) -> None:
+    """Show an unused key book's fingerprint, to compare two copies by voice."""
+    with refusals():
+        print(fingerprint(path.read_bytes()))

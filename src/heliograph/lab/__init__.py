@@ -1,0 +1,1 @@
+"""Rehearsals, attacks and claims: scenarios over the real parts."""

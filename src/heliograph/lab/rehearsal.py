@@ -1,0 +1,210 @@
+"""Two sites and a fibre on one machine, as three processes that share no memory, file or key.
+
+What a courier would do by hand is done here once: each site gets its own copy of the key book.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from heliograph.errors import ConfigurationError, TransportClosed
+from heliograph.protocol.registration import LinkRegistration
+from heliograph.site.setup import SiteSetup, plan_registration, set_up_site
+from heliograph.site.status_socket import read_status
+from heliograph.status import SiteStatus
+from heliograph.vault.pskfile import create_book, write_book
+from heliograph.vault.randomness import SystemRandomness
+
+__all__ = ["Ports", "Rehearsal", "free_ports"]
+
+_HOST = "127.0.0.1"
+_START_S = 30.0
+
+
+def free_ports(count: int) -> list[int]:
+    """Return TCP ports of the loopback interface that nobody uses now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind((_HOST, 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where everything listens. ``*_tap``: the recorder that the dialling site reaches instead of its peer."""
+
+    classical: int
+    classical_tap: int
+    control: int
+    control_tap: int
+    tunnel: int
+    tunnel_tap: int
+    kme_a: int
+    kme_b: int
+    inner: int
+    host_b: int
+
+    @classmethod
+    def free(cls) -> Ports:
+        """Return ten free ports."""
+        return cls(*free_ports(10))
+
+
+@dataclass
+class Rehearsal:
+    """The processes of one rehearsal below ``directory``. ``tunnel_limits``: rekey_seconds, rekey_bytes and so on."""
+
+    directory: Path
+    ports: Ports
+    distance_km: float = 25.0
+    fibre_seed: int | None = None
+    tunnel_limits: dict[str, object] = field(default_factory=dict)
+    eve: str = ""
+    registration: LinkRegistration | None = None
+    processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
+
+    @property
+    def sites(self) -> dict[str, Path]:
+        """SITE.toml of each site."""
+        return {name: self.directory / name[-1] / "SITE.toml" for name in ("site_a", "site_b")}
+
+    def prepare(self) -> None:
+        """Write both sites and the fibre's configuration. Raises ConfigurationError, for instance out of reach."""
+        ports = self.ports
+        if self.registration is None:
+            self.registration = plan_registration("a--b", ("site-a", "site-b"), ("sae-a", "sae-b"), self.distance_km)
+        light = {end: f"unix:{self.directory / f'{end[0]}.sock'}" for end in ("transmitter", "receiver")}
+        shared = {"control": f"{_HOST}:{ports.control}", **self.tunnel_limits}
+        a = SiteSetup(
+            name="site-a",
+            role="transmitter",
+            kme_id="kme-a",
+            peer_kme_id="kme-b",
+            kme_listen=f"{_HOST}:{ports.kme_a}",
+            sae="sae-a",
+            peer_sae="sae-b",
+            module="simulated-transmitter",
+            module_settings={"address": light["transmitter"]},
+            dial=f"{_HOST}:{ports.classical_tap}",
+            tunnel={
+                **shared,
+                "role": "initiator",
+                "control": f"{_HOST}:{ports.control_tap}",
+                "outer_connect": f"{_HOST}:{ports.tunnel_tap}",
+                "forwards": {"host-b": f"{_HOST}:{ports.inner}"},
+            },
+        )
+        b = SiteSetup(
+            name="site-b",
+            role="receiver",
+            kme_id="kme-b",
+            peer_kme_id="kme-a",
+            kme_listen=f"{_HOST}:{ports.kme_b}",
+            sae="sae-b",
+            peer_sae="sae-a",
+            module="simulated-receiver",
+            module_settings={"address": light["receiver"]},
+            listen=f"{_HOST}:{ports.classical}",
+            tunnel={
+                **shared,
+                "role": "responder",
+                "outer_listen": f"{_HOST}:{ports.tunnel}",
+                "targets": {"host-b": f"{_HOST}:{ports.host_b}"},
+            },
+        )
+        for setup, where in ((a, "a"), (b, "b")):
+            set_up_site(self.directory / where, setup, self.registration, SystemRandomness())
+        self._carry_book()
+        seed = "" if self.fibre_seed is None else f"seed = {self.fibre_seed}\n"
+        text = "".join(f'{end} = "{address}"\n' for end, address in light.items()) + seed
+        text += f"\n[fibre]\ndistance_km = {self.distance_km}\n{self.eve}"
+        (self.directory / "FIBRE.toml").write_text(text, encoding="utf-8")
+
+    def _carry_book(self) -> None:
+        """Make one book, hand a copy to each site, keep none."""
+        original = self.directory / "book"
+        create_book(original, SystemRandomness())
+        for where in ("a", "b"):
+            write_book(self.directory / where / "psk.book", original.read_bytes())
+        original.unlink()
+
+    async def start(self, name: str) -> None:
+        """Start "fibre", "site_a" or "site_b" and wait until it listens. Raises ConfigurationError with its reason."""
+        if name == "fibre":
+            command = [sys.executable, "-m", "heliograph.sim", str(self.directory / "FIBRE.toml")]
+        else:
+            command = [sys.executable, "-m", "heliograph.cli.main", "site", "run", str(self.sites[name])]
+        log = (self.directory / f"{name}.log").open("ab")
+        with log:
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=log
+            )
+        self.processes[name] = process
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(_START_S):
+                line = await process.stdout.readline()
+            ready = bool(line) and json.loads(line).get("ready") is True
+        except (TimeoutError, ValueError):
+            ready = False
+        if not ready:
+            raise ConfigurationError(f"{name} did not start: {self.last_words(name)}")
+
+    async def start_all(self) -> None:
+        """Start the three processes, the sites together once the fibre listens."""
+        await self.start("fibre")
+        await asyncio.gather(self.start("site_b"), self.start("site_a"))
+
+    def last_words(self, name: str) -> str:
+        """Return the last line of a process's log."""
+        lines = (self.directory / f"{name}.log").read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+    async def status(self, name: str) -> SiteStatus:
+        """Ask a site. Raises TransportClosed if it does not answer, with its last words if it ended."""
+        process = self.processes[name]
+        if process.returncode is not None:
+            raise TransportClosed(f"{name} ended with status {process.returncode}: {self.last_words(name)}")
+        return await read_status(self.sites[name].parent / "status.sock")
+
+    async def stop(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
+        """Send a signal to a process and wait for its end."""
+        process = self.processes.pop(name)
+        with suppress(ProcessLookupError):
+            process.send_signal(number)
+        try:
+            async with asyncio.timeout(10):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+    async def stop_all(self) -> None:
+        """Stop what runs."""
+        await asyncio.gather(*(self.stop(name) for name in tuple(self.processes)))
+
+    def remove(self) -> None:
+        """Remove every file: keys, books, recordings."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def pids(self) -> dict[str, int]:
+        """Return the process numbers by name."""
+        return {name: process.pid for name, process in sorted(self.processes.items())}
+
+
+def runtime_directory() -> str:
+    """Return a short directory for sockets (sun_path is 108 bytes), private to this user."""
+    return os.environ.get("XDG_RUNTIME_DIR", "/tmp")  # noqa: S108  - mkdtemp below it is private

@@ -1,0 +1,183 @@
+"""SITE.toml and the link's registration: read once at the start, checked whole, wrong in one line.
+
+name = "site-a"
+store = "store/site.db"          # paths are relative to this file
+kek = "kek"                      # key-encryption key, mode 0600
+anchor = "anchor"                # excluded from backup, outside the store
+status = "status.sock"
+
+[link]
+registration = "link.json"       # the same on both sites
+book = "psk.book"                # this site's copy of the key book
+role = "transmitter"             # or "receiver"
+dial = "192.0.2.2:7001"          # or listen = "..."
+
+[module]
+name = "simulated-transmitter"   # an entry point of the group heliograph.modules
+settings = { address = "unix:/run/heliograph/light.sock" }
+
+[kme]
+id = "kme-a"
+peer_id = "kme-b"
+listen = "127.0.0.1:8443"
+certificate = "pki/kme.pem"
+key = "pki/kme.key"
+ca = "pki/ca.pem"
+
+[agent]                          # optional: the built-in encryptor
+sae = "sae-a"
+peer_sae = "sae-b"
+certificate = "pki/sae.pem"
+key = "pki/sae.key"
+tunnel = { role = "initiator", control = "192.0.2.2:7002", ... }
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from heliograph.errors import ConfigurationError
+from heliograph.protocol.registration import LinkRegistration
+
+__all__ = ["SiteConfig", "parse_address", "read_registration", "read_site"]
+
+
+class _Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    registration: str
+    book: str
+    role: Literal["transmitter", "receiver"]
+    dial: str | None = None
+    listen: str | None = None
+    block_seconds: float = 120.0
+    keys_max: int = 20_000
+    in_flight: int = 2
+
+
+class _Module(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    settings: dict[str, Any] = {}
+
+
+class _Kme(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    id: str
+    peer_id: str
+    listen: str
+    certificate: str
+    key: str
+    ca: str
+    max_key_per_request: int = 128
+
+
+class _Agent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    sae: str
+    peer_sae: str
+    certificate: str
+    key: str
+    tunnel: dict[str, Any]
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    store: str
+    kek: str
+    anchor: str
+    status: str
+    link: _Link
+    module: _Module
+    kme: _Kme
+    agent: _Agent | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SiteConfig:
+    """A site's configuration, checked. ``directory``: what relative paths start from."""
+
+    directory: Path
+    file: _File
+    registration: LinkRegistration
+
+    def path(self, entry: str) -> Path:
+        """Return the absolute path of an entry."""
+        return (self.directory / entry).absolute()
+
+
+def read_site(path: Path) -> SiteConfig:
+    """Read SITE.toml and the registration it names. Raises ConfigurationError: file, entry, remedy."""
+    try:
+        with path.open("rb") as handle:
+            document = tomllib.load(handle)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}; make one with `heliograph site init`") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not valid TOML: {error}") from None
+    try:
+        file = msgspec.convert(document, _File)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+    registration = read_registration(path.parent / file.link.registration)
+    config = SiteConfig(path.parent.absolute(), file, registration)
+    _check(path, config)
+    return config
+
+
+def read_registration(path: Path) -> LinkRegistration:
+    """Read a link's registration. Raises ConfigurationError."""
+    try:
+        data = path.read_bytes()
+        registration = msgspec.json.decode(data, type=LinkRegistration)
+    except OSError as error:
+        raise ConfigurationError(f"registration {path}: {error.strerror}") from None
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"registration {path}: {error}") from None
+    if unknown := _unknown(msgspec.json.decode(data), msgspec.to_builtins(registration)):
+        raise ConfigurationError(f"registration {path}: unknown entry {unknown}; correct or remove it")
+    return registration
+
+
+def _unknown(given: object, understood: object) -> str:
+    """Return the first entry that was written but not understood: a misspelt limit must not be ignored."""
+    if isinstance(given, Mapping) and isinstance(understood, Mapping):
+        for name, value in given.items():
+            if name not in understood:
+                return repr(name)
+            if found := _unknown(value, understood[name]):
+                return f"{found} in {name!r}"
+    elif isinstance(given, list) and isinstance(understood, list | tuple):
+        for one, other in zip(given, understood, strict=True):
+            if found := _unknown(one, other):
+                return found
+    return ""
+
+
+def _check(path: Path, config: SiteConfig) -> None:
+    """Refuse what contradicts itself or the registration."""
+    file, registration = config.file, config.registration
+    link = file.link
+    if (link.dial is None) == (link.listen is None):
+        raise ConfigurationError(f"{path}: [link] needs exactly one of dial and listen")
+    expected = registration.transmitter_site if link.role == "transmitter" else registration.receiver_site
+    if file.name != expected:
+        raise ConfigurationError(
+            f"{path}: name = {file.name!r} with role {link.role!r}, but the registration says {expected!r}"
+        )
+    for where, address in (("[link]", link.dial or link.listen), ("[kme]", file.kme.listen)):
+        assert address is not None
+        parse_address(address, f"{path}: {where}")
+    if not 1 <= link.in_flight <= 8:
+        raise ConfigurationError(f"{path}: [link] in_flight = {link.in_flight}: between 1 and 8 blocks")
+    if not 1 <= link.block_seconds <= 86_400:
+        raise ConfigurationError(f"{path}: [link] block_seconds = {link.block_seconds}: between 1 and 86400")
+
+
+def parse_address(text: str, where: str) -> tuple[str, int]:
+    """Read "host:port". Raises ConfigurationError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigurationError(f"{where} address {text!r}: write host:port, such as 127.0.0.1:7001")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,26 @@
+"""What only an operator may order. The site must be stopped: its store has one owner at a time."""
+
+from __future__ import annotations
+
+from heliograph.site.clocks import WallClock
+from heliograph.site.config import SiteConfig
+from heliograph.storage.database import Database
+from heliograph.storage.link_records import LinkRecords
+from heliograph.vault.anchor import FileAnchor
+from heliograph.vault.filekek import FileKek
+from heliograph.vault.randomness import SystemRandomness
+
+__all__ = ["rebootstrap"]
+
+
+def rebootstrap(config: SiteConfig) -> int:
+    """Allow the next epoch and destroy the pads of this one. Returns the epoch. Raises ConfigurationError.
+
+    This is the defined way out of an empty pool, a doubt without a peer, and a detected rollback.
+    """
+    database = Database(config.path(config.file.store), FileKek(config.path(config.file.kek), SystemRandomness()))
+    try:
+        anchor = FileAnchor(config.path(config.file.anchor))
+        return LinkRecords.for_operator(database, anchor, WallClock().now).request_rebootstrap()
+    finally:
+        database.close()

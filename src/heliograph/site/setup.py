@@ -1,0 +1,144 @@
+"""Lays out a site's directory: secrets with owner-only modes, a small site authority, SITE.toml."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from heliograph.errors import ConfigurationError
+from heliograph.ports import RandomSource
+from heliograph.postprocessing.secrecy.link import fibre_link
+from heliograph.postprocessing.secrecy.planning import plan_block
+from heliograph.protocol.registration import LinkRegistration, SaePair
+from heliograph.vault.certificates import SiteCa
+from heliograph.vault.filekek import FileKek
+
+__all__ = ["SiteSetup", "plan_registration", "set_up_site"]
+
+# Design, settled questions: small blocks first, so that a key is there within seconds, then larger ones.
+OPENING_BITS, OPENING_BLOCKS, STEADY_BITS = 100_000, 3, 1_000_000
+_CERTIFICATE_DAYS = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class SiteSetup:
+    """What an operator decides about a site. Addresses are "host:port"; one of ``dial`` and ``listen`` is given."""
+
+    name: str
+    role: str
+    kme_id: str
+    peer_kme_id: str
+    kme_listen: str
+    sae: str
+    module: str
+    module_settings: Mapping[str, object]
+    dial: str | None = None
+    listen: str | None = None
+    peer_sae: str | None = None
+    tunnel: Mapping[str, object] = field(default_factory=dict)
+
+
+def plan_registration(
+    link: str, sites: tuple[str, str], saes: tuple[str, str], distance_km: float
+) -> LinkRegistration:
+    """Plan a link's registration for a fibre of ``distance_km`` and the default detectors.
+
+    Both sites plan the same record from the same numbers. ``sites``: transmitter, receiver. Raises
+    ConfigurationError if blocks of these sizes give no key at this distance.
+    """
+    model = fibre_link(distance_km)
+    opening, steady = plan_block("opening", model, OPENING_BITS), plan_block("steady", model, STEADY_BITS)
+    return LinkRegistration(
+        link=link,
+        transmitter_site=sites[0],
+        receiver_site=sites[1],
+        parameters=(opening, steady),
+        opening="opening",
+        opening_blocks=OPENING_BLOCKS,
+        steady="steady",
+        key_size_bits=256,
+        transmitter_pairs=(SaePair(saes[0], saes[1]),),
+        receiver_pairs=(SaePair(saes[1], saes[0]),),
+    )
+
+
+def set_up_site(
+    directory: Path, setup: SiteSetup, registration: LinkRegistration, randomness: RandomSource
+) -> Path:
+    """Write everything but the key book, which a person carries. Returns the path of SITE.toml.
+
+    Raises ConfigurationError if the directory holds a site already, or cannot be written.
+    """
+    target = directory / "SITE.toml"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.chmod(0o700)
+        if target.exists():
+            raise ConfigurationError(f"{target}: a site is set up here already; name another directory")
+        (directory / "pki").mkdir(mode=0o700)
+        (directory / "link.json").write_bytes(msgspec.json.format(msgspec.json.encode(registration)) + b"\n")
+    except OSError as error:
+        raise ConfigurationError(f"{directory}: {error.strerror}; name a directory this user can write") from None
+    FileKek.create(directory / "kek", randomness)
+    authority = SiteCa.create(f"{setup.name} authority", days=_CERTIFICATE_DAYS)
+    authority.write(directory / "pki")
+    host = setup.kme_listen.rpartition(":")[0]
+    authority.issue_kme(setup.kme_id, [host], days=_CERTIFICATE_DAYS).write(directory / "pki", "kme")
+    authority.issue_sae(setup.sae, days=_CERTIFICATE_DAYS).write(directory / "pki", "sae")
+    target.write_text(_site_toml(setup), encoding="utf-8")
+    return target
+
+
+def _value(value: object) -> str:
+    """Write one value as TOML. JSON strings, numbers and booleans are TOML too; tables are written inline."""
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{json.dumps(str(k))} = {_value(v)}" for k, v in value.items())
+        return f"{{ {inner} }}" if inner else "{}"
+    return json.dumps(value)
+
+
+def _table(entries: Mapping[str, object | None]) -> str:
+    return "".join(f"{name} = {_value(value)}\n" for name, value in entries.items() if value is not None)
+
+
+def _site_toml(setup: SiteSetup) -> str:
+    top = {
+        "name": setup.name,
+        "store": "store/site.db",
+        "kek": "kek",
+        "anchor": "anchor",
+        "status": "status.sock",
+    }
+    link = {
+        "registration": "link.json",
+        "book": "psk.book",
+        "role": setup.role,
+        "dial": setup.dial,
+        "listen": setup.listen,
+    }
+    kme = {
+        "id": setup.kme_id,
+        "peer_id": setup.peer_kme_id,
+        "listen": setup.kme_listen,
+        "certificate": "pki/kme.pem",
+        "key": "pki/kme.key",
+        "ca": "pki/ca.pem",
+    }
+    text = _table(top)
+    text += "\n[link]\n" + _table(link)
+    text += "\n[module]\n" + _table({"name": setup.module, "settings": setup.module_settings})
+    text += "\n[kme]\n" + _table(kme)
+    if setup.tunnel:
+        agent = {
+            "sae": setup.sae,
+            "peer_sae": setup.peer_sae,
+            "certificate": "pki/sae.pem",
+            "key": "pki/sae.key",
+            "tunnel": setup.tunnel,
+        }
+        text += "\n[agent]\n" + _table(agent)
+    return text

@@ -1,0 +1,191 @@
+"""A running site: store, link, key manager and, where configured, the built-in encryptor, in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+from heliograph.agent.agent import Agent
+from heliograph.agent.config import AgentConfig
+from heliograph.authentication.authenticator import Authenticator
+from heliograph.errors import StoreUnavailable
+from heliograph.http.client import Etsi014Client
+from heliograph.http.server import serve
+from heliograph.http.tls import client_tls, server_tls
+from heliograph.kme.supply import Limits, SaePair, Supply
+from heliograph.ports import RandomSource
+from heliograph.site.clocks import MonotonicClock, WallClock
+from heliograph.site.config import SiteConfig, parse_address
+from heliograph.site.engine import EngineParts
+from heliograph.site.link import LinkPlan, LinkRunner
+from heliograph.site.modules import open_module
+from heliograph.site.status_socket import serve_status
+from heliograph.status import KmeStatus, SiteStatus
+from heliograph.storage.commit_records import CommitRecords
+from heliograph.storage.database import Database
+from heliograph.storage.keys import KeyRecords
+from heliograph.storage.link_records import LinkRecords
+from heliograph.vault.anchor import FileAnchor
+from heliograph.vault.filekek import FileKek
+from heliograph.vault.pskfile import PskFile
+from heliograph.vault.randomness import SystemRandomness
+
+__all__ = ["run_site"]
+
+_SWEEP_S = 5.0  # our choice
+
+
+async def run_site(config: SiteConfig, ready: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
+    """Run until ``stop`` is set. ``ready`` is awaited when the site listens.
+
+    Raises ConfigurationError, StoreUnavailable or RollbackDetected with one line for the operator.
+    """
+    async with AsyncExitStack() as stack:
+        site = await _Site.open(config, stack)
+        link = asyncio.create_task(site.link.run())
+        stack.push_async_callback(site.link.close)
+        stack.push_async_callback(_end, link)
+        await ready()
+        waiting = asyncio.create_task(stop.wait())
+        stack.push_async_callback(_end, waiting)
+        done, _ = await asyncio.wait({link, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if link in done:
+            link.result()
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _sweep(database: Database, store: ThreadPoolExecutor) -> None:
+    """Empty the write-ahead log now and then, so that erased bytes leave the disk soon."""
+    while True:
+        await asyncio.sleep(_SWEEP_S)
+        with suppress(StoreUnavailable):  # whoever needs the store next is told
+            await asyncio.get_running_loop().run_in_executor(store, database.checkpoint)
+
+
+class _Site:
+    def __init__(
+        self, config: SiteConfig, kek: FileKek, randomness: RandomSource, keys: KeyRecords, link: LinkRunner
+    ) -> None:
+        self.link = link
+        self.agent: Agent | None = None
+        self._config = config
+        self._kek = kek
+        self._randomness = randomness
+        self._keys = keys
+
+    @classmethod
+    async def open(cls, config: SiteConfig, stack: AsyncExitStack) -> _Site:
+        """Open everything in order; what was opened is closed in the reverse order."""
+        file, registration = config.file, config.registration
+        randomness, clock, wall = SystemRandomness(), MonotonicClock(), WallClock()
+        book = PskFile(config.path(file.link.book))
+        kek = FileKek(config.path(file.kek), randomness)
+        database = Database(config.path(file.store), kek)
+        stack.callback(database.close)
+        records = LinkRecords(database, FileAnchor(config.path(file.anchor)), wall.now)
+        keys = KeyRecords(database, randomness)
+        is_transmitter = file.link.role == "transmitter"
+        commits = CommitRecords(
+            database, records, keys, registration, is_transmitter=is_transmitter, now=wall.now
+        )
+        module = await open_module(file.module.name, file.module.settings, randomness)
+        stack.push_async_callback(module.close)
+        compute, store = ThreadPoolExecutor(2, "compute"), ThreadPoolExecutor(1, "store")
+        stack.callback(compute.shutdown)
+        stack.callback(store.shutdown)
+        parts = EngineParts(
+            records,
+            commits,
+            Authenticator(records),
+            randomness,
+            clock,
+            module,
+            compute,
+            store,
+            file.link.block_seconds,
+        )
+        where = str(config.directory)
+        plan = LinkPlan(
+            site=file.name,
+            is_transmitter=is_transmitter,
+            dial=parse_address(file.link.dial, where) if file.link.dial else None,
+            listen=parse_address(file.link.listen, where) if file.link.listen else None,
+            in_flight=file.link.in_flight,
+            keys_max=file.link.keys_max,
+        )
+        own, peer = registration.transmitter_pairs, registration.receiver_pairs
+        if not is_transmitter:
+            own, peer = peer, own
+        pairs = {(p.master, p.slave) for p in own} | {(p.slave, p.master) for p in peer}
+        site = cls(
+            config,
+            kek,
+            randomness,
+            keys,
+            LinkRunner(plan, registration, book, parts, lambda: sum(keys.stored_key_count(*p) for p in pairs)),
+        )
+        sweeper = asyncio.create_task(_sweep(database, store))
+        stack.push_async_callback(_end, sweeper)
+        await site._open_kme(stack, pairs, wall)
+        await site._open_agent(stack, clock)
+        server = await serve_status(config.path(file.status), site.status)
+        stack.callback(server.close)
+        return site
+
+    async def _open_kme(self, stack: AsyncExitStack, pairs: set[tuple[str, str]], wall: WallClock) -> None:
+        kme, path = self._config.file.kme, self._config.path
+        known = [SaePair(local, remote, kme.peer_id) for local, remote in sorted(pairs)]
+        limits = Limits(
+            key_size_bits=self._config.registration.key_size_bits,
+            max_key_count=self._config.file.link.keys_max,
+            max_key_per_request=kme.max_key_per_request,
+        )
+        supply = Supply(self._keys, kme.id, known, limits, wall, owner_reachable=lambda _: self.link.connected)
+        tls = server_tls(path(kme.certificate), path(kme.key), path(kme.ca))
+        server = await serve(supply, *parse_address(kme.listen, "[kme] listen"), tls)
+        stack.push_async_callback(server.close)
+
+    async def _open_agent(self, stack: AsyncExitStack, clock: MonotonicClock) -> None:
+        """Start the encryptor: a consumer like any other, over mutual TLS to this site's own KME."""
+        entry, path = self._config.file.agent, self._config.path
+        if entry is None:
+            return
+        kme = self._config.file.kme
+        tls = client_tls(path(entry.certificate), path(entry.key), path(kme.ca), kme.id)
+        host, port = parse_address(kme.listen, "[kme] listen")
+        client = Etsi014Client(f"https://{host}:{port}", tls, entry.sae, entry.peer_sae)
+        stack.push_async_callback(client.close)
+        agent = Agent(AgentConfig.from_mapping(entry.tunnel), client, clock)
+        await agent.start()
+        stack.push_async_callback(agent.close)
+        self.agent = agent
+
+    async def status(self) -> SiteStatus:
+        """Return the site's public figures."""
+        to_masters, to_slaves = self._keys.delivered_counts()
+        return SiteStatus(
+            site=self._config.file.name,
+            process_id=os.getpid(),
+            randomness=self._randomness.kind,
+            kek=self._kek.kind,
+            link=self.link.status(),
+            kme=KmeStatus(self.deliverable(), to_masters, to_slaves),
+            agent=dataclasses.asdict(self.agent.status()) if self.agent else None,
+        )
+
+    def deliverable(self) -> int:
+        """Return how many keys this site's SAEs could fetch as masters."""
+        registration = self._config.registration
+        mine = self._config.file.link.role == "transmitter"
+        pairs = registration.transmitter_pairs if mine else registration.receiver_pairs
+        return sum(self._keys.stored_key_count(pair.master, pair.slave) for pair in pairs)
+

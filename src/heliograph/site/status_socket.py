@@ -1,0 +1,55 @@
+"""Tells a site's status to whoever may open its socket: one JSON document for each connection."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from heliograph.errors import ConfigurationError, TransportClosed
+from heliograph.status import SiteStatus
+
+__all__ = ["read_status", "serve_status"]
+
+_PATH_BYTES_MAX = 100  # sun_path of unix(7) is 108 bytes
+
+
+async def serve_status(path: Path, status: Callable[[], Awaitable[SiteStatus]]) -> asyncio.Server:
+    """Listen on a socket of mode 0600. Raises ConfigurationError if it cannot be made."""
+    if len(os.fsencode(path)) > _PATH_BYTES_MAX:
+        raise ConfigurationError(f"status socket {path}: the path is too long for a Unix socket; name a shorter one")
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            writer.write(msgspec.json.encode(await status()))
+            await writer.drain()
+        except OSError:
+            pass  # the reader left
+        finally:
+            writer.close()
+
+    try:
+        path.unlink(missing_ok=True)
+        before = os.umask(0o177)
+        try:
+            return await asyncio.start_unix_server(answer, path)
+        finally:
+            os.umask(before)
+    except OSError as error:
+        raise ConfigurationError(f"status socket {path}: {error.strerror}; name a path this user can write") from None
+
+
+async def read_status(path: Path) -> SiteStatus:
+    """Ask a running site. Raises TransportClosed if it does not answer."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(path)
+        try:
+            data = await reader.read()
+        finally:
+            writer.close()
+        return msgspec.json.decode(data, type=SiteStatus)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise TransportClosed(f"no site answers at {path}: {error}; is it running?") from None

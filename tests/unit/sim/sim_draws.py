@@ -1,0 +1,26 @@
+"""Two sources of randomness for the modules under test."""
+
+from __future__ import annotations
+
+import os
+
+
+class SystemRandom:
+    kind = "computational"
+
+    def draw(self, size):
+        return os.urandom(size)
+
+
+class CountingRandom:
+    """Draws known bytes, so that a test sees what they were used for."""
+
+    kind = "test"
+
+    def __init__(self, byte):
+        self.byte = byte
+        self.drawn = []
+
+    def draw(self, size):
+        self.drawn.append(size)
+        return bytes([self.byte]) * size
