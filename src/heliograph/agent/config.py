@@ -64,9 +64,10 @@ class AgentConfig:
 
     @classmethod
     def from_mapping(cls, document: Mapping[str, Any]) -> AgentConfig:
-        """Read a parsed table: ``forwards`` maps a name to an inner address to listen on, ``targets`` a name to where
-        it leads on this side. Raises ConfigurationError naming the entry.
-        """  # noqa: D205  - one sentence of two lines
+        """Read a parsed table. Raises ConfigurationError naming the entry.
+
+        ``forwards`` maps a name to an inner address to listen on, ``targets`` a name to where it leads on this side.
+        """
         try:
             entry = msgspec.convert(dict(document), _Document)
         except msgspec.ValidationError as why:

@@ -23,7 +23,7 @@ def demo(
     distance_km: Annotated[float, typer.Option(help="Length of the simulated fibre.")] = 25.0,
     bootstrap: Annotated[Literal["psk"], typer.Option(help="What trust starts from.")] = "psk",
     seed: Annotated[int | None, typer.Option(help="Seeds the fibre and a made payload; sites draw fresh.")] = None,
-    no_dashboard: Annotated[bool, typer.Option("--no-dashboard", help="There is no page yet: changes nothing.")] = False,
+    no_dashboard: Annotated[bool, typer.Option("--no-dashboard", help="No page yet: changes nothing.")] = False,
     stay: Annotated[bool, typer.Option("--stay", help="Leave both sites running until Ctrl-C.")] = False,
     keep: Annotated[Path | None, typer.Option(help="Keep sites and recordings in this new directory.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The report as one JSON document.")] = False,

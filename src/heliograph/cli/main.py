@@ -22,7 +22,7 @@ app.command("demo")(demo.demo)
 app.add_typer(site.app, name="site")
 
 
-def _version(asked: bool) -> None:  # noqa: FBT001  - typer's callback
+def _version(asked: bool) -> None:
     if asked:
         print(f"heliograph {__version__}")
         raise typer.Exit
@@ -30,7 +30,7 @@ def _version(asked: bool) -> None:  # noqa: FBT001  - typer's callback
 
 @app.callback()
 def _options(
-    version: Annotated[  # noqa: ARG001  - handled by its callback
+    version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:

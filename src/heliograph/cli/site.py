@@ -64,7 +64,7 @@ def init(
         saes = (f"sae-{ends[0]}", f"sae-{ends[1]}")
         registration = plan_registration(f"{ends[0]}--{ends[1]}", ends, saes, distance_km)
         if dial is None and listen is None:
-            dial, listen = ("192.0.2.2:7001", None) if role == "transmitter" else (None, "0.0.0.0:7001")  # noqa: S104
+            dial, listen = ("192.0.2.2:7001", None) if role == "transmitter" else (None, "0.0.0.0:7001")
         own_sae = f"sae-{name}"
         setup = SiteSetup(
             name=name,
@@ -118,7 +118,7 @@ def status(site: SiteFile, as_json: Json = False) -> None:
             return
         link = found.link
         print(f"{found.site}: link {link.link} to {link.peer}: {link.state}")
-        print(f"  epoch {link.epoch} ({link.bootstrap or 'none'}), {link.blocks} blocks, {link.blocks_discarded} discarded")
+        print(f"  epoch {link.epoch} by {link.bootstrap or 'none'}: {link.blocks} blocks, {link.blocks_discarded} lost")
         print(f"  secret key {link.secret_key_bits} bits, pads for {link.pad_sets} blocks, eps {link.eps_total:.2e}")
         print(f"  keys to deliver {found.kme.deliverable_keys}, delivered {found.kme.delivered_to_masters}")
 
@@ -131,7 +131,9 @@ def rebootstrap(
     """Destroy the link's pads and let the next connection open a new slot of the key book. Stop the site first."""
     with refusals():
         if not confirm:
-            print("heliograph: this reopens the bootstrap; agree with the other operator, then add --yes", file=sys.stderr)
+            print(
+                "heliograph: this reopens the bootstrap; agree with the other operator, then add --yes", file=sys.stderr
+            )
             raise typer.Exit(1)
         epoch = request_rebootstrap(read_site(site))
         print(f"The next connection opens epoch {epoch}; do the same on the other site.")

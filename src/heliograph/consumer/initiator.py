@@ -92,7 +92,7 @@ def begin(limits: RotationLimits, now: float) -> State:
     return Idle(Held(limits, now))
 
 
-def step(state: State, event: Event) -> Step:  # noqa: C901, PLR0911  - one table of decisions
+def step(state: State, event: Event) -> Step:
     """Return the next state and what to do. Raises RemoteProtocolError, and nothing happened."""
     match event:
         case Tick(now):
@@ -123,7 +123,7 @@ def step(state: State, event: Event) -> Step:  # noqa: C901, PLR0911  - one tabl
             return _on_message(state, message)
 
 
-def _on_tick(state: State, now: float) -> Step:  # noqa: PLR0911  - one table of decisions
+def _on_tick(state: State, now: float) -> Step:
     held, actions = drop_aged(state.held, now)
     state = replace(state, held=held)
     match state:
@@ -220,7 +220,7 @@ def _commit_message(new: Installed) -> Commit:
     return Commit(new.key_id, new.number, proof(new.keys, Proven.COMMIT, new.previous, new.number))
 
 
-def _on_message(state: State, message: Message) -> Step:  # noqa: PLR0911  - one table of decisions
+def _on_message(state: State, message: Message) -> Step:
     match message:
         case Ready():
             return _on_ready(state, message)

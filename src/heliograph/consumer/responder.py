@@ -89,7 +89,7 @@ def begin(limits: RotationLimits, now: float) -> State:
     return Idle(Held(limits, now))
 
 
-def step(state: State, event: Event) -> Step:  # noqa: PLR0911  - one table of decisions
+def step(state: State, event: Event) -> Step:
     """Return the next state and what to do. Raises RemoteProtocolError, and nothing happened."""
     match event:
         case Tick(now):

@@ -280,7 +280,7 @@ class Forwarder:
             if header.kind is not RecordType.OPEN or opener_of(header.connection) is not self._role.peer:
                 raise RemoteProtocolError(f"a connection begins with {header.kind.name}, not with the peer's OPEN")
             if not self.keyring.holds(header.key_id):
-                # A rotation overtook this OPEN, and the peer opens again; or it is junk. Either way nothing is at stake.
+                # A rotation overtook this OPEN, and the peer opens again; or it is junk. Nothing is at stake.
                 self.counts.turned_away += 1
                 return
             tunnel = Tunnel(self.keyring, header.connection, reader, writer, self._check_drained)

@@ -87,9 +87,7 @@ async def run_demo(options: DemoOptions) -> dict[str, Any]:
     directory = _working_directory(options.keep)
     # Rekeys are to be seen on small files too.
     limits = {"rekey_seconds": _REKEY_SECONDS, "rekey_bytes": max(1 << 16, min(_REKEY_BYTES, len(payload) // 4))}
-    rehearsal = Rehearsal(
-        directory, Ports.free(), options.distance_km, options.seed, {**limits, "max_key_age_s": 30.0}
-    )
+    rehearsal = Rehearsal(directory, Ports.free(), options.distance_km, options.seed, {**limits, "max_key_age_s": 30.0})
     async with AsyncExitStack() as stack:
         if options.keep is None:
             stack.callback(rehearsal.remove)
@@ -241,5 +239,3 @@ async def _settled(rehearsal: Rehearsal) -> tuple[SiteStatus, SiteStatus]:
 def _cleartext(payload: bytes, taps: list[Wiretap]) -> int:
     strict, tolerant = PayloadIndex(payload), PayloadIndex(payload, distinct=2)
     return sum((tolerant if tap.name == "classical" else strict).covered(tap.files) for tap in taps)
-
-

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from types import TracebackType
 from typing import Self
@@ -56,7 +55,7 @@ class Progress:
             self._live.update(_table(a, b, crossed, size))
         elif time.monotonic() - self._last_line >= _LINE_EVERY_S:
             self._last_line = time.monotonic()
-            print(_line(a, b, crossed), file=sys.stderr, flush=True)
+            self._console.print(_line(a, b, crossed), highlight=False, soft_wrap=True)
 
 
 def _rekeys(status: SiteStatus) -> object:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import signal
 import socket
@@ -203,8 +202,3 @@ class Rehearsal:
     def pids(self) -> dict[str, int]:
         """Return the process numbers by name."""
         return {name: process.pid for name, process in sorted(self.processes.items())}
-
-
-def runtime_directory() -> str:
-    """Return a short directory for sockets (sun_path is 108 bytes), private to this user."""
-    return os.environ.get("XDG_RUNTIME_DIR", "/tmp")  # noqa: S108  - mkdtemp below it is private

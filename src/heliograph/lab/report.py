@@ -102,7 +102,8 @@ def failures(report: Mapping[str, Any]) -> list[str]:
         "no block made a secret key": link["blocks"] > 0 and link["secret_key_bits"] > 0,
         "the payload did not arrive as it was sent": traffic["sha256_sent"] == traffic["sha256_received"],
         "payload bytes were seen in clear between the sites": traffic["cleartext_bytes_seen"] == 0,
-        "the recorder between the sites saw less than the payload": traffic["recorded_bytes"] > traffic["payload_bytes"],
+        "the recorder between the sites saw less than the payload": traffic["recorded_bytes"]
+        > traffic["payload_bytes"],
         "the tunnel's keys did not come from the key managers": report["kme"]["keys_delivered"] > 0,
         "the tunnel was not rekeyed while traffic flowed": traffic["rekeys"] > 0,
     }
@@ -118,28 +119,29 @@ def render(report: Mapping[str, Any]) -> str:
     link, auth, traffic, timing = (report[name] for name in ("link", "authentication", "traffic", "timing"))
     same = traffic["sha256_sent"] == traffic["sha256_received"]
     rate = traffic["payload_bytes"] * traffic["passes"] / traffic["seconds"] / 1e6 if traffic["seconds"] else 0.0
-    share = _percent(auth["share_of_key"])
+    refilled = auth["bits_refilled"] / link["secret_key_bits"] if link["secret_key_bits"] else None
+    share, qber_z, qber_x = _percent(refilled), _percent(link["qber_z"]), _percent(link["qber_x"])
+    sifted, key_rate = link["sifted_bits"], link["secret_key_rate_bps"] / 1e3
+    delivered, first_byte = report["kme"]["keys_delivered"], timing["first_encrypted_byte_s"]
     lines = [
         "",
         f"LIGHT     {link['distance_km']:g} km of simulated fibre; decoy-state BB84 with one decoy",
-        f"          {link['blocks']} blocks accepted, {link['blocks_discarded']} discarded; "
-        f"{link['sifted_bits']:,} sifted bits",
-        f"          error rate {_percent(link['qber_z'])} in the key basis, {_percent(link['qber_x'])} in the test basis",
-        f"KEY       {link['secret_key_bits']:,} secret bits the same on both sites; "
-        f"{link['secret_key_rate_bps'] / 1e3:,.0f} kb/s of link time",
+        f"          {link['blocks']} blocks accepted, {link['blocks_discarded']} discarded; {sifted:,} sifted bits",
+        f"          error rate {qber_z} in the key basis, {qber_x} in the test basis",
+        f"KEY       {link['secret_key_bits']:,} secret bits, the same on both sites; {key_rate:,.0f} kb/s of link time",
         f"          fixed length, Wiesemann et al. 2024; total failure probability {link['eps_total']:.1e}",
         f"          randomness: {link['randomness']}",
-        f"TRUST     pre-shared book, one slot; then {auth['bits_spent']:,} key bits spent on tags, "
-        f"{auth['bits_refilled']:,} refilled ({share} of the key)",
-        f"SUPPLY    {report['kme']['keys_delivered']} keys fetched from the key managers (ETSI GS QKD 014, mutual TLS)",
-        f"TRAFFIC   {traffic['payload_bytes']:,} bytes x {traffic['passes']} through AES-256-GCM at {rate:,.0f} MB/s, "
-        f"{traffic['rekeys']} rekeys on the way",
+        f"TRUST     pre-shared book, one slot; {auth['bits_spent']:,} key bits spent on tags,",
+        f"          {auth['bits_refilled']:,} refilled from the new key ({share} of it)",
+        f"SUPPLY    {delivered} keys fetched from the key managers (ETSI GS QKD 014, mutual TLS)",
+        f"TRAFFIC   {traffic['payload_bytes']:,} bytes x {traffic['passes']} through AES-256-GCM at {rate:,.0f} MB/s,",
+        f"          {traffic['rekeys']} rekeys on the way",
         f"          SHA-256 at host A  {traffic['sha256_sent']}",
         f"          SHA-256 at host B  {traffic['sha256_received']}  {'the same' if same else 'NOT THE SAME'}",
-        f"          {traffic['recorded_bytes']:,} bytes recorded between the sites, "
-        f"{traffic['cleartext_bytes_seen']} of them payload in clear",
-        f"TIME      first key after {timing['first_key_s']:.1f} s, first encrypted byte after "
-        f"{timing['first_encrypted_byte_s']:.1f} s, all in {timing['total_s']:.1f} s",
+        f"          {traffic['recorded_bytes']:,} bytes recorded between the sites, of which",
+        f"          {traffic['cleartext_bytes_seen']} are payload in clear",
+        f"TIME      first key after {timing['first_key_s']:.1f} s, first encrypted byte after {first_byte:.1f} s,",
+        f"          all in {timing['total_s']:.1f} s",
         "",
         "Proven under assumptions: the key's secrecy, by the theorem above. Computational: AES-256-GCM under that key,",
         "and the operating system's randomness. Simulated: the light. No hardware side channel was tested.",

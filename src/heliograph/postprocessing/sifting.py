@@ -16,7 +16,7 @@ from heliograph.types import Basis, IntensityCounts, Marks, SiftedBlock
 __all__ = ["bits_in_test", "pack_bases", "pack_intensities", "sift", "unpack_bases", "unpack_intensities"]
 
 
-def sift(  # noqa: PLR0917  - both sites, one plain call
+def sift(
     own_bases: Marks,
     own_bits: Marks,
     peer_bases: Marks,

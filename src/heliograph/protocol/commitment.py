@@ -222,7 +222,9 @@ def step(state: CommitState, event: Event) -> CommitStep:
 
 def abort(context: CommitContext) -> CommitStep:
     """Begin DECISION(abort): on a time-out, or when a restart lost the transcript that the peer accepted."""
-    frame = commit_frame(context, Direction.TO_RECEIVER, PadRole.DECISION, Decision(False, (), b""))
+    frame = commit_frame(
+        context, Direction.TO_RECEIVER, PadRole.DECISION, Decision(commit=False, refill_for=(), key_ids=b"")
+    )
     return TaggingAbort(context, frame), [Tag(PadRole.DECISION, _cover(context, PadRole.DECISION, frame))]
 
 
@@ -248,7 +250,8 @@ def _decider(state: CommitState, event: Event) -> CommitStep:
             return _acknowledged(waiting, message)
         case TaggingSettlement(waiting, peer_key_ids, frame), Tagged(_, tag):
             wire = _tagged(frame, tag)
-            record = PeerAcknowledged(waiting.context.block, True, peer_key_ids, wire.wire())
+            block = waiting.context.block
+            record = PeerAcknowledged(block, commit=True, peer_key_ids=peer_key_ids, settlement=wire.wire())
             return Ended(wire.wire()), [Persist(record), Send(wire), Finish()]
         case _:
             refuse(state, event)
@@ -279,7 +282,7 @@ def _check_decision(context: CommitContext, message: Decision) -> None:
 def _acknowledged(waiting: AwaitingAcknowledgement, message: Acknowledgement) -> CommitStep:
     context = waiting.context
     if not message.commit:
-        record = PeerAcknowledged(context.block, False, ())
+        record = PeerAcknowledged(context.block, commit=False, peer_key_ids=())
         return Ended(), [Persist(record), Discard("the block was aborted by this site's decision", "Aborted")]
     _, expected = cutting.key_counts(context.length, waiting.refills, context.registration)
     key_ids = parse_key_ids(message.key_ids, expected)

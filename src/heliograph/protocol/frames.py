@@ -1,6 +1,7 @@
 """One frame: a fixed header, one encoded message, and its tag where it has one.
 
-    version u8 | flags u8 | direction u8 | epoch u32 | block u64 | sequence u32 | last seen u32 | length u32 | body | tag
+    version u8 | flags u8 | direction u8 | epoch u32 | block u64 | sequence u32 | last seen u32 | length u32
+    | body | tag
 
 ``sequence`` counts the frames of one block and direction from 0; ``last seen`` is how many frames of the other
 direction had arrived, so that a transcript fixes the interleaving too. All integers are big endian.

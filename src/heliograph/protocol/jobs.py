@@ -189,9 +189,7 @@ def begin_answering(
     peer_test = _bit_string(start.test_bits, start.test_detections, "test bits")
     pulses = revealed.pulses
     levels = len(parameters.light.intensities)
-    sifted = sifting.sift(
-        pulses.bases, pulses.bits, revealed.receiver_bases, pulses.intensities, peer_test, levels
-    )
+    sifted = sifting.sift(pulses.bases, pulses.bits, revealed.receiver_bases, pulses.intensities, peer_test, levels)
     _precheck(sifted, parameters)
     answered = Answered(sifted, Answerer(sifted.bits, start.seed, _limits(parameters)))
     return answered, answer(answered, start.queries)

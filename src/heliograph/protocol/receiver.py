@@ -307,8 +307,6 @@ def _answered(state: State, event: Event) -> Step:
 def _commit_locally(state: State, report: BlockReport, secret: SecretKey, sealed: Frame) -> Step:
     talk = state.talk
     wire = sealed.wire()
-    context = commitment.CommitContext(
-        state.registration, talk.identity, talk.epoch, talk.block, len(secret.bits)
-    )
+    context = commitment.CommitContext(state.registration, talk.identity, talk.epoch, talk.block, len(secret.bits))
     record = CommittedLocal(talk.block, secret.bits, report, wire)
     return commitment.AwaitingDecision(context, wire), [Persist(record), Send(sealed)]

@@ -25,8 +25,9 @@ class Resumption:
 def resynchronise(own: Marks, peer: Marks, operator_epoch: int) -> Resumption:
     """Compare marks. Both sides come to the same epoch and floor, since each uses both sets of marks.
 
-    ``operator_epoch``: the lowest epoch an operator asked for here (0: none did). Raises RollbackDetected if the peer proves that this site sent what it does not remember,
-    PadsExhausted if only an operator can go on, RemoteProtocolError if the peer waits for its own operator.
+    ``operator_epoch``: the lowest epoch an operator asked for here (0: none did). Raises RollbackDetected if the peer
+    proves that this site sent what it does not remember, PadsExhausted if only an operator can go on,
+    RemoteProtocolError if the peer is further ahead than a link may skip.
     """
     if own.epoch == peer.epoch and own.epoch > 0 and operator_epoch <= own.epoch:
         return _same_epoch(own, peer)
@@ -38,7 +39,8 @@ def resynchronise(own: Marks, peer: Marks, operator_epoch: int) -> Resumption:
         )
     if own.committed and peer.epoch < own.epoch == wanted:
         raise PadsExhausted(
-            f"the peer has lost epoch {own.epoch}, in which keys were made: run `heliograph site rebootstrap` on both sites"
+            f"the peer has lost epoch {own.epoch}, in which keys were made: "
+            "run `heliograph site rebootstrap` on both sites"
         )
     return _open(own, wanted, operator_epoch)
 
@@ -51,7 +53,9 @@ def _same_epoch(own: Marks, peer: Marks) -> Resumption:
         )
     floor = max(own.touched, own.proved, peer.touched, peer.proved)
     if floor - max(own.touched, own.proved) > SKIP_MAX:
-        raise RemoteProtocolError(f"the peer is {floor} blocks into the epoch, further ahead than {SKIP_MAX}: ask there")
+        raise RemoteProtocolError(
+            f"the peer is {floor} blocks into the epoch, further ahead than {SKIP_MAX}: ask there"
+        )
     if min(own.pads, peer.pads) == 0:
         if own.committed or peer.committed:
             raise PadsExhausted("no authentication pad is left: run `heliograph site rebootstrap` on both sites")

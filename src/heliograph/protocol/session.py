@@ -17,6 +17,8 @@ from heliograph.protocol.frames import Direction, Frame, parse_frame
 from heliograph.protocol.messages import ParticipantAccept, Proposal
 from heliograph.protocol.records import StoredCommitment
 from heliograph.protocol.registration import LinkRegistration
+from heliograph.protocol.transmitter_states import AwaitingParticipant, CheckingParticipant, Context
+from heliograph.protocol.transmitter_states import State as TransmitterBlock
 from heliograph.types import BlockId
 
 __all__ = ["BLOCKS_REMEMBERED", "BlockAction", "Session", "SessionStep"]
@@ -84,7 +86,7 @@ class Session:
         return tuple(
             BlockId(b)
             for b, s in self.blocks.items()
-            if isinstance(s, transmitter.AwaitingParticipant)
+            if isinstance(s, AwaitingParticipant)
             or (isinstance(s, commitment.CommitState) and not isinstance(s, commitment.Ended))
         )
 
@@ -99,7 +101,7 @@ class Session:
         """Start a block on the transmitter's site. Raises LocalProtocolError for a number that was used."""
         if not self.is_transmitter or block <= self.floor:
             raise LocalProtocolError(f"block {block} cannot begin here: the floor is {self.floor}")
-        context = transmitter.Context(self.registration, self.registration.for_block(block), refill_for)
+        context = Context(self.registration, self.registration.for_block(block), refill_for)
         machine = transmitter.propose(context, self._talk(block))
         return replace(self, floor=block, blocks={**self.blocks, block: machine}).feed(block, Start())
 
@@ -147,7 +149,7 @@ class Session:
         return replace(self, blocks=blocks), [BlockAction(block, action) for action in actions]
 
     def disconnected(self) -> SessionStep:
-        """The connection is gone: blocks that committed nobody end here, blocks in doubt wait."""
+        """Take the loss of the connection: blocks that committed nobody end here, blocks in doubt wait."""
         return self.give_up(self.open_blocks(), Failed("TransportClosed", "the connection to the peer ended"))
 
     def give_up(self, blocks: Sequence[BlockId], why: Failed) -> SessionStep:
@@ -155,7 +157,7 @@ class Session:
         session, actions = self, list[BlockAction]()
         for block in blocks:
             if why.cause == "TransportClosed" and isinstance(
-                session.blocks.get(block), transmitter.AwaitingParticipant | transmitter.CheckingParticipant
+                session.blocks.get(block), AwaitingParticipant | CheckingParticipant
             ):
                 continue  # the peer may have committed; it will say so on the next connection
             session, more = session.feed(block, why)
@@ -182,7 +184,7 @@ class Session:
 def _step(state: BlockState, event: Event) -> tuple[BlockState, list[Action]]:
     if isinstance(state, commitment.CommitState):
         return commitment.step(state, event)
-    if isinstance(state, transmitter.State):
+    if isinstance(state, TransmitterBlock):
         return transmitter.step(state, event)
     return receiver.step(state, event)
 

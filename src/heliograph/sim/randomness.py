@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numpy.random import Generator, SeedSequence, default_rng  # noqa: TID251  - the simulated world, never a site
+from numpy.random import Generator, SeedSequence, default_rng
 
 __all__ = ["Generator", "fresh_lab_seed", "lab_generator"]
 

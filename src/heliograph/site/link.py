@@ -293,4 +293,3 @@ class LinkRunner:
             await asyncio.gather(self._serving, return_exceptions=True)
         if self._engine is not None:
             await self._engine.close()
-

@@ -42,9 +42,7 @@ class SiteSetup:
     tunnel: Mapping[str, object] = field(default_factory=dict)
 
 
-def plan_registration(
-    link: str, sites: tuple[str, str], saes: tuple[str, str], distance_km: float
-) -> LinkRegistration:
+def plan_registration(link: str, sites: tuple[str, str], saes: tuple[str, str], distance_km: float) -> LinkRegistration:
     """Plan a link's registration for a fibre of ``distance_km`` and the default detectors.
 
     Both sites plan the same record from the same numbers. ``sites``: transmitter, receiver. Raises
@@ -66,9 +64,7 @@ def plan_registration(
     )
 
 
-def set_up_site(
-    directory: Path, setup: SiteSetup, registration: LinkRegistration, randomness: RandomSource
-) -> Path:
+def set_up_site(directory: Path, setup: SiteSetup, registration: LinkRegistration, randomness: RandomSource) -> Path:
     """Write everything but the key book, which a person carries. Returns the path of SITE.toml.
 
     Raises ConfigurationError if the directory holds a site already, or cannot be written.

@@ -94,9 +94,7 @@ class _Site:
         records = LinkRecords(database, FileAnchor(config.path(file.anchor)), wall.now)
         keys = KeyRecords(database, randomness)
         is_transmitter = file.link.role == "transmitter"
-        commits = CommitRecords(
-            database, records, keys, registration, is_transmitter=is_transmitter, now=wall.now
-        )
+        commits = CommitRecords(database, records, keys, registration, is_transmitter=is_transmitter, now=wall.now)
         module = await open_module(file.module.name, file.module.settings, randomness)
         stack.push_async_callback(module.close)
         compute, store = ThreadPoolExecutor(2, "compute"), ThreadPoolExecutor(1, "store")
@@ -188,4 +186,3 @@ class _Site:
         mine = self._config.file.link.role == "transmitter"
         pairs = registration.transmitter_pairs if mine else registration.receiver_pairs
         return sum(self._keys.stored_key_count(pair.master, pair.slave) for pair in pairs)
-

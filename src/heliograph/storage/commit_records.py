@@ -72,7 +72,8 @@ class CommitRecords:
                 case DecidedCommit(block, secret, report, refill_for, key_ids, wire):
                     self._store_secret(cursor, epoch, block, "decided", secret, report, wire)
                     cursor.execute(
-                        "UPDATE link_blocks SET made_key = 1, refill_for = ?, key_ids = ? WHERE epoch = ? AND block = ?",
+                        "UPDATE link_blocks SET made_key = 1, refill_for = ?, key_ids = ? "
+                        "WHERE epoch = ? AND block = ?",
                         (json.dumps(refill_for), json.dumps(key_ids), epoch, block),
                     )
                     self._count(cursor, epoch, block)
@@ -190,9 +191,7 @@ class CommitRecords:
         cursor.execute(
             "UPDATE link_blocks SET sealed_secret = NULL, key_ids = '[]' WHERE epoch = ? AND block = ?", (epoch, block)
         )
-        cursor.execute(
-            "UPDATE link_state SET bits_refilled = bits_refilled + ?", (PAD_SET_BITS * len(refill_for),)
-        )
+        cursor.execute("UPDATE link_state SET bits_refilled = bits_refilled + ?", (PAD_SET_BITS * len(refill_for),))
 
     @staticmethod
     def _count(cursor: sqlite3.Cursor, epoch: int, block: int) -> None:
@@ -205,9 +204,7 @@ class CommitRecords:
 
     def _end(self, cursor: sqlite3.Cursor, epoch: int, block: int) -> None:
         self._links.destroy_pad_set(cursor, block)
-        cursor.execute(
-            "UPDATE link_blocks SET sealed_secret = NULL WHERE epoch = ? AND block = ?", (epoch, block)
-        )
+        cursor.execute("UPDATE link_blocks SET sealed_secret = NULL WHERE epoch = ? AND block = ?", (epoch, block))
         cursor.execute(
             "UPDATE link_blocks SET wire = x'' WHERE stage = 'ended' AND (epoch < ? OR block < ?)",
             (epoch, block - _WIRES_KEPT_BLOCKS),

@@ -86,8 +86,8 @@ class LinkRecords:
         if anchor.read() > (marks.epoch, marks.touched):
             self.destroy_pads()
             raise RollbackDetected(
-                f"the store remembers epoch {marks.epoch}, block {marks.touched}; its anchor is at {anchor.read()}: the "
-                "store is an old copy. Its pads are destroyed; run `heliograph site rebootstrap`"
+                f"the store remembers epoch {marks.epoch}, block {marks.touched}; its anchor is at {anchor.read()}: "
+                "the store is an old copy. Its pads are destroyed; run `heliograph site rebootstrap`"
             )
 
     def marks(self) -> Marks:
@@ -104,7 +104,8 @@ class LinkRecords:
         with self._database.reading() as cursor:
             return Totals(
                 *cursor.execute(
-                    "SELECT eps_total, bits_spent, bits_refilled, blocks_discarded, bootstrap, opened_at FROM link_state"
+                    "SELECT eps_total, bits_spent, bits_refilled, blocks_discarded, bootstrap, opened_at "
+                    "FROM link_state"
                 ).fetchone()
             )
 
@@ -167,7 +168,7 @@ class LinkRecords:
         )
 
     def request_rebootstrap(self) -> int:
-        """An operator's word: the next epoch may open though keys were made before. Returns its number."""
+        """Take an operator's word: the next epoch may open though keys were made. Returns its number."""
         with self._database.transaction() as cursor:
             # Past both the store and the anchor: a restored store must not open an epoch a second time.
             (known,) = cursor.execute("SELECT epoch FROM link_state").fetchone()
@@ -240,7 +241,8 @@ class LinkRecords:
 
     def _transcript_left(self, cursor: sqlite3.Cursor, block: int) -> bool:
         row = cursor.execute(
-            "SELECT sealed IS NULL FROM link_pads WHERE epoch = (SELECT epoch FROM link_state) AND block = ? AND role = ?",
+            "SELECT sealed IS NULL FROM link_pads "
+            "WHERE epoch = (SELECT epoch FROM link_state) AND block = ? AND role = ?",
             (block, PadRole.DECIDER),
         ).fetchone()
         return row is not None and bool(row[0])
@@ -249,7 +251,8 @@ class LinkRecords:
         """Destroy a block's pads inside the caller's transaction; the rows stay, so that none is ever refilled."""
         last_kept = PadRole.DECISION if may_be_decided else len(PadRole)
         cursor.execute(
-            "UPDATE link_pads SET sealed = NULL WHERE epoch = (SELECT epoch FROM link_state) AND block = ? AND role < ?",
+            "UPDATE link_pads SET sealed = NULL "
+            "WHERE epoch = (SELECT epoch FROM link_state) AND block = ? AND role < ?",
             (block, last_kept),
         )
         cursor.execute("DELETE FROM link_pads WHERE block < ? AND sealed IS NULL", (block - _PADS_KEPT_BLOCKS,))
@@ -266,4 +269,3 @@ class LinkRecords:
 
     def _unseal(self, sealed: bytes, address: PadAddress) -> Pad:
         return Pad(self._database.vault.unseal(sealed, _pad_context(address.epoch, address.block, address.role)))
-

@@ -112,9 +112,7 @@ class Pair:
         records = LinkRecords(database, FileAnchor(here / "anchor"), lambda: 0.0)
         keys = KeyRecords(database, randomness)
         is_transmitter = name == "tx"
-        commits = CommitRecords(
-            database, records, keys, registration, is_transmitter=is_transmitter, now=lambda: 0.0
-        )
+        commits = CommitRecords(database, records, keys, registration, is_transmitter=is_transmitter, now=lambda: 0.0)
         start, stop = slot_range(0)
         records.open_epoch(1, slot_secrets(book[start:stop]), "psk")
         session = Session.resumed(registration, is_transmitter=is_transmitter, epoch=1, floor=0, stored=())

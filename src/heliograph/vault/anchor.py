@@ -64,7 +64,7 @@ class FileAnchor:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            os.replace(fresh, self._path)
+            fresh.replace(self._path)
             directory = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.fsync(directory)

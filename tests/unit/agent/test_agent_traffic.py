@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random  # noqa: TID251  - seeded test payloads
+import random
 
 import pytest
 from tunnel_pair import ManualClock, Relay, Sites, clear_windows, until
@@ -91,6 +91,31 @@ def test_a_host_that_does_not_read_survives_a_rotation():
             sites.host.reading.set()
             assert await sending == b"thank you"
             assert bytes(sites.host.received[0]) == payload
+
+    asyncio.run(scenario())
+
+
+def test_a_connection_whose_opening_is_overtaken_by_a_rotation_is_opened_again():
+    async def scenario():
+        clock, held = ManualClock(), []
+
+        def hold_first(connection, way, record):
+            if connection == 0 and way == 0:
+                held.append(record)
+                return []
+            return [record]
+
+        async with Sites(clock=clock, relay=Relay(tamper=hold_first), rekey_seconds=10, overlap_seconds=5) as sites:
+            await sites.settled()
+            sending = asyncio.create_task(sites.exchange(b"late but whole"))
+            await until(lambda: bool(held))
+            clock.seconds = 11
+            sites.a.tick()
+            await until(lambda: sites.b.status().rekeys == 1 and sites.b._state.held.retiring is None)
+            sites.relay.writers[0, 0].write(b"".join(held))
+            assert await sending == b"thank you"
+            assert [bytes(got) for got in sites.host.received] == [b"late but whole"]
+            assert sites.b.status().turned_away == 1
 
     asyncio.run(scenario())
 

@@ -60,7 +60,7 @@ def test_status_has_every_member_of_clause_6_1(site, wire):
         ("POST", ENC, b'{"extension_mandatory": [], "extension_optional": [{"abc_max_age": 30000}]}', 1),
     ],
 )
-def test_enc_keys_serves_each_form_of_the_request(site, wire, verb, path, body, number):  # noqa: PLR0917  - a table
+def test_enc_keys_serves_each_form_of_the_request(site, wire, verb, path, body, number):
     rows = site.add_owned(4)
     tls = site.sae_tls("sae-a")
     status, _, answer = site.run(lambda kme: wire.ask(kme.port, tls, verb, path, body))

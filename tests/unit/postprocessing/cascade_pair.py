@@ -27,7 +27,7 @@ def limits(n, batch=1 << 16):
 
 def generator(seed):
     """Return a seeded generator: tests repeat, sites never do."""
-    return np.random.default_rng(seed)  # noqa: TID251  - allowed in tests
+    return np.random.default_rng(seed)
 
 
 def noisy(n, qber, seed=1):

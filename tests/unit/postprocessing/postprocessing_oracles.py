@@ -38,7 +38,7 @@ def poly1305(key, message):
     return ((accumulator + s) % 2**128).to_bytes(16, "little")
 
 
-def sift(  # noqa: PLR0917  - the signature of what it checks
+def sift(
     own_bases, own_bits, peer_bases, intensities, peer_test_bits, kinds
 ):
     """Sifting, slot by slot: (key bits, their intensities, detections, errors)."""

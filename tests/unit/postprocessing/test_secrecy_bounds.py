@@ -162,7 +162,7 @@ def detections_under(yields, errors, pulses, source, rng):
 @pytest.mark.parametrize("attack", ["honest", "photon number splitting", "blocks single photons", "random"])
 def test_the_bounds_hold_for_any_yields_an_eavesdropper_chooses(attack):
     source = ((0.4, 0.1), (0.6, 0.4))
-    rng = np.random.default_rng(7)  # noqa: TID251  - a test seeds its own draws
+    rng = np.random.default_rng(7)
     photons = np.arange(12)
     for _ in range(150):
         errors = np.concatenate([[0.5], np.full(11, 0.02)])
@@ -192,7 +192,7 @@ def test_the_bounds_hold_for_any_yields_an_eavesdropper_chooses(attack):
 
 def test_photon_number_splitting_lowers_the_single_photon_bound_at_equal_gain():
     source = ((0.4, 0.1), (0.6, 0.4))
-    rng = np.random.default_rng(11)  # noqa: TID251  - a test seeds its own draws
+    rng = np.random.default_rng(11)
     photons = np.arange(12)
     errors = np.concatenate([[0.5], np.full(11, 0.01)])
     honest = 1 - (1 - 0.05) ** photons

@@ -40,7 +40,7 @@ def poisson(counts, rng):
 
 
 def accepted_share(plan, link, tries, seed, margin=None):
-    rng = np.random.default_rng(seed)  # noqa: TID251  - a test seeds its own draws
+    rng = np.random.default_rng(seed)
     key_mean, test_mean = expected_counts(link, plan.light, margin)
     accepted = 0
     for _ in range(tries):
@@ -131,7 +131,7 @@ def test_25_km_gives_a_usable_key_from_100_000_sifted_bits():
 @pytest.mark.parametrize("decay_s", [0.0, 1e-6])
 def test_the_model_agrees_with_a_click_by_click_simulation_of_dead_time_and_afterpulses(decay_s):
     link = replace(LINK, clock_hz=1e9, dead_time_s=1e-6, dark_count_probability=1e-5, afterpulse_decay_s=decay_s)
-    rng = np.random.default_rng(8)  # noqa: TID251  - a test seeds its own draws
+    rng = np.random.default_rng(8)
     intensities, probabilities = (0.1, 0.02), (0.6, 0.4)
     clean = replace(link, afterpulse_probability=0.0, dead_time_s=0.0).yields(intensities, probabilities)
     clicks, dead_slots = 200_000, 1000
