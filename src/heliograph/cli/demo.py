@@ -28,7 +28,7 @@ def demo(
     keep: Annotated[Path | None, typer.Option(help="Keep sites and recordings in this new directory.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The report as one JSON document.")] = False,
 ) -> None:
-    """Send a payload between two sites, encrypted under quantum keys; exit 0 only if every claim of the report holds."""
+    """Send a payload between two sites, encrypted under quantum keys; exit 0 only if all the report says is true."""
     del no_dashboard
     with refusals(as_json=as_json):
         # Imported here, so that `heliograph --help` is quick.

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import typer
 
 from heliograph.errors import HeliographError
+from heliograph.site.bugs import place
 
 __all__ = ["refusals"]
 
@@ -23,6 +24,10 @@ def refusals(*, as_json: bool = False) -> Iterator[None]:
         code, message = type(why).__name__, str(why)
     except OSError as why:
         code, message = "OSError", f"{why.filename or 'the system'}: {why.strerror or why}"
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as why:  # noqa: BLE001  - its text might quote key material: kind and place are enough
+        code, message = "InternalError", f"internal error ({type(why).__name__} at {place(why)}): please report it"
     else:
         return
     print(f"heliograph: {message}", file=sys.stderr)

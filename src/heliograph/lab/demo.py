@@ -30,6 +30,7 @@ _PAYLOAD_BYTES = 24 << 20
 _REKEY_BYTES = 4 << 20
 _REKEY_SECONDS = 2.0
 _DEADLINE_S = 180.0
+_PACED_BYTES_PER_S = 8e6
 _POLL_S = 0.25
 
 
@@ -102,14 +103,7 @@ async def run_demo(options: DemoOptions) -> dict[str, Any]:
         progress.say("starting site A, site B and the simulated fibre: three processes")
         await rehearsal.start_all()
         work = asyncio.create_task(_carry(rehearsal, host_b, payload, options, progress, began))
-        stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        if not work.done():
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
-            raise TransportClosed("stopped by a signal before the payload was across")
-        outcome = work.result()
+        outcome = await _unless_stopped(work, stop, rehearsal)
         pids = rehearsal.pids()
         a, b = await _settled(rehearsal)
         if options.stay:
@@ -130,6 +124,22 @@ async def run_demo(options: DemoOptions) -> dict[str, Any]:
             pids=pids,
             total_s=time.monotonic() - began,
         )
+
+
+async def _unless_stopped(work: asyncio.Task[_Outcome], stop: asyncio.Event, rehearsal: Rehearsal) -> _Outcome:
+    """Return what ``work`` measured. Raises TransportClosed on a signal, or when one of the processes ends."""
+    stopped, ended = asyncio.create_task(stop.wait()), asyncio.create_task(rehearsal.first_end())
+    try:
+        await asyncio.wait({work, stopped, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            raise TransportClosed(ended.result())
+        if not work.done():
+            raise TransportClosed("stopped by a signal before the payload was across")
+        return work.result()
+    finally:
+        for task in (work, stopped, ended):
+            task.cancel()
+        await asyncio.gather(work, stopped, ended, return_exceptions=True)
 
 
 def _working_directory(keep: Path | None) -> Path:
@@ -174,12 +184,14 @@ async def _carry(
     outcome, answers = _Outcome(), set[str]()
     watcher = asyncio.create_task(_watch(rehearsal, host_b, len(payload), outcome, progress, began))
     deadline = _DEADLINE_S + (options.seconds or 0.0) + len(payload) / 1e6
+    # Traffic for a given time is paced, so that the recording stays small and the link has the processor too.
+    pace = None if options.seconds is None else _PACED_BYTES_PER_S
     try:
         async with asyncio.timeout(deadline):
             await _until_encrypting(rehearsal)
             traffic_began = time.monotonic()
             while True:
-                answers.add(await send(_HOST, rehearsal.ports.inner, payload))
+                answers.add(await send(_HOST, rehearsal.ports.inner, payload, pace))
                 outcome.passes += 1
                 outcome.traffic_s = time.monotonic() - traffic_began
                 if options.seconds is None or outcome.traffic_s >= options.seconds:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from dataclasses import dataclass, field
 
 from heliograph.errors import TransportClosed
@@ -48,14 +49,20 @@ class HostB:
             self._server.close()
 
 
-async def send(host: str, port: int, payload: bytes) -> str:
-    """Send the payload from behind site A; return what host B says it received. Raises TransportClosed."""
+async def send(host: str, port: int, payload: bytes, bytes_per_s: float | None = None) -> str:
+    """Send the payload from behind site A; return what host B says it received. Raises TransportClosed.
+
+    ``bytes_per_s`` paces it; without it, the payload goes as fast as the tunnel takes it.
+    """
+    began = time.monotonic()
     try:
         reader, writer = await asyncio.open_connection(host, port)
         try:
             for start in range(0, len(payload), _CHUNK):
                 writer.write(payload[start : start + _CHUNK])
                 await writer.drain()
+                if bytes_per_s is not None:
+                    await asyncio.sleep(began + start / bytes_per_s - time.monotonic())
             writer.write_eof()
             return (await reader.read()).decode("ascii", "replace")
         finally:

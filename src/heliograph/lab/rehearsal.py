@@ -73,6 +73,7 @@ class Rehearsal:
     tunnel_limits: dict[str, object] = field(default_factory=dict)
     eve: str = ""
     registration: LinkRegistration | None = None
+    log_level: str = "info"
     processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
 
     @property
@@ -143,13 +144,15 @@ class Rehearsal:
     async def start(self, name: str) -> None:
         """Start "fibre", "site_a" or "site_b" and wait until it listens. Raises ConfigurationError with its reason."""
         if name == "fibre":
-            command = [sys.executable, "-m", "heliograph.sim", str(self.directory / "FIBRE.toml")]
+            program = ["heliograph.sim", str(self.directory / "FIBRE.toml")]
         else:
-            command = [sys.executable, "-m", "heliograph.cli.main", "site", "run", str(self.sites[name])]
+            program = ["heliograph.cli.main", "site", "run", "--log-level", self.log_level, str(self.sites[name])]
+        # Through ``lab.child`` and a pipe to its standard input: it ends when this process ends, even by SIGKILL.
+        command = [sys.executable, "-m", "heliograph.lab.child", *program]
         log = (self.directory / f"{name}.log").open("ab")
         with log:
             process = await asyncio.create_subprocess_exec(
-                *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=log
+                *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log
             )
         self.processes[name] = process
         assert process.stdout is not None
@@ -166,6 +169,19 @@ class Rehearsal:
         """Start the three processes, the sites together once the fibre listens."""
         await self.start("fibre")
         await asyncio.gather(self.start("site_b"), self.start("site_a"))
+
+    async def first_end(self) -> str:
+        """Wait until one of the processes ends by itself; return which and its last words."""
+        watched = dict(self.processes)
+        waiting = {asyncio.create_task(process.wait(), name=name) for name, process in watched.items()}
+        try:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+        name = next(iter(done)).get_name()
+        return f"{name} ended with status {watched[name].returncode}: {self.last_words(name)}"
 
     def last_words(self, name: str) -> str:
         """Return the last line of a process's log."""
