@@ -1,0 +1,145 @@
+"""The README's demo and the how-to pages, run as they are written."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack, contextmanager
+
+import pytest
+from markdown_pages import ROOT, blocks
+
+ENVIRONMENT = {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"}  # noqa: PTH120  - not resolved: a venv is a link
+HOW_TO = ROOT / "docs/how-to"
+PATIENCE_S = 90
+
+
+def _block(page, marker):
+    (found,) = [block.text for block in blocks(HOW_TO / page) if block.marker == marker]
+    return found
+
+
+def _shell(text, directory, **more):
+    return subprocess.run(
+        ["sh", "-eu", "-c", text],
+        cwd=directory,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+        **more,
+    )
+
+
+@contextmanager
+def _running(text, directory, stream, phrase):
+    """Start one command of a page; go on when ``phrase`` appears; end it as Ctrl-C would, and demand exit 0."""
+    with (directory / "other.log").open("a") as other:
+        pipes = {"stdout": other, "stderr": other} | {stream: subprocess.PIPE}
+        process = subprocess.Popen(["sh", "-c", f"exec {text}"], cwd=directory, env=ENVIRONMENT, text=True, **pipes)
+    guard = threading.Timer(PATIENCE_S, process.kill)
+    guard.start()
+    pipe = process.stdout if stream == "stdout" else process.stderr
+    seen = []
+    drain = threading.Thread(target=lambda: [None for _ in pipe])
+    try:
+        for line in pipe:
+            seen.append(line)
+            if phrase in line:
+                break
+        else:
+            pytest.fail(f"{text}: never said {phrase!r}: {seen[-3:]} {(directory / 'other.log').read_text()[-500:]}")
+        drain.start()
+        yield process
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    finally:
+        guard.cancel()
+        process.kill()
+        process.wait()
+        if drain.ident:
+            drain.join()
+        pipe.close()
+
+
+def test_a_key_book_is_made_and_compared_as_the_page_says(tmp_path):
+    make, compare = (block.text for block in blocks(HOW_TO / "key-book.md") if block.marker == "run")
+    made, compared = _shell(make, tmp_path), _shell(compare, tmp_path)
+    assert (made.returncode, compared.returncode) == (0, 0)
+    assert re.fullmatch(r"([0-9a-f]{4} ){7}[0-9a-f]{4}", compared.stdout.strip())
+    assert compared.stdout.strip() in made.stdout
+
+
+@pytest.mark.slow
+def test_the_readmes_demo_prints_the_report_it_shows(tmp_path):
+    (sample,) = [b.text for b in blocks(ROOT / "README.md") if b.language == "text" and b.text.startswith("LIGHT")]
+    run = _shell("heliograph demo --seed 1", tmp_path)
+    assert run.returncode == 0, run.stderr
+
+    def shape(text):
+        return [re.sub(r"[0-9][0-9a-f,.]*|\s+", " ", line).split()[:2] for line in text.strip().splitlines()]
+
+    assert shape(run.stdout) == shape(sample)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed: apt-get install -y curl")
+def test_a_key_is_fetched_with_curl_as_the_page_says(tmp_path):
+    demo = _block("fetch-a-key.md", "background").strip()
+    with _running(demo, tmp_path, "stderr", "both sites stay up"):
+        walk = _shell(_block("fetch-a-key.md", "walkthrough"), tmp_path)
+    assert walk.returncode == 0, walk.stderr
+    status, same, refused = walk.stdout.strip().splitlines()
+    assert json.loads(status)["slave_SAE_ID"] == "sae-b"
+    assert same == "the same key at both sites"
+    assert json.loads(refused) == {"message": "one or more keys specified are not found on KME"}
+    assert not list(tmp_path.glob("*.json"))
+
+
+@pytest.mark.slow
+def test_two_sites_come_up_as_the_page_says(tmp_path):
+    """On one machine: the page's example addresses become ports of the loopback interface, nothing else changes."""
+    page = blocks(HOW_TO / "two-sites.md")
+    addresses = sorted({a for b in page for a in re.findall(r"192\.0\.2\.\d+:\d+|127\.0\.0\.1:9000", b.text)})
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in addresses]
+    local = {a: f"127.0.0.1:{s.getsockname()[1]}" for a, s in zip(addresses, sockets, strict=True)}
+    for one in sockets:
+        one.close()
+
+    def here(text):
+        return re.sub("|".join(map(re.escape, addresses)), lambda match: local[match[0]], text)
+
+    def one(marker):
+        return here(next(b.text for b in page if b.marker == marker)).strip()
+
+    (tmp_path / "FIBRE.toml").write_text(one("file: FIBRE.toml"))
+    digests = []
+    for block in page:
+        if block.marker == "setup":
+            done = _shell(here(block.text), tmp_path)
+            assert done.returncode == 0, done.stderr
+            digests += re.findall(r"^  ([0-9a-f]{32})$", done.stdout, re.MULTILINE)
+    assert len(digests) == 2
+    assert digests[0] == digests[1]
+    for name in ("site-a/SITE.toml", "site-b/SITE.toml"):
+        with (tmp_path / name).open("a") as file:
+            file.write("\n" + one(f"append: {name}") + "\n")
+
+    with ExitStack() as stack:
+        stack.enter_context(_running(one("fibre"), tmp_path, "stdout", "ready"))
+        for marker in ("site b", "site a"):
+            stack.enter_context(_running(one(marker), tmp_path, "stdout", "ready"))
+        for _ in range(60):  # each asks a running site and takes a while
+            asked = _shell(one("status"), tmp_path)
+            assert asked.returncode == 0, asked.stderr
+            status = json.loads(asked.stdout.splitlines()[-1])
+            if status["link"]["blocks"] and status["agent"]["mode"] == "encrypting":
+                break
+    assert status["link"]["blocks"] > 0, status
+    assert status["agent"]["mode"] == "encrypting", status
