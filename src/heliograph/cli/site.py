@@ -12,10 +12,11 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
-from heliograph.authentication.anchors.psk import fingerprint
+from heliograph.authentication.anchors.psk import fingerprint, parse_header
 from heliograph.cli.logs import configure_logs
 from heliograph.cli.refusals import refusals
-from heliograph.site.config import read_site
+from heliograph.errors import ConfigurationError
+from heliograph.site.config import parse_address, read_site
 from heliograph.site.operator import rebootstrap as request_rebootstrap
 from heliograph.site.setup import SiteSetup, plan_registration, set_up_site
 from heliograph.site.site import run_site
@@ -24,6 +25,8 @@ from heliograph.vault.pskfile import create_book
 from heliograph.vault.randomness import SystemRandomness
 
 __all__ = ["app"]
+
+_NAME_CHARS_MAX = 40  # our choice: a hello carries 64
 
 app = typer.Typer(help="Set up, run and look at one site.", no_args_is_help=True)
 
@@ -60,11 +63,21 @@ def init(
 ) -> None:
     """Set up a site: its secrets, a small certificate authority, link.json and SITE.toml. No key book: carry that."""
     with refusals():
+        for entry, text in (("--name", name), ("--peer", peer)):
+            if not 1 <= len(text) <= _NAME_CHARS_MAX or not text.isprintable() or text != text.strip():
+                raise ConfigurationError(
+                    f"{entry} {text!r}: write a name of 1 to {_NAME_CHARS_MAX} printable characters"
+                )
         ends = (name, peer) if role == "transmitter" else (peer, name)
         saes = (f"sae-{ends[0]}", f"sae-{ends[1]}")
         registration = plan_registration(f"{ends[0]}--{ends[1]}", ends, saes, distance_km)
         if dial is None and listen is None:
             dial, listen = ("192.0.2.2:7001", None) if role == "transmitter" else (None, "0.0.0.0:7001")
+        for entry, address in (("--kme-listen", kme_listen), ("--dial", dial), ("--listen", listen)):
+            if address is not None:
+                parse_address(address, entry)
+        if dial is not None and listen is not None:
+            raise ConfigurationError("--dial and --listen: give one of them; the other site has the other")
         own_sae = f"sae-{name}"
         setup = SiteSetup(
             name=name,
@@ -143,4 +156,6 @@ def rebootstrap(
 def book(path: Annotated[Path, typer.Argument(metavar="FILE", help="An unused key book.")]) -> None:
     """Show an unused key book's fingerprint, to compare two copies by voice."""
     with refusals():
-        print(fingerprint(path.read_bytes()))
+        content = path.read_bytes()
+        parse_header(content)
+        print(fingerprint(content))

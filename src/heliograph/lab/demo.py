@@ -76,6 +76,8 @@ def _load(options: DemoOptions) -> bytes:
 def _check(options: DemoOptions) -> None:
     if not 0 <= options.distance_km <= 1000:
         raise ConfigurationError(f"--distance-km {options.distance_km}: give a length between 0 and 1000 km")
+    if options.seed is not None and options.seed < 0:
+        raise ConfigurationError(f"--seed {options.seed}: give a number from 0 on")
     if options.seconds is not None and not 0 < options.seconds <= 86_400:
         raise ConfigurationError(f"--seconds {options.seconds}: give a time between 0 and 86400 s")
 

@@ -84,5 +84,6 @@ def _table(a: SiteStatus, b: SiteStatus, crossed: int, size: int) -> Table:
     table.add_row("authentication pool, bits", f"{la.pool_bits:,}", f"{lb.pool_bits:,}")
     table.add_row("keys to deliver", f"{a.kme.deliverable_keys:,}", f"{b.kme.deliverable_keys:,}")
     table.add_row("tunnel rekeys", str(_rekeys(a)), str(_rekeys(b)))
-    table.add_row("payload across", f"{crossed / 1e6:.1f} MB", f"of {size / 1e6:.1f} MB")
+    whole = f"of {size / 1e6:.1f} MB" + (", again and again" if crossed > size else "")
+    table.add_row("payload across", f"{crossed / 1e6:.1f} MB", whole)
     return table

@@ -20,7 +20,7 @@ class Wiretap:
         self.name = name
         self.files = (directory / f"{name}.dialler.bin", directory / f"{name}.listener.bin")
         self.bytes_seen = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._relays: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._sinks: tuple[BinaryIO, ...] = ()
 
@@ -29,19 +29,33 @@ class Wiretap:
         self._sinks = tuple(path.open("ab") for path in self.files)
 
         async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._relays.add(task)
             try:
-                far_reader, far_writer = await asyncio.open_connection(*target)
-            except OSError:
+                await self._relay(reader, writer, target)
+            except asyncio.CancelledError:
+                return  # close() ends it; whoever accepted the connection has nothing to tell
+            finally:
                 writer.close()
-                return
-            await asyncio.gather(
-                self._copy(reader, far_writer, self._sinks[0]), self._copy(far_reader, writer, self._sinks[1])
-            )
+                self._relays.discard(task)
 
         try:
             self._server = await asyncio.start_server(relay, *listen)
         except OSError as error:
             raise ConfigurationError(f"recorder {self.name}: cannot listen on {listen}: {error.strerror}") from None
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: tuple[str, int]) -> None:
+        try:
+            far_reader, far_writer = await asyncio.open_connection(*target)
+        except OSError:
+            return  # nobody there: the dialler is told by the end of its connection
+        try:
+            await asyncio.gather(
+                self._copy(reader, far_writer, self._sinks[0]), self._copy(far_reader, writer, self._sinks[1])
+            )
+        finally:
+            far_writer.close()
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sink: BinaryIO) -> None:
         try:
@@ -56,8 +70,12 @@ class Wiretap:
             writer.close()  # one end went away; the other is told
 
     async def close(self) -> None:
-        """Stop listening and put the recording on disk."""
+        """Stop listening, cut every connection and put the recording on disk."""
         if self._server is not None:
             self._server.close()
+        relays = tuple(self._relays)
+        for relay in relays:
+            relay.cancel()
+        await asyncio.gather(*relays, return_exceptions=True)
         for sink in self._sinks:
             sink.close()

@@ -25,7 +25,7 @@ def decode(body: bytes) -> Message:
     """
     try:
         message = _decoder.decode(body)
-    except (msgspec.MsgspecError, RecursionError, OverflowError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as error:  # ValueError: not UTF-8
         raise RemoteProtocolError(f"undecodable message of {len(body)} bytes: {error}") from None
     if _encoder.encode(message) != body:
         raise RemoteProtocolError(f"a {type(message).__name__} in a form that is not its own")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from heliograph.authentication.pads import PadRole
+from heliograph.authentication.pads import PAD_SET_BITS, PadRole
 from heliograph.errors import RemoteProtocolError
 from heliograph.protocol import cutting
 from heliograph.protocol.actions import (
@@ -63,6 +63,14 @@ __all__ = [
 # Our choice: a block refills the pads of at most this many later blocks.
 REFILLS_MAX = 4
 
+# What a peer repeats that did not hear our last word of that kind. Nothing else is answered: two last words that
+# answered each other would never end.
+_ASKED_BY: dict[type[Message], type[Message]] = {
+    Decision: ParticipantAccept,  # an abort: it needs no acknowledgement, but whoever accepted must hear of it
+    Acknowledgement: Decision,
+    Settlement: Acknowledgement,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class CommitContext:
@@ -86,11 +94,10 @@ class TaggingAbort:
 
 @dataclass(frozen=True, slots=True)
 class AwaitingAcknowledgement:
-    """DECISION is stored and sent; it is final."""
+    """DECISION(commit) is stored and sent; it is final."""
 
     context: CommitContext
     decision: bytes = field(repr=False)
-    commit: bool
     refills: int
 
 
@@ -163,7 +170,7 @@ class CheckingSettlement:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Nothing is open; ``resend`` answers a peer that did not hear our last word."""
+    """Nothing is open; ``resend``, our last word, answers a peer that did not hear it and repeats its own."""
 
     resend: bytes = field(default=b"", repr=False)
 
@@ -211,17 +218,30 @@ def _message(context: CommitContext, frame: Frame, own: Direction, role: PadRole
 
 def step(state: CommitState, event: Event) -> CommitStep:
     """Take one event. Raises RemoteProtocolError or LocalProtocolError for an illegal one, which changes nothing."""
+    if isinstance(state, TaggingAbort) and isinstance(event, Failed):
+        return Ended(), []  # no pad is left to say it with: the block is older than anything in doubt
     if isinstance(event, Failed) and not isinstance(state, Ended):
         return state, []  # a time-out ends no doubt: only the peer's tagged word or an operator does
     if isinstance(state, Ended):
-        return state, [Send(parse_frame(state.resend))] if state.resend and isinstance(event, Received) else []
+        return state, _last_word(state, event)
     if isinstance(state, TaggingAbort | AwaitingAcknowledgement | CheckingAcknowledgement | TaggingSettlement):
         return _decider(state, event)
     return _participant(state, event)
 
 
+def _last_word(state: Ended, event: Event) -> list[Action]:
+    if not state.resend or not isinstance(event, Received) or not event.frame.tagged:
+        return []
+    last = parse_frame(state.resend)
+    return [Send(last)] if isinstance(decode(event.frame.body), _ASKED_BY[type(decode(last.body))]) else []
+
+
 def abort(context: CommitContext) -> CommitStep:
-    """Begin DECISION(abort): on a time-out, or when a restart lost the transcript that the peer accepted."""
+    """Begin DECISION(abort): on a time-out, or when a restart lost the transcript that the peer accepted.
+
+    It is final when it is stored. The participant may hold nothing that it could acknowledge, so nobody waits for
+    that; a participant that is COMMITTED_LOCAL repeats its acceptance until it has heard.
+    """
     frame = commit_frame(
         context, Direction.TO_RECEIVER, PadRole.DECISION, Decision(commit=False, refill_for=(), key_ids=b"")
     )
@@ -233,8 +253,8 @@ def _decider(state: CommitState, event: Event) -> CommitStep:
         case TaggingAbort(context, frame), Tagged(_, tag):
             wire = _tagged(frame, tag)
             decided = DecidedAbort(context.block, wire.wire())
-            waiting = AwaitingAcknowledgement(context, wire.wire(), commit=False, refills=0)
-            return waiting, [Persist(decided), Send(wire)]
+            discard = Discard("the block was aborted by this site's decision", "Aborted")
+            return Ended(wire.wire()), [Persist(decided), Send(wire), discard]
         case AwaitingAcknowledgement(context), Received(frame):
             if frame.tagged and isinstance(decode(frame.body), ParticipantAccept):
                 return state, [Send(parse_frame(state.decision))]  # it has not heard our decision
@@ -259,11 +279,11 @@ def _decider(state: CommitState, event: Event) -> CommitStep:
 
 def _check_acknowledgement(waiting: AwaitingAcknowledgement, message: Acknowledgement) -> None:
     """Refuse before an attempt is spent what could not be obeyed after it: a good tag is accepted only once."""
-    if message.commit != waiting.commit:
+    if not message.commit:
         raise RemoteProtocolError("the acknowledgement is of another decision")
     context = waiting.context
     _, expected = cutting.key_counts(context.length, waiting.refills, context.registration)
-    parse_key_ids(message.key_ids, expected if message.commit else 0)
+    parse_key_ids(message.key_ids, expected)
 
 
 def _check_decision(context: CommitContext, message: Decision) -> None:
@@ -275,15 +295,16 @@ def _check_decision(context: CommitContext, message: Decision) -> None:
     blocks = message.refill_for
     if not 1 <= len(blocks) <= REFILLS_MAX or any(b <= a for a, b in pairwise((context.block, *blocks))):
         raise RemoteProtocolError(f"a refill for blocks {blocks} from block {context.block}")
+    if len(blocks) * PAD_SET_BITS > context.length:
+        raise RemoteProtocolError(f"{len(blocks)} refills from {context.length} secret bits")
+    if not cutting.refills_fit(context.length, len(blocks)):
+        raise RemoteProtocolError(f"a refill for {len(blocks)} blocks from {context.length} secret bits")
     _, expected = _own_and_peer_counts(context, message)
     parse_key_ids(message.key_ids, expected)
 
 
 def _acknowledged(waiting: AwaitingAcknowledgement, message: Acknowledgement) -> CommitStep:
     context = waiting.context
-    if not message.commit:
-        record = PeerAcknowledged(context.block, commit=False, peer_key_ids=())
-        return Ended(), [Persist(record), Discard("the block was aborted by this site's decision", "Aborted")]
     _, expected = cutting.key_counts(context.length, waiting.refills, context.registration)
     key_ids = parse_key_ids(message.key_ids, expected)
     frame = commit_frame(context, Direction.TO_RECEIVER, PadRole.SETTLEMENT, Settlement())

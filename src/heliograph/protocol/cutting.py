@@ -14,7 +14,7 @@ from heliograph.authentication.pads import PAD_SET_BITS
 from heliograph.bits import BitString
 from heliograph.protocol.registration import LinkRegistration, SaePair
 
-__all__ = ["CutBlock", "CutKey", "cut_block", "key_counts"]
+__all__ = ["CutBlock", "CutKey", "cut_block", "key_counts", "refills_fit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,11 @@ class CutBlock:
     receiver_keys: tuple[CutKey, ...]
 
 
+def refills_fit(length: int, refills: int) -> bool:
+    """Return whether a block of ``length`` secret bits can hold ``refills`` pad sets."""
+    return refills * PAD_SET_BITS <= length
+
+
 def key_counts(length: int, refills: int, registration: LinkRegistration) -> tuple[int, int]:
     """Return how many keys a block of ``length`` secret bits gives to the transmitter's and the receiver's site."""
     keys = max(0, length - refills * PAD_SET_BITS) // registration.key_size_bits
@@ -43,7 +48,7 @@ def key_counts(length: int, refills: int, registration: LinkRegistration) -> tup
 
 
 def cut_block(secret: BitString, refills: int, registration: LinkRegistration) -> CutBlock:
-    """Divide ``secret``; ``refills`` pad sets first. The caller made sure that they fit (``refills_for``)."""
+    """Divide ``secret``; ``refills`` pad sets first, which the caller made sure fit (``refills_fit``)."""
     pads = secret[: refills * PAD_SET_BITS].to_bytes()
     size = PAD_SET_BITS // 8
     pad_sets = tuple(pads[i * size : (i + 1) * size] for i in range(refills))

@@ -73,7 +73,7 @@ class Established:
 def _decode(wire: bytes, kind: type[Hello | HelloReply | HelloConfirm]) -> Hello | HelloReply | HelloConfirm:
     try:
         message = msgspec.msgpack.decode(wire, type=kind)
-    except (msgspec.MsgspecError, RecursionError, OverflowError):
+    except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError):  # ValueError: not UTF-8
         raise RemoteProtocolError(f"not a {kind.__name__}: is the other end a Heliograph site?") from None
     if msgspec.msgpack.encode(message) != wire:
         raise RemoteProtocolError(f"a {kind.__name__} in a form that is not its own")

@@ -65,7 +65,7 @@ class DecidedCommit:
 
 @dataclass(frozen=True, slots=True)
 class DecidedAbort:
-    """Decider, step 3: abort, final."""
+    """Decider, step 3: abort, final; kept only to answer a participant that is COMMITTED_LOCAL."""
 
     block: BlockId
     decision: bytes
@@ -117,7 +117,6 @@ class StoredCommitment:
 
     block: BlockId
     stage: str
-    commit: bool
     refills: int
     length: int
     wire: bytes = field(repr=False)

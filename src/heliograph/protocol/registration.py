@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 import msgspec
 
+from heliograph.authentication.pads import PAD_SET_BITS
 from heliograph.errors import ConfigurationError
 from heliograph.postprocessing.secrecy.acceptance import check_parameters
+from heliograph.postprocessing.verification import collision_bound
 from heliograph.protocol.conversation import LinkIdentity
 from heliograph.types import BlockParameters
 
@@ -65,6 +67,14 @@ class LinkRegistration:
             raise ConfigurationError(f"link {self.link}: no pair of SAEs is registered: nobody could fetch a key")
         for parameters in self.parameters:
             check_parameters(parameters)
+            if collision_bound(parameters.acceptance.sifted_bits_max) > parameters.eps_cor:
+                raise ConfigurationError(f"{parameters.name}: eps_cor is below what the verification hash can promise")
+            least = PAD_SET_BITS + 2 * self.key_size_bits  # the pads of one block, a key for each site
+            if parameters.secret_key_length < least:
+                raise ConfigurationError(
+                    f"link {self.link}: blocks {parameters.name!r} yield {parameters.secret_key_length} secret bits, "
+                    f"{least} are needed to refill the pads and make keys: plan larger blocks"
+                )
 
     def digest(self) -> bytes:
         """Return SHA-256 over the one encoding of this record; equal exactly when the records are equal."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from heliograph.errors import LocalProtocolError, RemoteProtocolError
-from heliograph.protocol import commitment, receiver, transmitter
+from heliograph.protocol import commitment, cutting, receiver, transmitter
 from heliograph.protocol.actions import Action, Event, Failed, Received, Send, Start
 from heliograph.protocol.codec import decode
 from heliograph.protocol.conversation import Conversation
@@ -63,7 +63,7 @@ class Session:
             context = commitment.CommitContext(registration, identity, epoch, s.block, s.length)
             match s.stage:
                 case "decided":
-                    blocks[s.block] = commitment.AwaitingAcknowledgement(context, s.wire, s.commit, s.refills)
+                    blocks[s.block] = commitment.AwaitingAcknowledgement(context, s.wire, s.refills)
                 case "local":
                     blocks[s.block] = commitment.AwaitingDecision(context, s.wire)
                 case "obeyed":
@@ -98,10 +98,18 @@ class Session:
         return Conversation(self.registration.identity(), self.epoch, block, self.own)
 
     def begin(self, block: BlockId, refill_for: tuple[int, ...]) -> SessionStep:
-        """Start a block on the transmitter's site. Raises LocalProtocolError for a number that was used."""
+        """Start a block on the transmitter's site.
+
+        Raises LocalProtocolError for a number that was used, or a refill that the block's key cannot hold.
+        """
         if not self.is_transmitter or block <= self.floor:
             raise LocalProtocolError(f"block {block} cannot begin here: the floor is {self.floor}")
-        context = Context(self.registration, self.registration.for_block(block), refill_for)
+        parameters = self.registration.for_block(block)
+        if not cutting.refills_fit(parameters.secret_key_length, len(refill_for)):
+            raise LocalProtocolError(
+                f"{parameters.secret_key_length} secret bits cannot refill {len(refill_for)} blocks"
+            )
+        context = Context(self.registration, parameters, refill_for)
         machine = transmitter.propose(context, self._talk(block))
         return replace(self, floor=block, blocks={**self.blocks, block: machine}).feed(block, Start())
 

@@ -232,7 +232,7 @@ def _answered(state: State, event: Event) -> Step:
             wire = sealed.wire()
             record = DecidedCommit(talk.block, secret.bits, report, context.refill_for, key_ids, wire)
             refills = len(context.refill_for)
-            waiting = commitment.AwaitingAcknowledgement(_commit_context(state), wire, commit=True, refills=refills)
+            waiting = commitment.AwaitingAcknowledgement(_commit_context(state), wire, refills)
             return waiting, [Persist(record), Send(sealed)]
         case _:
             refuse(state, event)

@@ -34,6 +34,7 @@ tunnel = { role = "initiator", control = "192.0.2.2:7002", ... }
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,10 +43,13 @@ from typing import Any, Literal
 
 import msgspec
 
+from heliograph.agent.config import AgentConfig
 from heliograph.errors import ConfigurationError
 from heliograph.protocol.registration import LinkRegistration
 
-__all__ = ["SiteConfig", "parse_address", "read_registration", "read_site"]
+__all__ = ["SOCKET_PATH_BYTES_MAX", "SiteConfig", "parse_address", "read_registration", "read_site"]
+
+SOCKET_PATH_BYTES_MAX = 100  # sun_path of unix(7) is 108 bytes
 
 
 class _Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -133,7 +137,7 @@ def read_registration(path: Path) -> LinkRegistration:
         registration = msgspec.json.decode(data, type=LinkRegistration)
     except OSError as error:
         raise ConfigurationError(f"registration {path}: {error.strerror}") from None
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError, ConfigurationError) as error:
         raise ConfigurationError(f"registration {path}: {error}") from None
     if unknown := _unknown(msgspec.json.decode(data), msgspec.to_builtins(registration)):
         raise ConfigurationError(f"registration {path}: unknown entry {unknown}; correct or remove it")
@@ -166,18 +170,64 @@ def _check(path: Path, config: SiteConfig) -> None:
         raise ConfigurationError(
             f"{path}: name = {file.name!r} with role {link.role!r}, but the registration says {expected!r}"
         )
-    for where, address in (("[link]", link.dial or link.listen), ("[kme]", file.kme.listen)):
-        assert address is not None
-        parse_address(address, f"{path}: {where}")
+    dialled = link.listen if link.dial is None else link.dial
+    assert dialled is not None
+    parse_address(dialled, f"{path}: [link]")
+    parse_address(file.kme.listen, f"{path}: [kme]")
+    if file.kme.id == file.kme.peer_id:
+        raise ConfigurationError(f"{path}: [kme] id and peer_id are both {file.kme.id!r}: name the other site's KME")
+    if not 1 <= file.kme.max_key_per_request <= 1024:
+        raise ConfigurationError(
+            f"{path}: [kme] max_key_per_request = {file.kme.max_key_per_request}: between 1 and 1024"
+        )
+    if not 1 <= link.keys_max <= 10_000_000:
+        raise ConfigurationError(f"{path}: [link] keys_max = {link.keys_max}: between 1 and 10000000")
     if not 1 <= link.in_flight <= 8:
         raise ConfigurationError(f"{path}: [link] in_flight = {link.in_flight}: between 1 and 8 blocks")
     if not 1 <= link.block_seconds <= 86_400:
         raise ConfigurationError(f"{path}: [link] block_seconds = {link.block_seconds}: between 1 and 86400")
+    _check_paths(path, config)
+    _check_agent(path, config)
+    if registration.opening_blocks < 0 or not 0 < registration.eps_total_max < 1:
+        raise ConfigurationError(
+            f"{path.parent / link.registration}: opening_blocks = {registration.opening_blocks}: not below 0; "
+            f"eps_total_max = {registration.eps_total_max}: between 0 and 1"
+        )
+
+
+def _check_paths(path: Path, config: SiteConfig) -> None:
+    file = config.file
+    named = {"store": file.store, "kek": file.kek, "anchor": file.anchor, "status": file.status}
+    named["[link] book"] = file.link.book
+    for entry, value in named.items():
+        if not value or config.path(value) == config.directory or "\0" in value:
+            raise ConfigurationError(f"{path}: {entry} = {value!r}: name a file")
+    if len({config.path(value) for value in named.values()}) != len(named):
+        raise ConfigurationError(f"{path}: {', '.join(named)} must be different files")
+    if config.path(file.anchor).parent == config.path(file.store).parent:
+        raise ConfigurationError(f"{path}: anchor = {file.anchor!r}: keep it outside the store's directory and backup")
+    if len(os.fsencode(config.path(file.status))) > SOCKET_PATH_BYTES_MAX:
+        raise ConfigurationError(f"{path}: status = {file.status!r}: the path is too long for a Unix socket")
+
+
+def _check_agent(path: Path, config: SiteConfig) -> None:
+    agent, registration = config.file.agent, config.registration
+    if agent is None:
+        return
+    pairs = {(p.master, p.slave) for p in (*registration.transmitter_pairs, *registration.receiver_pairs)}
+    if not {(agent.sae, agent.peer_sae), (agent.peer_sae, agent.sae)} & pairs:
+        raise ConfigurationError(
+            f"{path}: [agent] sae = {agent.sae!r}, peer_sae = {agent.peer_sae!r}: the registration has no such pair"
+        )
+    try:
+        AgentConfig.from_mapping(agent.tunnel)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: [agent] tunnel: {error}") from None
 
 
 def parse_address(text: str, where: str) -> tuple[str, int]:
     """Read "host:port". Raises ConfigurationError."""
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    if not colon or not host.strip("[]") or not (port.isascii() and port.isdecimal()) or not 0 < int(port) < 65536:
         raise ConfigurationError(f"{where} address {text!r}: write host:port, such as 127.0.0.1:7001")
     return host.strip("[]"), int(port)

@@ -37,7 +37,9 @@ from heliograph.types import BlockId
 __all__ = ["Connection", "Engine", "EngineParts"]
 
 _T = TypeVar("_T")
-_INBOX = 1024  # our choice: inputs that wait for the session before the reader stops reading
+# Our choices.
+_INBOX = 1024  # inputs that wait for the session before the reader stops reading
+_SURVIVOR_S = 5.0  # what a peer takes to repeat its acceptance on a new connection; if it has none, it never will
 log = structlog.get_logger("heliograph.link")
 
 
@@ -86,10 +88,16 @@ class Engine:
         self._inbox: asyncio.Queue[_Input] = asyncio.Queue(_INBOX)
         self._jobs: set[asyncio.Task[None]] = set()
         self._began: dict[BlockId, float] = {}
+        self._survivors: dict[BlockId, float] = {}
 
     async def run(self, connection: Connection, next_block: Callable[[Session], SessionStep | None]) -> None:
-        """Serve one connection until it ends. ``next_block`` starts a block when it is time for one."""
+        """Serve one connection until it ends. ``next_block`` starts a block when it is time for one.
+
+        If this raises or is cancelled, the machines may be ahead of the store: make a new engine from the store.
+        """
         self._connection = connection
+        now = self._parts.clock.now()
+        self._survivors = dict.fromkeys(self.session.open_blocks(), now)
         reader = asyncio.create_task(self._read(connection))
         ticker = asyncio.create_task(self._tick())
         try:
@@ -140,7 +148,8 @@ class Engine:
         open_ = set(session.open_blocks())
         self._began = {block: self._began.get(block, now) for block in open_}
         late = [block for block, began in self._began.items() if now - began > self._parts.block_seconds]
-        why = a.Failed("TimedOut", f"the block took longer than {self._parts.block_seconds:g} s")
+        late += [block for block, began in self._survivors.items() if block in open_ and now - began > _SURVIVOR_S]
+        why = a.Failed("TimedOut", f"the block took longer than {self._parts.block_seconds:g} s, or lost its peer")
         return session.give_up(late, why)
 
     async def _take(self, item: _Input) -> None:
@@ -221,6 +230,8 @@ class Engine:
             result = await asyncio.get_running_loop().run_in_executor(self._parts.compute, function, *arguments)
         except HeliographError as why:
             return a.Failed(type(why).__name__, str(why))
+        except Exception as why:  # noqa: BLE001  - a bug costs its block, not the link
+            return _bug(job, why)
         return a.Computed(job, result)
 
     async def _use_module(self, block: BlockId, action: a.Action, light: object) -> a.Event:
@@ -231,6 +242,8 @@ class Engine:
             return a.Clicked(await module.collect(block, light))  # type: ignore[union-attr,arg-type]
         except HeliographError as why:
             return a.Failed("ModuleFailed", f"QKD module: {why}")
+        except Exception as why:  # noqa: BLE001  - the module is somebody else's program
+            return _bug("module", why)
 
     def _start(self, block: BlockId, work: Coroutine[object, object, a.Event]) -> None:
         async def finish() -> None:
@@ -243,6 +256,12 @@ class Engine:
 
     async def _in_store(self, call: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._parts.store, call)
+
+
+def _bug(where: str, why: Exception) -> a.Failed:
+    """Name the kind of an error that nobody foresaw; its text stays out of the log, it might quote key material."""
+    log.error("internal error", where=where, kind=type(why).__name__)
+    return a.Failed("InternalError", f"{where}: {type(why).__name__}")
 
 
 def _raiser(error: Exception) -> Callable[[Session], SessionStep]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-from heliograph.protocol.actions import Discard, Persist
+from heliograph.protocol.actions import Collect, Discard, Emit, Persist
 from heliograph.protocol.records import (
     BlockReport,
     CommittedLocal,
@@ -20,7 +20,7 @@ __all__ = ["Figures", "LinkLedger"]
 
 @dataclass(slots=True)
 class Figures:
-    """Sums over accepted blocks."""
+    """Sums over accepted blocks; ``pulses`` also of those that were discarded, since they took link time too."""
 
     blocks: int = 0
     sifted_bits: int = 0
@@ -47,7 +47,6 @@ class Figures:
         self.test_detections += sum(test["detections"])
         self.disclosed_bits += _int(disclosed["parities_a"])
         self.secret_key_bits += _int(report["secret_key_length"])
-        self.pulses += _int(report["pulses"])
         self.double_clicks += _int(report["double_clicks"])
 
 
@@ -63,6 +62,12 @@ class LinkLedger:
     figures: Figures = field(default_factory=Figures)
     last_discard: str = ""
     _open: dict[int, BlockReport] = field(default_factory=dict)
+    _light: dict[int, int] = field(default_factory=dict)
+
+    def recall(self, report: Mapping[str, object]) -> None:
+        """Add a block that was accepted before this start; what was discarded then is not known any more."""
+        self.figures.add(report)
+        self.figures.pulses += _int(report["pulses"])
 
     def observe(self, item: BlockAction) -> None:
         """Take note of an action that was carried out."""
@@ -72,8 +77,12 @@ class LinkLedger:
             case Persist(ObeyedCommit(block=block) | PeerAcknowledged(block=block, commit=True)):
                 if (known := self._open.pop(block, None)) is not None:
                     self.figures.add(asdict(known))
+                self.figures.pulses += self._light.pop(block, 0)
+            case Emit(parameters) | Collect(parameters):
+                self._light[item.block] = parameters.light.pulses
             case Discard(reason, cause):
                 self._open.pop(item.block, None)
+                self.figures.pulses += self._light.pop(item.block, 0)
                 self.last_discard = f"{cause}: {reason}"
             case _:
                 pass

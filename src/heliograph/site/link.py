@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from heliograph.authentication.anchors.psk import EpochSecrets
 from heliograph.authentication.pads import PAD_SET_BITS
 from heliograph.authentication.prefilter import FrameFilter, connection_key
 from heliograph.errors import (
@@ -18,27 +19,30 @@ from heliograph.errors import (
     StoreUnavailable,
     TransportClosed,
 )
-from heliograph.protocol.commitment import REFILLS_MAX
+from heliograph.protocol.actions import Discard, Finish
 from heliograph.protocol.handshake import HELLO_BYTES_MAX, Established, Initiator, Responder
+from heliograph.protocol.records import Marks
 from heliograph.protocol.registration import LinkRegistration
 from heliograph.protocol.resynchronisation import resynchronise
-from heliograph.protocol.session import Session, SessionStep
+from heliograph.protocol.session import BlockAction, Session, SessionStep
+from heliograph.site.bugs import place
 from heliograph.site.engine import Connection, Engine, EngineParts
 from heliograph.site.ledger import LinkLedger
+from heliograph.site.pacing import Pace
 from heliograph.status import LinkStatus
 from heliograph.transport.tcp import TcpTransport, dial, listen
 from heliograph.types import BlockId
-from heliograph.vault.pskfile import PskFile
+from heliograph.vault.pskfile import PskFile, SlotUsed
 
-__all__ = ["LinkPlan", "LinkRunner"]
+__all__ = ["LinkPlan", "LinkRunner", "SupplyHooks"]
 
 log = structlog.get_logger("heliograph.link")
 
 # Our choices.
 _HANDSHAKE_S = 5.0
 _UNAUTHENTICATED_MAX = 8
+_REFUSAL_LINE_S = 1.0
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-_PADS_LOW, _PADS_TARGET = 8, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,47 +62,65 @@ class LinkPlan:
     keys_max: int = 20_000
 
 
+@dataclass(frozen=True, slots=True)
+class SupplyHooks:
+    """What the link asks of the site's store beyond its own records.
+
+    ``deliverable_keys`` counts; ``probe`` raises StoreUnavailable unless a block's worth of bytes can be written;
+    ``destroy_all`` destroys every pad and key after a rollback (security.md 4).
+    """
+
+    deliverable_keys: Callable[[], int]
+    probe: Callable[[], None]
+    destroy_all: Callable[[], None]
+
+
 class LinkRunner:
     """Runs until cancelled. Nothing that the peer or anyone else sends ends it."""
 
     def __init__(
-        self,
-        plan: LinkPlan,
-        registration: LinkRegistration,
-        book: PskFile,
-        parts: EngineParts,
-        deliverable_keys: Callable[[], int],
+        self, plan: LinkPlan, registration: LinkRegistration, book: PskFile, parts: EngineParts, hooks: SupplyHooks
     ) -> None:
         self._plan = plan
         self._registration = registration
         self._book = book
         self._parts = parts
-        self._deliverable_keys = deliverable_keys
+        self._hooks = hooks
         self._ledger = LinkLedger()
         for _, _, report in parts.commits.committed_blocks():
-            self._ledger.figures.add(report)
+            self._ledger.recall(report)
+        self._pace = Pace(parts.clock)
         self._engine: Engine | None = None
         self._state = "starting"
+        self._running = False
+        self._store_failed = False
         self._began = parts.clock.now()
         self._first_key_s: float | None = None
         self._promised = 0
-        self._unauthenticated = 0
-        self._serving: asyncio.Task[None] | None = None
+        self._server: asyncio.Server | None = None
+        self._unproven: dict[TcpTransport, None] = {}
+        self._current: TcpTransport | None = None
+        self._turn = asyncio.Lock()
+        self._refusals = 0
+        self._refusal_logged = -_REFUSAL_LINE_S
 
     @property
     def connected(self) -> bool:
         """Whether the peer is there now."""
-        return self._state == "running"
+        return self._running
 
     # Connecting.
-    async def run(self) -> None:
-        """Keep the link up. Raises ConfigurationError if the address to listen on cannot be used."""
+    async def listen(self) -> None:
+        """Open the port, if this site listens. Raises ConfigurationError if the address cannot be used."""
         if self._plan.listen is not None:
-            server = await listen(*self._plan.listen, self._accept)
+            self._server = await listen(*self._plan.listen, self._accept)
             self._state = "waiting for the peer"
-            async with server:
-                await server.serve_forever()
-        assert self._plan.dial is not None
+
+    async def run(self) -> None:
+        """Keep the link up, after ``listen``."""
+        if self._plan.dial is None:
+            await asyncio.get_running_loop().create_future()  # the server's own tasks do the work
+            return
         attempt = 0
         while True:
             try:
@@ -116,24 +138,37 @@ class LinkRunner:
         except (RollbackDetected, PadsExhausted, ConfigurationError) as why:
             self._state = f"stopped: {why}"
             if isinstance(why, RollbackDetected):
-                self._parts.records.destroy_pads()
+                self._hooks.destroy_all()
             log.error("link needs an operator", reason=str(why))  # noqa: TRY400  - one line, no traceback
             return len(_BACKOFF_S)
         except StoreUnavailable as why:
-            # What the machines hold may be ahead of the disk: forget it, the store is the truth.
-            self._engine = None
+            self._store_failed = True
             self._state = f"store unavailable: {why}"
             log.error("store unavailable", reason=str(why))  # noqa: TRY400
             return attempt + 1
         except (RemoteProtocolError, TimeoutError, TransportClosed) as why:
-            self._state = f"not connected: {why or 'the peer was silent'}"
-            log.warning("connection refused", reason=str(why) or "the peer was silent")
+            self._refused(str(why) or "the peer was silent")
+            return attempt + 1
+        except Exception as why:  # noqa: BLE001  - a bug costs its connection; its text might quote key material
+            self._state = f"not connected: internal error ({type(why).__name__})"
+            log.error("internal error", kind=type(why).__name__, at=place(why))  # noqa: TRY400
             return attempt + 1
         self._state = "not connected"
         return 0
 
+    def _refused(self, why: str) -> None:
+        """Note a connection that came to nothing: anyone may cause one, so it changes no state of a running link."""
+        if not self._running:
+            self._state = f"not connected: {why}"
+        self._refusals += 1
+        now = self._parts.clock.now()
+        if now - self._refusal_logged >= _REFUSAL_LINE_S:  # a flood of junk must not become a flood of lines
+            log.warning("connection refused", reason=why, refused=self._refusals)
+            self._refusals, self._refusal_logged = 0, now
+
     async def _initiate(self, transport: TcpTransport) -> None:
         try:
+            await self._prove_store()
             marks = self._parts.records.marks()
             side = Initiator(self._registration.identity(), self._plan.site, self._resync_key(), marks, self._nonce())
             async with asyncio.timeout(_HANDSHAKE_S):
@@ -145,36 +180,45 @@ class LinkRunner:
             await transport.close()
 
     async def _accept(self, transport: TcpTransport) -> None:
-        if self._unauthenticated >= _UNAUTHENTICATED_MAX:
-            await transport.close()
-            return
+        if len(self._unproven) >= _UNAUTHENTICATED_MAX:
+            # The oldest makes way: whoever holds connections open without proving itself keeps nobody out.
+            next(iter(self._unproven)).abort()
         await self._guarded(self._respond(transport), 0)
 
     async def _respond(self, transport: TcpTransport) -> None:
-        self._unauthenticated += 1
         try:
+            self._unproven[transport] = None
             try:
+                await self._prove_store()
                 marks = self._parts.records.marks()
                 identity = self._registration.identity()
                 side = Responder(identity, self._plan.site, self._resync_key(), marks, self._nonce())
                 async with asyncio.timeout(_HANDSHAKE_S):
                     await transport.send(side.reply(await transport.receive(HELLO_BYTES_MAX)))
                     established = side.finish(await transport.receive(HELLO_BYTES_MAX))
-                if marks != self._parts.records.marks():
-                    raise TransportClosed("the marks moved while the peer connected")
             finally:
-                self._unauthenticated -= 1
-            await self._replace(asyncio.create_task(self._serve(transport, established)))
+                del self._unproven[transport]
+            await self._take_over(transport, established, marks)
         finally:
             await transport.close()
 
-    async def _replace(self, task: asyncio.Task[None]) -> None:
+    async def _take_over(self, transport: TcpTransport, established: Established, marks: Marks) -> None:
         """Let the newest authenticated connection take the place of an older one."""
-        if self._serving is not None and not self._serving.done():
-            self._serving.cancel()
-            await asyncio.gather(self._serving, return_exceptions=True)
-        self._serving = task
-        await task
+        older, self._current = self._current, transport
+        if older is not None:
+            older.abort()  # its run ends as if the peer had left: what it began is finished or discarded in order
+        async with self._turn:
+            if self._current is not transport:
+                raise TransportClosed("a newer connection took the place of this one")
+            if marks != self._parts.records.marks():
+                raise TransportClosed("the marks moved while the peer connected")
+            await self._serve(transport, established)
+
+    async def _prove_store(self) -> None:
+        """After a store error take no part until it can be written again: each try would cost the peer its pads."""
+        if self._store_failed:
+            await asyncio.get_running_loop().run_in_executor(self._parts.store, self._hooks.probe)
+            self._store_failed = False
 
     def _resync_key(self) -> bytes:
         return self._book.header().resync_key
@@ -187,11 +231,8 @@ class LinkRunner:
         records = self._parts.records
         plan = resynchronise(records.marks(), established.peer, records.operator_epoch())
         if plan.opens:
-            # The slot is erased from the book before its first byte is used.
-            records.open_epoch(plan.epoch, self._book.burn_slot(plan.epoch), "psk")
-            log.info("epoch opened", epoch=plan.epoch, bootstrap="psk")
-            self._engine = None
-        self._promised = self._parts.commits.assigned()
+            await self._forget_engine()
+            self._open_epoch(plan.epoch)
         engine = self._engine_for(plan.epoch, plan.floor)
         keys = records.filter_keys()
         outgoing, incoming = keys.to_receiver, keys.to_transmitter
@@ -202,9 +243,37 @@ class LinkRunner:
             FrameFilter(connection_key(outgoing, established.transcript)),
             FrameFilter(connection_key(incoming, established.transcript)),
         )
-        self._state = "running"
+        self._state, self._running = "running", True
         log.info("link running", epoch=plan.epoch, floor=plan.floor)
-        await engine.run(connection, self._next_block)
+        try:
+            await engine.run(connection, self._next_block)
+        except BaseException:
+            # What the machines hold may be ahead of the disk: forget it, the store is the truth.
+            await self._forget_engine()
+            raise
+        finally:
+            self._running = False
+
+    def _open_epoch(self, epoch: int) -> None:
+        """Open an epoch with its slot, which is erased from the book before its first byte is used."""
+        records = self._parts.records
+        try:
+            secrets = self._book.burn_slot(epoch)
+        except SlotUsed:
+            # A crash between burning the slot and opening the epoch: the attempt is over, the next slot's turn comes
+            # with the next connection (security.md 7). No pad, and filter keys that nobody has.
+            nobody = self._parts.randomness.draw(64)
+            records.open_epoch(epoch, EpochSecrets(nobody[:32], nobody[32:], ()), "psk")
+            raise TransportClosed(f"the slot of epoch {epoch} was burnt in an attempt that did not end") from None
+        records.open_epoch(epoch, secrets, "psk")
+        log.info("epoch opened", epoch=epoch, bootstrap="psk")
+
+    async def _forget_engine(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.close()
+            # What it had begun in the store's thread ends before anyone reads the store for a new session.
+            await asyncio.get_running_loop().run_in_executor(self._parts.store, _nothing)
 
     def _engine_for(self, epoch: int, floor: int) -> Engine:
         if self._engine is not None and self._engine.session.epoch == epoch:
@@ -214,37 +283,46 @@ class LinkRunner:
         session = Session.resumed(
             self._registration, is_transmitter=self._plan.is_transmitter, epoch=epoch, floor=floor, stored=stored
         )
-        self._engine = Engine(session, self._parts, self._ledger.observe)
+        # Only with a new session: a block that outlived its connection still holds what it was promised.
+        self._promised = self._parts.commits.assigned()
+        self._engine = Engine(session, self._parts, self._observe)
         return self._engine
+
+    def _observe(self, item: BlockAction) -> None:
+        self._ledger.observe(item)
+        if isinstance(item.action, Discard):
+            self._pace.failed()
+        elif isinstance(item.action, Finish):
+            self._pace.succeeded()
 
     def _next_block(self, session: Session) -> SessionStep | None:
         """Decide whether a block starts now. Runs in the store's thread, since it reads the pool."""
         plan, records = self._plan, self._parts.records
         self._note_first_key()
-        if not plan.is_transmitter or len(session.open_blocks()) >= plan.in_flight:
+        # A block whose fate hangs on the peer's word keeps no other from starting; doubtful_max bounds those.
+        doubtful = set(session.doubtful_blocks())
+        busy = len(set(session.open_blocks()) - doubtful)
+        if not plan.is_transmitter or busy >= plan.in_flight:
             return None
-        if len(session.doubtful_blocks()) >= plan.doubtful_max or self._deliverable_keys() >= plan.keys_max:
+        if len(doubtful) >= plan.doubtful_max or self._hooks.deliverable_keys() >= plan.keys_max:
             return None
         if records.totals().eps_total >= self._registration.eps_total_max:
             self._state = "stopped: the link's epsilon ledger is spent; plan a new link"
             return None
         free = records.available(session.floor)
         if not free:
-            if not session.open_blocks() and not session.doubtful_blocks():
+            if not busy and not doubtful:
                 raise PadsExhausted("no authentication pad is left: run `heliograph site rebootstrap` on both sites")
             return None
-        refills = self._refills(len(free), self._registration.for_block(free[0]).secret_key_length)
+        if not self._pace.may_begin(len(free), busy, plan.in_flight):
+            return None
+        registration = self._registration
+        length = registration.for_block(free[0]).secret_key_length
+        refills = self._pace.refills(len(free), length, registration.key_size_bits)
         promised = max(self._promised, free[-1])
         refill_for = tuple(range(promised + 1, promised + 1 + refills))
         self._promised = refill_for[-1]
         return session.begin(BlockId(free[0]), refill_for)
-
-    @staticmethod
-    def _refills(free: int, length: int) -> int:
-        """Return how many later blocks this one serves: more while the pool is low, within what the key can bear."""
-        wanted = REFILLS_MAX if free < _PADS_LOW else 2 if free < _PADS_TARGET else 1
-        affordable = max(1, length // (3 * PAD_SET_BITS))  # our choice: at most a third of a block refills the pool
-        return min(wanted, affordable)
 
     def _note_first_key(self) -> None:
         if self._first_key_s is None and self._ledger.figures.blocks:
@@ -287,9 +365,15 @@ class LinkRunner:
         )
 
     async def close(self) -> None:
-        """End the connection and what still computes."""
-        if self._serving is not None:
-            self._serving.cancel()
-            await asyncio.gather(self._serving, return_exceptions=True)
-        if self._engine is not None:
-            await self._engine.close()
+        """Stop listening, end the connections and what still computes."""
+        if self._server is not None:
+            self._server.close()
+        for transport in (*self._unproven, self._current):
+            if transport is not None:
+                transport.abort()
+        async with self._turn:
+            await self._forget_engine()
+
+
+def _nothing() -> None:
+    """Take the store's turn."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from heliograph.site.clocks import WallClock
 from heliograph.site.config import SiteConfig
+from heliograph.site.store import reopen_for_operator
 from heliograph.storage.database import Database
-from heliograph.storage.link_records import LinkRecords
-from heliograph.vault.anchor import FileAnchor
 from heliograph.vault.filekek import FileKek
 from heliograph.vault.randomness import SystemRandomness
 
@@ -18,9 +16,9 @@ def rebootstrap(config: SiteConfig) -> int:
 
     This is the defined way out of an empty pool, a doubt without a peer, and a detected rollback.
     """
-    database = Database(config.path(config.file.store), FileKek(config.path(config.file.kek), SystemRandomness()))
+    randomness = SystemRandomness()
+    database = Database(config.path(config.file.store), FileKek(config.path(config.file.kek), randomness))
     try:
-        anchor = FileAnchor(config.path(config.file.anchor))
-        return LinkRecords.for_operator(database, anchor, WallClock().now).request_rebootstrap()
+        return reopen_for_operator(database, config.path(config.file.anchor), randomness)
     finally:
         database.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import ssl
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
@@ -22,15 +23,14 @@ from heliograph.ports import RandomSource
 from heliograph.site.clocks import MonotonicClock, WallClock
 from heliograph.site.config import SiteConfig, parse_address
 from heliograph.site.engine import EngineParts
-from heliograph.site.link import LinkPlan, LinkRunner
+from heliograph.site.link import LinkPlan, LinkRunner, SupplyHooks
 from heliograph.site.modules import open_module
 from heliograph.site.status_socket import serve_status
+from heliograph.site.store import SiteStore, open_store
 from heliograph.status import KmeStatus, SiteStatus
 from heliograph.storage.commit_records import CommitRecords
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords
-from heliograph.storage.link_records import LinkRecords
-from heliograph.vault.anchor import FileAnchor
 from heliograph.vault.filekek import FileKek
 from heliograph.vault.pskfile import PskFile
 from heliograph.vault.randomness import SystemRandomness
@@ -71,6 +71,23 @@ async def _sweep(database: Database, store: ThreadPoolExecutor) -> None:
             await asyncio.get_running_loop().run_in_executor(store, database.checkpoint)
 
 
+def _count_end(opened: SiteStore) -> None:
+    with suppress(StoreUnavailable):  # an end that was not counted makes a rollback of this run harder to see, no more
+        opened.seal.count()
+
+
+def _kme_tls(config: SiteConfig) -> ssl.SSLContext:
+    kme, path = config.file.kme, config.path
+    return server_tls(path(kme.certificate), path(kme.key), path(kme.ca))
+
+
+def _agent_tls(config: SiteConfig) -> ssl.SSLContext | None:
+    kme, agent, path = config.file.kme, config.file.agent, config.path
+    if agent is None:
+        return None
+    return client_tls(path(agent.certificate), path(agent.key), path(kme.ca), kme.id)
+
+
 class _Site:
     def __init__(
         self, config: SiteConfig, kek: FileKek, randomness: RandomSource, keys: KeyRecords, link: LinkRunner
@@ -87,18 +104,22 @@ class _Site:
         """Open everything in order; what was opened is closed in the reverse order."""
         file, registration = config.file, config.registration
         randomness, clock, wall = SystemRandomness(), MonotonicClock(), WallClock()
+        # What is only read comes first: a refusal then leaves no trace on the disk.
         book = PskFile(config.path(file.link.book))
+        book.header()
         kek = FileKek(config.path(file.kek), randomness)
+        tls = _kme_tls(config), _agent_tls(config)
         database = Database(config.path(file.store), kek)
         stack.callback(database.close)
-        records = LinkRecords(database, FileAnchor(config.path(file.anchor)), wall.now)
-        keys = KeyRecords(database, randomness)
+        opened = open_store(database, config.path(file.anchor), randomness)
+        stack.callback(_count_end, opened)
+        records, keys = opened.records, opened.keys
         is_transmitter = file.link.role == "transmitter"
         commits = CommitRecords(database, records, keys, registration, is_transmitter=is_transmitter, now=wall.now)
         module = await open_module(file.module.name, file.module.settings, randomness)
         stack.push_async_callback(module.close)
         compute, store = ThreadPoolExecutor(2, "compute"), ThreadPoolExecutor(1, "store")
-        stack.callback(compute.shutdown)
+        stack.callback(compute.shutdown, wait=False, cancel_futures=True)
         stack.callback(store.shutdown)
         parts = EngineParts(
             records,
@@ -124,23 +145,28 @@ class _Site:
         if not is_transmitter:
             own, peer = peer, own
         pairs = {(p.master, p.slave) for p in own} | {(p.slave, p.master) for p in peer}
+        hooks = SupplyHooks(lambda: sum(keys.stored_key_count(*p) for p in pairs), opened.probe, opened.destroy_all)
         site = cls(
             config,
             kek,
             randomness,
             keys,
-            LinkRunner(plan, registration, book, parts, lambda: sum(keys.stored_key_count(*p) for p in pairs)),
+            LinkRunner(plan, registration, book, parts, hooks),
         )
         sweeper = asyncio.create_task(_sweep(database, store))
         stack.push_async_callback(_end, sweeper)
-        await site._open_kme(stack, pairs, wall)
-        await site._open_agent(stack, clock)
+        await site._open_kme(stack, pairs, wall, tls[0])
+        await site._open_agent(stack, clock, tls[1])
+        await site.link.listen()
         server = await serve_status(config.path(file.status), site.status)
+        stack.callback(config.path(file.status).unlink, missing_ok=True)
         stack.callback(server.close)
         return site
 
-    async def _open_kme(self, stack: AsyncExitStack, pairs: set[tuple[str, str]], wall: WallClock) -> None:
-        kme, path = self._config.file.kme, self._config.path
+    async def _open_kme(
+        self, stack: AsyncExitStack, pairs: set[tuple[str, str]], wall: WallClock, tls: ssl.SSLContext
+    ) -> None:
+        kme = self._config.file.kme
         known = [SaePair(local, remote, kme.peer_id) for local, remote in sorted(pairs)]
         limits = Limits(
             key_size_bits=self._config.registration.key_size_bits,
@@ -148,17 +174,14 @@ class _Site:
             max_key_per_request=kme.max_key_per_request,
         )
         supply = Supply(self._keys, kme.id, known, limits, wall, owner_reachable=lambda _: self.link.connected)
-        tls = server_tls(path(kme.certificate), path(kme.key), path(kme.ca))
         server = await serve(supply, *parse_address(kme.listen, "[kme] listen"), tls)
         stack.push_async_callback(server.close)
 
-    async def _open_agent(self, stack: AsyncExitStack, clock: MonotonicClock) -> None:
+    async def _open_agent(self, stack: AsyncExitStack, clock: MonotonicClock, tls: ssl.SSLContext | None) -> None:
         """Start the encryptor: a consumer like any other, over mutual TLS to this site's own KME."""
-        entry, path = self._config.file.agent, self._config.path
-        if entry is None:
+        entry, kme = self._config.file.agent, self._config.file.kme
+        if entry is None or tls is None:
             return
-        kme = self._config.file.kme
-        tls = client_tls(path(entry.certificate), path(entry.key), path(kme.ca), kme.id)
         host, port = parse_address(kme.listen, "[kme] listen")
         client = Etsi014Client(f"https://{host}:{port}", tls, entry.sae, entry.peer_sae)
         stack.push_async_callback(client.close)

@@ -9,22 +9,22 @@ from pathlib import Path
 
 import msgspec
 
-from heliograph.errors import ConfigurationError, TransportClosed
+from heliograph.errors import ConfigurationError, HeliographError, TransportClosed
 from heliograph.status import SiteStatus
 
 __all__ = ["read_status", "serve_status"]
 
-_PATH_BYTES_MAX = 100  # sun_path of unix(7) is 108 bytes
-
 
 async def serve_status(path: Path, status: Callable[[], Awaitable[SiteStatus]]) -> asyncio.Server:
     """Listen on a socket of mode 0600. Raises ConfigurationError if it cannot be made."""
-    if len(os.fsencode(path)) > _PATH_BYTES_MAX:
-        raise ConfigurationError(f"status socket {path}: the path is too long for a Unix socket; name a shorter one")
 
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            writer.write(msgspec.json.encode(await status()))
+            try:
+                document = msgspec.json.encode(await status())
+            except HeliographError as why:
+                document = msgspec.json.encode({"error": str(why)})
+            writer.write(document)
             await writer.drain()
         except OSError:
             pass  # the reader left
@@ -50,6 +50,8 @@ async def read_status(path: Path) -> SiteStatus:
             data = await reader.read()
         finally:
             writer.close()
+        if data.startswith(b'{"error":'):
+            raise TransportClosed(f"the site at {path} has no status: {msgspec.json.decode(data)['error']}")
         return msgspec.json.decode(data, type=SiteStatus)
     except (OSError, msgspec.MsgspecError) as error:
         raise TransportClosed(f"no site answers at {path}: {error}; is it running?") from None

@@ -7,7 +7,7 @@ import json
 import sqlite3
 from collections.abc import Callable
 
-from heliograph.authentication.pads import PAD_SET_BITS
+from heliograph.authentication.pads import PAD_SET_BITS, PadRole
 from heliograph.bits import BitString
 from heliograph.errors import LocalProtocolError
 from heliograph.protocol.cutting import CutKey, cut_block
@@ -63,7 +63,10 @@ class CommitRecords:
         database.define(SCHEMA)
 
     def persist(self, record: CommitRecord) -> None:
-        """Make one step durable, whole or not at all. Raises StoreUnavailable, LocalProtocolError."""
+        """Make one step durable, whole or not at all; the pads it used go in the same transaction.
+
+        Raises StoreUnavailable, LocalProtocolError.
+        """
         with self._database.transaction() as cursor:
             (epoch,) = cursor.execute("SELECT epoch FROM link_state").fetchone()
             match record:
@@ -77,41 +80,53 @@ class CommitRecords:
                         (json.dumps(refill_for), json.dumps(key_ids), epoch, block),
                     )
                     self._count(cursor, epoch, block)
+                    self._links.erase_stored(cursor, epoch, block, PadRole.DECISION)
                 case DecidedAbort(block, wire):
                     cursor.execute(
-                        "INSERT INTO link_blocks(epoch, block, stage, wire) VALUES (?, ?, 'decided', ?)",
+                        "INSERT INTO link_blocks(epoch, block, stage, wire) VALUES (?, ?, 'ended', ?)",
                         (epoch, block, wire),
                     )
+                    self._end(cursor, epoch, block, PadRole.DECISION)
                 case ObeyedCommit(block, refill_for, peer_key_ids, own_key_ids, wire):
                     self._stage(cursor, epoch, block, "local", "obeyed", wire)
                     self._cut(cursor, epoch, block, refill_for, own_key_ids, peer_key_ids)
                     cursor.execute("UPDATE link_blocks SET made_key = 1 WHERE epoch = ? AND block = ?", (epoch, block))
                     self._count(cursor, epoch, block)
+                    self._links.erase_stored(cursor, epoch, block, PadRole.ACKNOWLEDGEMENT)
                 case ObeyedAbort(block, wire):
                     self._stage(cursor, epoch, block, "local", "ended", wire)
-                    self._end(cursor, epoch, block)
-                case PeerAcknowledged(block, commit, peer_key_ids, wire):
+                    self._end(cursor, epoch, block, PadRole.ACKNOWLEDGEMENT)
+                case PeerAcknowledged(block, peer_key_ids=peer_key_ids, settlement=wire):
                     refill_for, key_ids = self._decided(cursor, epoch, block)
                     self._stage(cursor, epoch, block, "decided", "ended", wire)
-                    if commit:
-                        self._cut(cursor, epoch, block, refill_for, key_ids, peer_key_ids)
-                        self._keys.acknowledge(cursor, epoch, block)
-                    self._end(cursor, epoch, block)
+                    self._cut(cursor, epoch, block, refill_for, key_ids, peer_key_ids)
+                    self._keys.acknowledge(cursor, epoch, block)
+                    self._end(cursor, epoch, block, PadRole.SETTLEMENT)
                 case PeerSettled(block):
                     self._stage(cursor, epoch, block, "obeyed", "ended", b"")
                     self._keys.acknowledge(cursor, epoch, block)
-                    self._end(cursor, epoch, block)
+                    self._end(cursor, epoch, block, PadRole.SETTLEMENT)
 
     def in_doubt(self) -> list[StoredCommitment]:
-        """Return the epoch's blocks whose last word is not known to have arrived, or may have to be repeated."""
+        """Return the epoch's blocks whose last word is not known to have arrived, or may have to be repeated.
+
+        Whoever starts from this list holds none of the tags made before it: pads of messages never stored are as new.
+        Doubts of older epochs were ended by an operator: their secrets are destroyed here.
+        """
+        self._links.forget_unstored()
+        with self._database.transaction() as cursor:
+            cursor.execute(
+                "UPDATE link_blocks SET sealed_secret = NULL, wire = x'' "
+                "WHERE epoch < (SELECT epoch FROM link_state) AND (sealed_secret IS NOT NULL OR length(wire) > 0)"
+            )
         with self._database.reading() as cursor:
             rows = cursor.execute(
-                "SELECT block, stage, made_key, refill_for, length, wire FROM link_blocks "
+                "SELECT block, stage, refill_for, length, wire FROM link_blocks "
                 "WHERE epoch = (SELECT epoch FROM link_state) AND length(wire) > 0 ORDER BY block"
             ).fetchall()
         return [
-            StoredCommitment(BlockId(block), stage, bool(made_key), len(json.loads(refill_for)), length, bytes(wire))
-            for block, stage, made_key, refill_for, length, wire in rows
+            StoredCommitment(BlockId(block), stage, len(json.loads(refill_for)), length, bytes(wire))
+            for block, stage, refill_for, length, wire in rows
         ]
 
     def assigned(self) -> int:
@@ -202,7 +217,8 @@ class CommitRecords:
         eps = report["eps_sec"] + report["eps_cor"]
         cursor.execute("UPDATE link_state SET committed = committed + 1, eps_total = eps_total + ?", (eps,))
 
-    def _end(self, cursor: sqlite3.Cursor, epoch: int, block: int) -> None:
+    def _end(self, cursor: sqlite3.Cursor, epoch: int, block: int, last_used: PadRole) -> None:
+        self._links.erase_stored(cursor, epoch, block, last_used)
         self._links.destroy_pad_set(cursor, block)
         cursor.execute("UPDATE link_blocks SET sealed_secret = NULL WHERE epoch = ? AND block = ?", (epoch, block))
         cursor.execute(

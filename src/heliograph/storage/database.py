@@ -144,6 +144,15 @@ class Database:
             busy, _, _ = self._open().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             return not busy
 
+    def probe(self, size: int) -> None:
+        """Write ``size`` bytes and erase them again. Raises StoreUnavailable if the disk does not take them."""
+        with self.transaction() as cursor:
+            cursor.execute("CREATE TABLE IF NOT EXISTS store_probe(filling BLOB NOT NULL)")
+            cursor.execute("INSERT INTO store_probe VALUES (zeroblob(?))", (size,))
+        with self.transaction() as cursor:
+            cursor.execute("DELETE FROM store_probe")
+        self.checkpoint()
+
     def close(self) -> None:
         """Close the file and let other processes open it. Does nothing the second time."""
         with self._turn:

@@ -20,6 +20,10 @@ __all__ = ["ATTEMPTS_MAX", "SCHEMA", "FilterKeys", "LinkRecords", "Totals"]
 ATTEMPTS_MAX = 1024
 # Our choice: pads of blocks this far behind belong to nobody any more.
 _PADS_KEPT_BLOCKS = 1024
+# The commit protocol's messages are stored before they are sent (security.md 3). Their pads are erased by the
+# transaction that stores the message, or what follows from it: were they erased earlier, a crash in between would
+# leave a block in doubt that no message could ever end.
+_STORED_ROLES = frozenset({PadRole.DECISION, PadRole.ACKNOWLEDGEMENT, PadRole.SETTLEMENT})
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS link_state(
@@ -70,6 +74,7 @@ class LinkRecords:
         self._database = database
         self._anchor = anchor
         self._now = now
+        self._unstored: set[PadAddress] = set()
         database.define(SCHEMA)
         self._check_anchor()
 
@@ -78,6 +83,7 @@ class LinkRecords:
         """Open without the rollback check: only to order a new epoch."""
         records = cls.__new__(cls)
         records._database, records._anchor, records._now = database, anchor, now  # noqa: SLF001  - a constructor
+        records._unstored = set()  # noqa: SLF001  - the same
         database.define(SCHEMA)
         return records
 
@@ -191,19 +197,44 @@ class LinkRecords:
 
     # PadStore.
     def burn(self, address: PadAddress) -> Pad:
-        """Spend the pad: erased from the store, and the store's mark outside it, before it is returned."""
+        """Spend the pad: erased from the store, and the store's mark outside it, before it is returned.
+
+        A commit message's pad is returned once, and erased by ``erase_stored`` with the record of that message: no
+        byte leaves before, and if this process ends before, its tag is gone with it and the pad is as new.
+        """
         with self._database.transaction() as cursor:
             sealed = self._sealed(cursor, address)
-            cursor.execute(
-                "UPDATE link_pads SET sealed = NULL WHERE epoch = ? AND block = ? AND role = ?",
-                (address.epoch, address.block, address.role),
-            )
-            cursor.execute(
-                "UPDATE link_state SET touched = max(touched, ?), bits_spent = bits_spent + ?",
-                (address.block, 8 * PAD_BYTES),
-            )
+            if address in self._unstored:
+                raise PadsExhausted(f"block {address.block}: the {address.role.name.lower()} pad is in use")
+            if address.role not in _STORED_ROLES:
+                self._erase(cursor, address)
+            cursor.execute("UPDATE link_state SET touched = max(touched, ?)", (address.block,))
         self._anchor.advance(address.epoch, address.block)
+        if address.role in _STORED_ROLES:
+            self._unstored.add(address)
         return self._unseal(sealed, address)
+
+    @staticmethod
+    def _erase(cursor: sqlite3.Cursor, address: PadAddress) -> None:
+        cursor.execute(
+            "UPDATE link_pads SET sealed = NULL WHERE epoch = ? AND block = ? AND role = ?",
+            (address.epoch, address.block, address.role),
+        )
+        cursor.execute("UPDATE link_state SET bits_spent = bits_spent + ?", (8 * PAD_BYTES,))
+
+    def erase_stored(self, cursor: sqlite3.Cursor, epoch: int, block: int, last: PadRole) -> None:
+        """Erase a block's commit pads up to ``last`` inside the transaction that stores what they were used for."""
+        kept = cursor.execute(
+            "SELECT role FROM link_pads WHERE epoch = ? AND block = ? AND role <= ? AND sealed IS NOT NULL",
+            (epoch, block, last),
+        ).fetchall()
+        for (role,) in kept:
+            if role in _STORED_ROLES:
+                self._erase(cursor, PadAddress(epoch, block, PadRole(role)))
+
+    def forget_unstored(self) -> None:
+        """Take up the pads whose message was never stored: called only when whoever held their tags is gone."""
+        self._unstored.clear()
 
     def attempt(self, address: PadAddress) -> tuple[Pad, int]:
         """Count an attempt; the pad stays for the next one until one is accepted."""
@@ -222,15 +253,17 @@ class LinkRecords:
         return self._unseal(sealed, address), int(attempts)
 
     def accepted(self, address: PadAddress, forgery_bound: float) -> None:
-        """Erase the pad of an accepted tag and add its bound to the ledger."""
+        """Erase the pad of an accepted tag and add its bound to the ledger.
+
+        A commit message's pad goes with the record of what the message caused: a peer that repeats it after a crash
+        is checked again, and every attempt counts.
+        """
         with self._database.transaction() as cursor:
+            if address.role not in _STORED_ROLES:
+                self._erase(cursor, address)
             cursor.execute(
-                "UPDATE link_pads SET sealed = NULL WHERE epoch = ? AND block = ? AND role = ?",
-                (address.epoch, address.block, address.role),
-            )
-            cursor.execute(
-                "UPDATE link_state SET proved = max(proved, ?), eps_total = eps_total + ?, bits_spent = bits_spent + ?",
-                (address.block, forgery_bound, 8 * PAD_BYTES),
+                "UPDATE link_state SET proved = max(proved, ?), eps_total = eps_total + ?",
+                (address.block, forgery_bound),
             )
 
     def discard(self, block: int) -> None:
@@ -241,7 +274,7 @@ class LinkRecords:
 
     def _transcript_left(self, cursor: sqlite3.Cursor, block: int) -> bool:
         row = cursor.execute(
-            "SELECT sealed IS NULL FROM link_pads "
+            "SELECT sealed IS NULL AND attempts = 0 FROM link_pads "
             "WHERE epoch = (SELECT epoch FROM link_state) AND block = ? AND role = ?",
             (block, PadRole.DECIDER),
         ).fetchone()

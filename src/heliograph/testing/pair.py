@@ -5,36 +5,38 @@ The one place where both parties meet; the product never does this. The same see
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from heliograph.authentication.anchors.psk import make_book, secret_size, slot_range, slot_secrets
-from heliograph.authentication.authenticator import Authenticator
+from heliograph.authentication.anchors.psk import make_book, secret_size
 from heliograph.authentication.pads import PadAddress
-from heliograph.authentication.prefilter import FrameFilter
-from heliograph.errors import AuthenticationFailed, HeliographError, PadsExhausted, RemoteProtocolError
+from heliograph.errors import (
+    AuthenticationFailed,
+    HeliographError,
+    LocalProtocolError,
+    PadsExhausted,
+    RemoteProtocolError,
+)
 from heliograph.kernels.expansion import SeededPulses, expand_bases
 from heliograph.protocol import actions as a
 from heliograph.protocol.frames import Direction
+from heliograph.protocol.handshake import Initiator, Responder
 from heliograph.protocol.registration import LinkRegistration
-from heliograph.protocol.session import BlockAction, Session
+from heliograph.protocol.resynchronisation import resynchronise
+from heliograph.protocol.session import BlockAction
 from heliograph.sim.channel import Channel
-from heliograph.sim.clicks import sample_clicks
+from heliograph.sim.clicks import Clicks, sample_clicks
 from heliograph.sim.eve import Attack
-from heliograph.storage.commit_records import CommitRecords
-from heliograph.storage.database import Database
-from heliograph.storage.keys import KeyRecords
-from heliograph.storage.link_records import LinkRecords
 from heliograph.testing.randomness import SeededRandom
+from heliograph.testing.side import Side
 from heliograph.types import BlockId, DetectionRecord, LightParameters
-from heliograph.vault.anchor import FileAnchor
-from heliograph.vault.filekek import FileKek
 
-__all__ = ["Pair", "Side", "Wire"]
+__all__ = ["Pair", "Wire"]
 
 Wire = Callable[[Direction, bytes], Iterable[bytes]]
 """What becomes of a frame on its way: nothing, itself, something else, several."""
@@ -44,38 +46,12 @@ def _honest(_: Direction, frame: bytes) -> Iterable[bytes]:
     return (frame,)
 
 
-@dataclass
-class Side:
-    """One site: its session, its store, and what it did."""
-
-    name: str
-    session: Session
-    database: Database
-    records: LinkRecords
-    commits: CommitRecords
-    keys: KeyRecords
-    authenticator: Authenticator
-    randomness: SeededRandom
-    outgoing: FrameFilter | None
-    incoming: FrameFilter | None
-    done: list[BlockAction] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
-
-    def discards(self) -> list[str]:
-        """Return the causes of the blocks this side discarded."""
-        return [item.action.cause for item in self.done if isinstance(item.action, a.Discard)]
-
-    def finished(self) -> list[BlockId]:
-        """Return the blocks whose keys are supplied here."""
-        return [item.block for item in self.done if isinstance(item.action, a.Finish)]
-
-    def deliverable(self, master: str, slave: str, number: int) -> list[tuple[str, bytes]]:
-        """Take keys as the site's KME would for a master SAE."""
-        return [(k.key_id, k.material) for k in self.keys.deliver_to_master(master, slave, number, 0.0)]
-
-
 class Pair:
-    """``tx`` and ``rx`` joined by ``wire``; ``light`` goes through a seeded fibre, with Eve if a test wants her."""
+    """``tx`` and ``rx`` joined by ``wire``; ``light`` goes through a seeded fibre, with Eve if a test wants her.
+
+    ``wire`` gets each frame as it leaves, sealed by the pre-filter unless ``prefilter`` is off. ``frames`` records
+    what was sent. The pair connects when it is made; ``disconnect``, ``restart`` and ``connect`` go on from there.
+    """
 
     def __init__(
         self,
@@ -90,75 +66,107 @@ class Pair:
     ) -> None:
         self.wire = wire
         self.frames: list[tuple[Direction, bytes]] = []
-        self._registration = registration
+        self.connected = False
         self._channel = channel
         self._attack = attack
-        self._optics = np.random.default_rng(seed)
+        self._seed = seed
+        self._prefilter = prefilter
         book = make_book(SeededRandom(seed, "book").draw(secret_size()))
-        self.tx = self._side("tx", registration, directory, book, seed, prefilter=prefilter)
-        self.rx = self._side("rx", registration, directory, book, seed, prefilter=prefilter)
+        self.tx = Side.create("tx", registration, directory, book, seed)
+        self.rx = Side.create("rx", registration, directory, book, seed)
         self._light: dict[BlockId, tuple[LightParameters, bytes]] = {}
         self._armed: dict[BlockId, tuple[LightParameters, bytes]] = {}
         self._todo: deque[tuple[Side, BlockId, a.Event] | tuple[Side, bytes]] = deque()
+        self.connect()
 
-    @staticmethod
-    def _side(
-        name: str, registration: LinkRegistration, directory: Path, book: bytes, seed: int, *, prefilter: bool
-    ) -> Side:
-        randomness = SeededRandom(seed, name)
-        here = directory / name
-        here.mkdir(mode=0o700)
-        database = Database(":memory:", FileKek.create(here / "kek", randomness))
-        records = LinkRecords(database, FileAnchor(here / "anchor"), lambda: 0.0)
-        keys = KeyRecords(database, randomness)
-        is_transmitter = name == "tx"
-        commits = CommitRecords(database, records, keys, registration, is_transmitter=is_transmitter, now=lambda: 0.0)
-        start, stop = slot_range(0)
-        records.open_epoch(1, slot_secrets(book[start:stop]), "psk")
-        session = Session.resumed(registration, is_transmitter=is_transmitter, epoch=1, floor=0, stored=())
-        filters = records.filter_keys()
-        down, up = FrameFilter(filters.to_receiver), FrameFilter(filters.to_transmitter)
-        outgoing, incoming = (down, up) if is_transmitter else (up, down)
-        return Side(
-            name,
-            session,
-            database,
-            records,
-            commits,
-            keys,
-            Authenticator(records),
-            randomness,
-            outgoing if prefilter else None,
-            incoming if prefilter else None,
-        )
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """Both sites."""
+        return self.tx, self.rx
+
+    def other(self, side: Side) -> Side:
+        """Return the peer of ``side``."""
+        return self.rx if side is self.tx else self.tx
+
+    # Connections.
+    def connect(self) -> None:
+        """Shake hands, resynchronise, and let both sides repeat what the other may not have heard."""
+        self.disconnect()
+        hands = []
+        for side, kind in ((self.tx, Initiator), (self.rx, Responder)):
+            identity, nonce = side.registration.identity(), side.randomness.draw(32)
+            hands.append(kind(identity, side.site, side.resync_key(), side.records.marks(), nonce))
+        initiator, responder = hands
+        assert isinstance(initiator, Initiator)
+        assert isinstance(responder, Responder)
+        last, at_tx = initiator.confirm(responder.reply(initiator.hello()))
+        at_rx = responder.finish(last)
+        plans = [
+            resynchronise(side.records.marks(), established.peer, side.records.operator_epoch())
+            for side, established in ((self.tx, at_tx), (self.rx, at_rx))
+        ]
+        for side, plan, established in zip(self.sides, plans, (at_tx, at_rx), strict=True):
+            side.resume(plan, established, prefilter=self._prefilter)
+        self.connected = True
+        for side in self.sides:
+            self._carry_out(side, side.running.resumptions())
+        self.settle()
+
+    def disconnect(self) -> None:
+        """Lose the connection and every frame on it."""
+        self.connected = False
+        self._todo = deque(item for item in self._todo if len(item) == 3)
+        for side in self.sides:
+            if side.session is not None:
+                side.session, actions = side.session.disconnected()
+                self._carry_out(side, actions)
+        self.settle()
+
+    def crash(self, side: Side) -> None:
+        """Stop one site at once and start it again from its store; the connection is gone."""
+        self._todo = deque(item for item in self._todo if item[0] is not side)
+        side.restart()
+        self.disconnect()
 
     # Driving.
+    def begin_block(self, refills: int = 1) -> BlockId:
+        """Let the transmitter's site begin one more block; nothing is delivered yet."""
+        block = BlockId(self.tx.records.available(self.tx.running.floor)[0])
+        last = self.tx.commits.assigned()
+        self.tx.session, actions = self.tx.running.begin(block, tuple(range(last + 1, last + 1 + refills)))
+        self._carry_out(self.tx, actions)
+        return block
+
     def run_block(self, refills: int = 1) -> BlockId:
         """Run one more block until nothing moves any more; whatever came of it."""
-        block = BlockId(self.tx.records.available(self.tx.session.floor)[0])
-        last = self.tx.commits.assigned()
-        self.tx.session, actions = self.tx.session.begin(block, tuple(range(last + 1, last + 1 + refills)))
-        self._carry_out(self.tx, actions)
+        block = self.begin_block(refills)
         self.settle()
         return block
 
     def settle(self) -> None:
         """Deliver and compute until nothing moves."""
-        while self._todo:
-            item = self._todo.popleft()
-            if len(item) == 2:
-                self._arrive(*item)
-            else:
-                side, block, event = item
+        while self.advance():
+            pass
+
+    def advance(self) -> bool:
+        """Deliver one frame or feed one event; return whether there was one."""
+        if not self._todo:
+            return False
+        item = self._todo.popleft()
+        if len(item) == 2:
+            self._arrive(*item)
+        else:
+            side, block, event = item
+            if side.session is not None:
                 side.session, actions = side.session.feed(block, event)
                 self._carry_out(side, actions)
+        return True
 
     def time_out(self) -> None:
         """Let both sides lose patience with every open block, as their shells would."""
         why = a.Failed("TimedOut", "the test lost patience")
-        for side in (self.tx, self.rx):
-            blocks = (*side.session.open_blocks(),)
-            side.session, actions = side.session.give_up(blocks, why)
+        for side in self.sides:
+            side.session, actions = side.running.give_up(side.running.open_blocks(), why)
             self._carry_out(side, actions)
         self.settle()
 
@@ -166,6 +174,16 @@ class Pair:
         """Put bytes on the wire to one side."""
         self._todo.append((side, sealed))
         self.settle()
+
+    def fork(self, directory: Path) -> Pair:
+        """Return a copy that goes its own way, in a fresh ``directory``. Raises LocalProtocolError as ``Side.fork``."""
+        twin = copy.copy(self)
+        twin.tx, twin.rx = self.tx.fork(directory), self.rx.fork(directory)
+        twin.frames = list(self.frames)
+        twin._light, twin._armed = dict(self._light), dict(self._armed)  # noqa: SLF001  - the same class
+        side = {"tx": twin.tx, "rx": twin.rx}
+        twin._todo = deque((side[item[0].name], *item[1:]) for item in self._todo)  # noqa: SLF001
+        return twin
 
     def _arrive(self, side: Side, sealed: bytes) -> None:
         frame: bytes | None = sealed
@@ -175,7 +193,7 @@ class Pair:
             side.refused.append("junk")
             return
         try:
-            side.session, actions = side.session.receive(frame)
+            side.session, actions = side.running.receive(frame)
         except RemoteProtocolError as why:
             side.refused.append(str(why))
             return
@@ -195,12 +213,13 @@ class Pair:
                 self._send(side, frame.wire())
             case a.Tag(role, covered):
                 try:
-                    return a.Tagged(role, side.authenticator.tag(PadAddress(side.session.epoch, block, role), covered))
+                    return a.Tagged(role, side.tag(PadAddress(side.running.epoch, block, role), covered))
                 except PadsExhausted as why:
                     return a.Failed("PadsExhausted", str(why))
             case a.CheckTag(role, covered, tag):
+                side.attempts += 1
                 try:
-                    side.authenticator.check(PadAddress(side.session.epoch, block, role), covered, tag)
+                    side.authenticator.check(PadAddress(side.running.epoch, block, role), covered, tag)
                 except (AuthenticationFailed, PadsExhausted):
                     return a.TagRefused(role)
                 return a.TagAccepted(role)
@@ -211,6 +230,8 @@ class Pair:
             case a.Compute(job, function, arguments):
                 try:
                     return a.Computed(job, function(*arguments))
+                except LocalProtocolError:
+                    raise
                 except HeliographError as why:
                     return a.Failed(type(why).__name__, str(why))
             case a.Emit(parameters):
@@ -226,24 +247,37 @@ class Pair:
         return None
 
     def _send(self, side: Side, frame: bytes) -> None:
+        if not self.connected:
+            return
         sealed = side.outgoing.seal(frame) if side.outgoing is not None else frame
-        direction = side.session.own
-        self.frames.append((direction, sealed))
-        other = self.rx if side is self.tx else self.tx
-        for piece in self.wire(direction, sealed):
-            self._todo.append((other, piece))
+        self.frames.append((side.own, sealed))
+        for piece in self.wire(side.own, sealed):
+            self._todo.append((self.other(side), piece))
 
     def _shine(self, block: BlockId) -> None:
         """When light and detectors are both there: sample the clicks as the fibre process does."""
         if block not in self._light or block not in self._armed:
             return
         (light, seed), (_, basis_seed) = self._light.pop(block), self._armed.pop(block)
-        pulses = SeededPulses(light, seed)
-        clicks = sample_clicks(self._channel, pulses, basis_seed, self._optics, self._attack)
+        optics = (self._seed, int(block))
+        clicks = _clicks(self._channel, light, seed, basis_seed, optics, self._attack)  # type: ignore[arg-type]
         double = clicks.patterns == 3
         coins = np.unpackbits(np.frombuffer(self.rx.randomness.draw(len(clicks.slots) // 8 + 1), np.uint8))
         bits = np.where(double, coins[: len(double)], clicks.patterns >> 1).astype(np.uint8)
         bases = expand_bases(basis_seed, clicks.slots, light.receiver_z_probability)
         record = DetectionRecord(light, clicks.slots, bases, bits, int(double.sum()), 0)
-        self._todo.append((self.tx, block, a.Emitted(pulses)))
+        self._todo.append((self.tx, block, a.Emitted(SeededPulses(light, seed))))
         self._todo.append((self.rx, block, a.Clicked(record)))
+
+
+@lru_cache(maxsize=128)
+def _clicks(
+    channel: Channel,
+    light: LightParameters,
+    seed: bytes,
+    basis_seed: bytes,
+    optics: tuple[int, int],
+    attack: Attack | None,
+) -> Clicks:
+    """Sample a block's clicks; a block run again from the same seeds, to be attacked, finds them here."""
+    return sample_clicks(channel, SeededPulses(light, seed), basis_seed, np.random.default_rng(optics), attack)

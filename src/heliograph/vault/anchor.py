@@ -32,6 +32,28 @@ class FileAnchor:
         self._path = path
         self._mark = self._load()
 
+    @classmethod
+    def unread(cls, path: Path) -> FileAnchor:
+        """Return an anchor that does not look at its file: only to destroy what it would protect."""
+        anchor = cls.__new__(cls)
+        anchor._path, anchor._mark = path, (0, 0)  # noqa: SLF001  - a constructor
+        return anchor
+
+    @classmethod
+    def adopt(cls, path: Path) -> None:
+        """Make the mark belong to this machine, by an operator's word; of a damaged one nothing is known."""
+        try:
+            words = path.read_text(encoding="ascii", errors="replace").split()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise ConfigurationError(f"anchor {path}: cannot be read ({error}); restore access to it") from error
+        whole = len(words) == 3 and all(word.isdecimal() for word in words[:2])
+        anchor = cls.unread(path)
+        anchor._write(  # noqa: SLF001  - a constructor
+            *((int(words[0]), int(words[1])) if whole else (0, 0))
+        )
+
     def _load(self) -> tuple[int, int]:
         try:
             words = self._path.read_text(encoding="ascii").split()
@@ -39,7 +61,7 @@ class FileAnchor:
             return 0, 0
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"anchor {self._path}: cannot be read ({error}); restore access to it") from error
-        if len(words) != 3 or not all(word.isdigit() for word in words[:2]):
+        if len(words) != 3 or not all(word.isdecimal() for word in words[:2]):
             raise RollbackDetected(f"anchor {self._path}: damaged; run `heliograph site rebootstrap`")
         if words[2] != _machine():
             raise RollbackDetected(
@@ -54,8 +76,10 @@ class FileAnchor:
 
     def advance(self, epoch: int, block: int) -> None:
         """Write and sync a new file, then put it in place of the old one."""
-        if (epoch, block) <= self._mark:
-            return
+        if (epoch, block) > self._mark:
+            self._write(epoch, block)
+
+    def _write(self, epoch: int, block: int) -> None:
         fresh = self._path.with_name(self._path.name + ".new")
         try:
             descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

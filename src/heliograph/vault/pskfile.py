@@ -18,7 +18,11 @@ from heliograph.authentication.anchors.psk import (
 from heliograph.errors import ConfigurationError, StoreUnavailable
 from heliograph.ports import RandomSource
 
-__all__ = ["PskFile", "create_book", "write_book"]
+__all__ = ["PskFile", "SlotUsed", "create_book", "write_book"]
+
+
+class SlotUsed(ConfigurationError):
+    """This slot of the key book was burnt before: it never opens another epoch."""
 
 
 def create_book(path: Path, randomness: RandomSource) -> str:
@@ -64,16 +68,24 @@ class PskFile:
 
     def header(self) -> BookHeader:
         """Return the part that is not used up."""
-        return parse_header(self._read())
+        return self._header(self._read())
+
+    def _header(self, book: bytes) -> BookHeader:
+        try:
+            return parse_header(book)
+        except ConfigurationError as why:
+            raise ConfigurationError(f"key book {self._path}: {why}") from None
 
     def burn_slot(self, epoch: int) -> EpochSecrets:
         """Read the slot that opens ``epoch`` and erase it, and all earlier ones, durably, before it is used.
 
-        Raises ConfigurationError if it was burnt before, StoreUnavailable if the file cannot be written.
+        Raises SlotUsed if it was burnt before, StoreUnavailable if the file cannot be written.
         """
         book = self._read()
-        parse_header(book)
+        self._header(book)
         start, stop = slot_range(epoch - 1)
+        if not any(book[start:stop]):
+            raise SlotUsed(f"key book {self._path}: the slot of epoch {epoch} was used before")
         secrets = slot_secrets(book[start:stop])
         first, _ = slot_range(0)
         try:

@@ -1,0 +1,63 @@
+"""When the next block may begin and how many later blocks it refills, so that failures cannot drain the pool.
+
+Every block spends a pad set, whether it makes a key or not; who can make blocks fail (noise on the fibre, a cut
+connection, a crash) could empty the pool. So the link slows down while blocks fail, and more so when few pads are left.
+"""
+
+from __future__ import annotations
+
+from heliograph.authentication.pads import PAD_SET_BITS
+from heliograph.ports import Clock
+from heliograph.protocol.commitment import REFILLS_MAX
+
+__all__ = ["Pace"]
+
+# Our choices.
+_PADS_RESERVE, _PADS_LOW, _PADS_TARGET = 4, 8, 16
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 30.0
+_PATIENT_FAILURES = 3  # so many failures in a row may be a crash and a restart: no reason to save pads yet
+
+
+class Pace:
+    """Counts failures since the last block that made a key. Availability only: the clock decides no more than that."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._failures = 0
+        self._failed_at = 0.0
+
+    def failed(self) -> None:
+        """Note a block that ended without a key."""
+        self._failures += 1
+        self._failed_at = self._clock.now()
+
+    def succeeded(self) -> None:
+        """Note a block that made a key."""
+        self._failures = 0
+
+    def pause_s(self, free: int) -> float:
+        """Return how long to wait after the last failure while ``free`` pad sets are left."""
+        if not self._failures:
+            return 0.0
+        pause = min(_FIRST_PAUSE_S * (1 << min(self._failures - 1, 16)), _LONGEST_PAUSE_S)
+        if self._failures > _PATIENT_FAILURES and free <= _PADS_RESERVE:
+            pause = max(pause, _LONGEST_PAUSE_S * (1 << max(0, _PADS_RESERVE - free)))
+        return pause
+
+    def may_begin(self, free: int, busy: int, in_flight: int) -> bool:
+        """Tell whether a block may begin beside the ``busy`` ones that are under way."""
+        # A crash costs every block in flight: one at a time while the pool is low or blocks fail.
+        at_once = 1 if free <= _PADS_RESERVE or self._failures else in_flight
+        return busy < at_once and self._clock.now() - self._failed_at >= self.pause_s(free)
+
+    @staticmethod
+    def refills(free: int, length: int, key_size_bits: int) -> int:
+        """Return how many later blocks a block of ``length`` secret bits serves.
+
+        While the pool is low authentication goes first, down to one key for each site (security.md 2); later at most
+        a third of a block refills the pool.
+        """
+        low = free < _PADS_LOW
+        wanted = REFILLS_MAX if low else 2 if free < _PADS_TARGET else 1
+        affordable = (length - 2 * key_size_bits) // PAD_SET_BITS if low else length // (3 * PAD_SET_BITS)
+        return max(1, min(wanted, affordable))

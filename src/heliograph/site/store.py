@@ -1,0 +1,81 @@
+"""A site's store as it is opened: checked against its key and its anchors before anything in it is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from heliograph.errors import RollbackDetected
+from heliograph.ports import RandomSource
+from heliograph.site.clocks import WallClock
+from heliograph.storage.database import Database
+from heliograph.storage.keys import KeyRecords
+from heliograph.storage.link_records import LinkRecords
+from heliograph.storage.store_seal import StoreSeal
+from heliograph.vault.anchor import FileAnchor
+
+__all__ = ["SiteStore", "open_store", "reopen_for_operator"]
+
+_PROBE_BYTES = 4 << 20  # our choice: more than a block of 1e7 sifted bits writes
+_FOR_EVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class SiteStore:
+    """The records of one site over its ``database``."""
+
+    database: Database
+    records: LinkRecords
+    keys: KeyRecords
+    seal: StoreSeal
+
+    def probe(self) -> None:
+        """Raise StoreUnavailable unless a block's worth of bytes can be written now."""
+        self.database.probe(_PROBE_BYTES)
+
+    def destroy_all(self) -> None:
+        """Destroy pads and keys after a rollback: some of them may have been used already."""
+        _destroy_all(self.database, self.records, self.keys)
+
+
+def open_store(database: Database, anchor: Path, randomness: RandomSource) -> SiteStore:
+    """Open the records. ``anchor``: the file outside the store; the count of openings stands beside it.
+
+    Raises StoreUnavailable for another key-encryption key, RollbackDetected for an old or a cloned copy, whose pads
+    and keys are destroyed then, ConfigurationError for an anchor that cannot be read.
+    """
+    keys, now = KeyRecords(database, randomness), WallClock().now
+    try:
+        runs = FileAnchor(_runs(anchor))
+        seal = StoreSeal(database, runs)
+        seal.check()
+        records = LinkRecords(database, FileAnchor(anchor), now)
+    except RollbackDetected:
+        _destroy_all(database, LinkRecords.for_operator(database, FileAnchor.unread(anchor), now), keys)
+        raise
+    seal.count()
+    return SiteStore(database, records, keys, seal)
+
+
+def reopen_for_operator(database: Database, anchor: Path, randomness: RandomSource) -> int:
+    """Allow the next epoch, on this machine and with this copy of the store. Returns the epoch.
+
+    If the copy is an old one, its keys are destroyed: some of them may have been delivered already.
+    """
+    try:
+        open_store(database, anchor, randomness)
+    except RollbackDetected:
+        FileAnchor.adopt(anchor)
+        FileAnchor.adopt(_runs(anchor))
+    StoreSeal(database, FileAnchor(_runs(anchor))).accept()
+    return LinkRecords.for_operator(database, FileAnchor(anchor), WallClock().now).request_rebootstrap()
+
+
+def _runs(anchor: Path) -> Path:
+    return anchor.with_name(anchor.name + ".runs")
+
+
+def _destroy_all(database: Database, records: LinkRecords, keys: KeyRecords) -> None:
+    records.destroy_pads()
+    keys.expire(_FOR_EVER, WallClock().now())
+    database.checkpoint()

@@ -1,0 +1,113 @@
+"""A crash at each durable step of a block, on either side: what is left converges, and nothing is used twice."""
+
+from collections import Counter
+
+import pytest
+
+from heliograph.protocol import actions as a
+from heliograph.protocol.codec import decode
+from heliograph.protocol.frames import parse_frame
+from heliograph.testing.links import quick_channel, quick_registration
+from heliograph.testing.pair import Pair
+
+REGISTRATION, CHANNEL = quick_registration(), quick_channel()
+DURABLE = (a.Tag, a.CheckTag, a.Persist, a.Discard)
+
+
+class Crash(Exception):  # noqa: N818  - it is the machine that ends, not an error
+    def __init__(self, side):
+        super().__init__()
+        self.side = side
+
+
+class CrashingPair(Pair):
+    """Ends one side before or after its ``point``-th durable action; ``points`` counts those of both sides."""
+
+    def __init__(self, directory, name="", point=-1, *, after=False):
+        self.points = Counter()
+        self.armed = None
+        super().__init__(REGISTRATION, CHANNEL, directory, prefilter=False)
+        self.points.clear()
+        self.armed = (name, point, after)
+
+    def _do(self, side, block, action):
+        here = False
+        if isinstance(action, DURABLE):
+            here = self.armed is not None and self.armed[:2] == (side.name, self.points[side.name])
+            self.points[side.name] += 1
+        if here and not self.armed[2]:
+            raise Crash(side)
+        event = super()._do(side, block, action)
+        if here:
+            raise Crash(side)
+        return event
+
+    def side(self, name):
+        return self.tx if name == "tx" else self.rx
+
+
+def points_of_a_block(tmp_path):
+    pair = CrashingPair(tmp_path)
+    pair.run_block()
+    return pair.points
+
+
+def everything_delivered(pair):
+    """Take every key from both sides as their masters and slaves would; return {key_ID: material} of each role."""
+    taken = {"masters": {}, "slaves": {}}
+    for master, slave, owner, holder in (("sae-a", "sae-b", pair.tx, pair.rx), ("sae-b", "sae-a", pair.rx, pair.tx)):
+        count = owner.keys.stored_key_count(master, slave)
+        keys = owner.deliverable(master, slave, count) if count else []
+        taken["masters"].update(keys)
+        for key_id, _ in keys:
+            (key,) = holder.keys.deliver_to_slave(slave, master, [key_id], 0.0)
+            taken["slaves"][key_id] = key.material
+    return taken
+
+
+def check_pads_on_the_wire(pair):
+    """No two byte strings that left a site carry tags of one pad."""
+    sent = {}
+    for _, wire in pair.frames:
+        frame = parse_frame(wire)
+        if frame.tagged:
+            pad = frame.epoch, frame.block, type(decode(frame.body)).__name__
+            assert sent.setdefault(pad, wire) == wire, f"two byte strings under the pad of {pad}"
+    assert sent
+
+
+def test_a_block_has_durable_steps_on_both_sides(tmp_path):
+    points = points_of_a_block(tmp_path)
+    assert points["tx"] >= 7
+    assert points["rx"] >= 6
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("name", ["tx", "rx"])
+def test_a_crash_at_any_durable_step_converges(tmp_path, name, after):
+    (tmp_path / "whole").mkdir()
+    for point in range(points_of_a_block(tmp_path / "whole")[name]):
+        here = tmp_path / f"{point}"
+        here.mkdir()
+        pair = CrashingPair(here, name, point, after=after)
+        crashed = None
+        try:
+            pair.run_block()
+        except Crash as crash:
+            crashed = crash.side
+        assert crashed is pair.side(name), f"point {point} was not reached"
+        pair.armed = None
+        pair.crash(crashed)
+        pair.connect()
+        pair.time_out()  # what the peer will never answer is given up, as the shell does after a while
+        # The link goes on, with both sides in step and no doubt left.
+        pair.run_block()
+        assert pair.tx.running.doubtful_blocks() == pair.rx.running.doubtful_blocks() == ()
+        floor = pair.tx.running.floor
+        assert pair.tx.records.available(floor) == pair.rx.records.available(floor) != []
+        made = [[where[:2] for where in side.commits.committed_blocks()] for side in pair.sides]
+        assert made[0] == made[1] != []
+        taken = everything_delivered(pair)
+        assert taken["masters"] == taken["slaves"]
+        assert len(taken["masters"]) > 0
+        check_pads_on_the_wire(pair)
