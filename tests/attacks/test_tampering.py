@@ -11,7 +11,7 @@ from tampering import KINDS, assert_no_harm, attack, message_name, record
 LAST_WORDS = {"Decision", "Acknowledgement", "Settlement"}
 # The same frame twice, or an old one once more: the second is refused, and the block goes on.
 REFUSED_WITHOUT_LOSS = {"duplicate", "replay"}
-SEEDS_PER_KIND = 14
+SEEDS_PER_KIND = 8
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +51,10 @@ def test_tampering_never_yields_a_key_that_differs_long(tmp_path, recording, kin
 
 @pytest.mark.parametrize("prefilter", [True, False], ids=["with pre-filter", "without pre-filter"])
 @pytest.mark.parametrize("kind", ["flip", "drop", "truncate", "reflect", "other session"])
-def test_every_frame_of_a_block_may_be_hit(tmp_path, recording, kind, prefilter):
-    for index, (_, frame) in enumerate(recording.first):
-        pair, changed = attack(tmp_path / str(index), recording, kind, index, index, prefilter=prefilter)
+def test_every_kind_of_frame_may_be_hit(tmp_path, recording, kind, prefilter):
+    first = {message_name(frame): index for index, (_, frame) in reversed(list(enumerate(recording.first)))}
+    assert len(first) == 15
+    for name, index in first.items():
+        pair, changed = attack(tmp_path / name, recording, kind, index, index, prefilter=prefilter)
         both = assert_no_harm(pair)
-        assert both == (message_name(frame) in LAST_WORDS or not changed), message_name(frame)
+        assert both == (name in LAST_WORDS or not changed), name

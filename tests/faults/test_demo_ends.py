@@ -15,7 +15,7 @@ HELIOGRAPH = (sys.executable, "-m", "heliograph.cli.main")
 
 
 def children(pid):
-    """The processes started by ``pid``, by the argument that tells them apart."""
+    """Return the processes started by ``pid``, by the argument that tells them apart."""
     found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -54,7 +54,9 @@ class Demo:
 
     async def no_child_left(self):
         async with asyncio.timeout(10):
-            while any(alive(pid) for pid in self.started.values()):
+            while True:
+                if not any(alive(pid) for pid in self.started.values()):
+                    return
                 await asyncio.sleep(0.02)
 
 
@@ -66,7 +68,10 @@ async def running_demo(room, *arguments):
         env={**os.environ, "TMPDIR": str(room)}, start_new_session=True,
     )  # fmt: skip
     async with asyncio.timeout(20):
-        while len(started := children(process.pid)) < 3:
+        while True:
+            started = children(process.pid)
+            if len(started) == 3:
+                break
             await asyncio.sleep(0.02)
     return Demo(process, room, started)
 
@@ -77,7 +82,7 @@ def room():
         yield Path(name)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_ends_all_four_processes_and_removes_the_directory(room, number):
     async def scene():
         demo = await running_demo(room, "--json")
@@ -93,6 +98,7 @@ def test_a_signal_ends_all_four_processes_and_removes_the_directory(room, number
     asyncio.run(scene())
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_terminal_reaches_every_process_and_still_ends_in_order(room):
     async def scene():
         demo = await running_demo(room, "--json")
@@ -106,7 +112,9 @@ def test_ctrl_c_in_a_terminal_reaches_every_process_and_still_ends_in_order(room
     asyncio.run(scene())
 
 
-@pytest.mark.parametrize("name", ["fibre", "site_a", "site_b"])
+@pytest.mark.parametrize(
+    "name", ["fibre", pytest.param("site_a", marks=pytest.mark.slow), pytest.param("site_b", marks=pytest.mark.slow)]
+)
 def test_a_process_that_dies_under_the_demo_ends_it_in_one_line(room, name):
     async def scene():
         demo = await running_demo(room, "--json")

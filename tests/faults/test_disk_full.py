@@ -75,6 +75,7 @@ async def scene(full, other):
         rehearsal.remove()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full", SITES)
 def test_a_full_disk_stops_the_link_and_space_heals_it(full):
     other = next(name for name in SITES if name != full)
@@ -89,7 +90,9 @@ def test_a_full_disk_stops_the_link_and_space_heals_it(full):
 # The same for the two files outside the store.
 @pytest.fixture
 def book(tmp_path):
-    write_book(tmp_path / "book", make_book(bytes(range(1, 256)) * (secret_size() // 255) + bytes([1]) * (secret_size() % 255)))
+    write_book(
+        tmp_path / "book", make_book(bytes(range(1, 256)) * (secret_size() // 255) + bytes([1]) * (secret_size() % 255))
+    )
     return PskFile(tmp_path / "book")
 
 

@@ -12,7 +12,7 @@ async def survive(points, seed):
     chance = random.Random(seed)
     rehearsal = small_blocks()
     consumers = Consumers(rehearsal)
-    marks = {name: (0, 0) for name in SITES}
+    marks = dict.fromkeys(SITES, (0, 0))
     try:
         await rehearsal.start_all()
         consumers.start()
@@ -42,6 +42,7 @@ async def survive(points, seed):
     return a, b, consumers.deliveries
 
 
+@pytest.mark.slow
 def test_a_killed_site_comes_back_and_nothing_is_used_twice():
     asyncio.run(survive(points=4, seed=1))
 
@@ -56,3 +57,64 @@ def test_fifty_kills_at_random_moments(seed):
 @pytest.mark.parametrize("seed", range(10, 20))
 def test_a_thousand_kills_at_random_moments(seed):
     asyncio.run(survive(points=100, seed=seed))
+
+
+@pytest.mark.slow
+def test_a_dark_fibre_does_not_drain_the_pads_and_light_heals_the_link():
+    """Every block without light costs a pad set: while blocks fail, fewer and fewer are tried."""
+
+    async def scene():
+        rehearsal = small_blocks()
+        try:
+            await rehearsal.start_all()
+            for _ in range(3):
+                await new_block(rehearsal)
+            before = (await rehearsal.status("site_a")).link
+            await rehearsal.stop("fibre", signal.SIGKILL)
+            await asyncio.sleep(6.0)
+            dark = (await rehearsal.status("site_a")).link
+            assert 3 <= dark.blocks_discarded - before.blocks_discarded <= 8
+            assert dark.pad_sets >= 3
+            assert "QKD module" in dark.last_discard
+            assert dark.epoch == 1
+            await rehearsal.start("fibre")
+            await new_block(rehearsal)
+        finally:
+            await rehearsal.stop_all()
+            rehearsal.remove()
+
+    asyncio.run(scene())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SITES)
+def test_a_site_ends_within_two_seconds_while_it_computes(name):
+    async def scene():
+        rehearsal = small_blocks()
+        loop = asyncio.get_running_loop()
+        try:
+            await rehearsal.start_all()
+            await new_block(rehearsal)
+            for _ in range(5):
+                process = rehearsal.processes[name]
+                began = loop.time()
+                await rehearsal.stop(name)
+                assert loop.time() - began < 2.0
+                assert process.returncode == 0
+                await rehearsal.start(name)
+                await new_block(rehearsal)
+            for site in SITES:
+                log = (rehearsal.directory / f"{site}.log").read_text()
+                for words in (
+                    "Traceback",
+                    "never awaited",
+                    "never retrieved",
+                    "destroyed but it is pending",
+                    "Unclosed",
+                ):
+                    assert words not in log
+        finally:
+            await rehearsal.stop_all()
+            rehearsal.remove()
+
+    asyncio.run(scene())

@@ -17,11 +17,13 @@ from heliograph.storage.link_records import _pad_context
 from heliograph.vault.filekek import FileKek
 from heliograph.vault.randomness import SystemRandomness
 
+pytestmark = pytest.mark.slow
+
 PIECE = 12  # bytes: a secret that shows this much of itself has shown itself; chance hits are out of the question
 
 
 def spellings(secret):
-    """The ways a key might be printed: raw, hexadecimal, base64 at each alignment, a Python literal, a list."""
+    """Yield the ways a key might be printed: raw, hexadecimal, base64 at each alignment, a Python literal, a list."""
     pieces = {secret[:PIECE], secret[-PIECE:], secret[len(secret) // 2 :][:PIECE]}
     for piece in pieces:
         if len(piece) < PIECE:
@@ -68,9 +70,7 @@ def stored_secrets(rehearsal, name):
         epoch, filters = cursor.execute("SELECT epoch, filters FROM link_state").fetchone()
         opened = kek.unseal(bytes(filters), b"heliograph/1 filters %d" % epoch)
         secrets += [opened[:32], opened[32:]]
-        for epoch, block, sealed in cursor.execute(
-            "SELECT epoch, block, sealed_key FROM key_segments"
-        ):
+        for epoch, block, sealed in cursor.execute("SELECT epoch, block, sealed_key FROM key_segments"):
             context = b"heliograph key segment 1" + epoch.to_bytes(8, "big") + block.to_bytes(8, "big")
             secrets.append(kek.unseal(bytes(sealed), context))
     database.close()

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from heliograph import __version__
-from heliograph.cli import demo, site
+from heliograph.cli import demo, distill, keyrate, site
 
 __all__ = ["app", "main"]
 
@@ -19,6 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("demo")(demo.demo)
+app.command("distill")(distill.distill)
+app.command("keyrate")(keyrate.keyrate)
 app.add_typer(site.app, name="site")
 
 

@@ -14,6 +14,7 @@ import typer
 
 from heliograph.authentication.anchors.psk import fingerprint, parse_header
 from heliograph.cli.logs import configure_logs
+from heliograph.cli.process import harden_process
 from heliograph.cli.refusals import refusals
 from heliograph.errors import ConfigurationError
 from heliograph.site.config import parse_address, read_site
@@ -104,6 +105,7 @@ def run(
 ) -> None:
     """Run the site until SIGTERM. One line of JSON on standard output says when it listens."""
     with refusals():
+        harden_process()
         configure_logs(log_level)
         asyncio.run(_run(read_site(site)))
 

@@ -115,7 +115,7 @@ class Forwarder:
         self._on_drained = on_drained
         self._draining: bytes | None = None
         self._tunnels: set[Tunnel] = set()
-        self._unauthenticated = 0
+        self._unauthenticated: dict[asyncio.StreamWriter, None] = {}
         self._serial = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
@@ -203,14 +203,14 @@ class Forwarder:
         return serve
 
     def _on_outer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Cap before anything is read: an unauthenticated connection costs one socket for a short time.
-        if (
-            self._unauthenticated >= self._config.max_unauthenticated
-            or len(self._tunnels) >= self._config.max_connections
-        ):
+        # Cap before anything is read: an unauthenticated connection costs one socket for a short time. The oldest
+        # makes way, so whoever holds connections open without a word keeps nobody out.
+        if len(self._tunnels) >= self._config.max_connections:
             self.counts.turned_away += 1
             writer.transport.abort()
             return
+        if len(self._unauthenticated) >= self._config.max_unauthenticated:
+            next(iter(self._unauthenticated)).transport.abort()
         self._spawn(self._guard(self._answer((reader, writer)), writer))
 
     async def _guard(self, work: Coroutine[Any, Any, None], writer: asyncio.StreamWriter) -> None:
@@ -273,7 +273,7 @@ class Forwarder:
     async def _answer(self, outer: Streams) -> None:
         """Check a new outer connection's first record, connect to the target and carry."""
         reader, writer = outer
-        self._unauthenticated += 1
+        self._unauthenticated[writer] = None
         try:
             async with asyncio.timeout(self._config.first_record_seconds):
                 header, body = await read_record(reader)
@@ -286,7 +286,7 @@ class Forwarder:
             tunnel = Tunnel(self.keyring, header.connection, reader, writer, self._check_drained)
             name = tunnel.admit(header, body)
         finally:
-            self._unauthenticated -= 1
+            del self._unauthenticated[writer]
         with self._live(tunnel):
             target = self._config.targets.get(name.decode(errors="replace"))
             if target is None:

@@ -32,6 +32,8 @@ VERBS = MappingProxyType({"status": ("GET",), "enc_keys": ("GET", "POST"), "dec_
 # Our choices.
 MAX_BODY_BYTES = 64 * 1024
 BODY_SECONDS = 10.0
+HANDSHAKE_SECONDS = 5.0
+BACKLOG = 128
 KEEPALIVE_SECONDS = 75.0
 SHUTDOWN_SECONDS = 5.0
 STORE_THREADS = 2
@@ -58,31 +60,37 @@ class KmeServer:
         self._store = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="kme-store")
         self._waiting = 0
         self._runner: web.ServerRunner | None = None
-        self._site: web.TCPSite | None = None
+        self._server: asyncio.Server | None = None
 
     @property
     def port(self) -> int:
         """The port it listens on; the real one when 0 was asked for."""
-        if self._site is None:
+        if self._server is None or not self._server.sockets:
             raise ConfigurationError("the KME is not listening")
-        return self._site.port
+        return int(self._server.sockets[0].getsockname()[1])
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext) -> None:
         """Listen. Raises ConfigurationError if the address cannot be used."""
         self._runner = web.ServerRunner(_JsonServer(self._handle), shutdown_timeout=SHUTDOWN_SECONDS)
         await self._runner.setup()
-        self._site = web.TCPSite(self._runner, host, port, ssl_context=tls)
+        assert self._runner.server is not None
         try:
-            await self._site.start()
+            # A stranger who opens connections and never ends a handshake holds each for a short time only.
+            self._server = await asyncio.get_running_loop().create_server(
+                self._runner.server, host, port, ssl=tls, ssl_handshake_timeout=HANDSHAKE_SECONDS, backlog=BACKLOG
+            )
         except OSError as error:
             await self.close()
             raise ConfigurationError(f"KME address {host}:{port}: {_reason(error)}") from error
 
     async def close(self) -> None:
         """Stop listening, finish what is under way, close every connection."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
         if self._runner is not None:
             await self._runner.cleanup()
-            self._runner = self._site = None
+            self._runner = None
         self._store.shutdown()
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:

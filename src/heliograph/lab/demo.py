@@ -32,6 +32,7 @@ _REKEY_SECONDS = 2.0
 _DEADLINE_S = 180.0
 _PACED_BYTES_PER_S = 8e6
 _POLL_S = 0.25
+_LAST_WORDS_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,8 @@ async def _unless_stopped(work: asyncio.Task[_Outcome], stop: asyncio.Event, reh
     stopped, ended = asyncio.create_task(stop.wait()), asyncio.create_task(rehearsal.first_end())
     try:
         await asyncio.wait({work, stopped, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done() and work.exception() is not None:
+            await asyncio.wait({ended}, timeout=_LAST_WORDS_S)  # its cause, if a process died under it
         if ended.done():
             raise TransportClosed(ended.result())
         if not work.done():

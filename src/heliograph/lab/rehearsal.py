@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import socket
@@ -198,13 +199,12 @@ class Rehearsal:
     async def stop(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
         """Send a signal to a process and wait for its end."""
         process = self.processes.pop(name)
-        with suppress(ProcessLookupError):
-            process.send_signal(number)
+        _signal(process, number)
         try:
             async with asyncio.timeout(10):
                 await process.wait()
         except TimeoutError:
-            process.kill()
+            _signal(process, signal.SIGKILL)
             await process.wait()
 
     async def stop_all(self) -> None:
@@ -218,3 +218,12 @@ class Rehearsal:
     def pids(self) -> dict[str, int]:
         """Return the process numbers by name."""
         return {name: process.pid for name, process in sorted(self.processes.items())}
+
+
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    """Send a signal. Not by ``Process.send_signal``: that one looks first whether the process has ended, and so takes
+    its exit status away from the loop that waits for it.
+    """  # noqa: D205  - one sentence of two lines
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, number)

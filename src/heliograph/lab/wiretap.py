@@ -43,6 +43,7 @@ class Wiretap:
         try:
             self._server = await asyncio.start_server(relay, *listen)
         except OSError as error:
+            await self.close()
             raise ConfigurationError(f"recorder {self.name}: cannot listen on {listen}: {error.strerror}") from None
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: tuple[str, int]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from heliograph.authentication.pads import PAD_SET_BITS, PadRole
+from heliograph.authentication.pads import PadRole
 from heliograph.errors import RemoteProtocolError
 from heliograph.protocol import cutting
 from heliograph.protocol.actions import (
@@ -295,8 +295,6 @@ def _check_decision(context: CommitContext, message: Decision) -> None:
     blocks = message.refill_for
     if not 1 <= len(blocks) <= REFILLS_MAX or any(b <= a for a, b in pairwise((context.block, *blocks))):
         raise RemoteProtocolError(f"a refill for blocks {blocks} from block {context.block}")
-    if len(blocks) * PAD_SET_BITS > context.length:
-        raise RemoteProtocolError(f"{len(blocks)} refills from {context.length} secret bits")
     if not cutting.refills_fit(context.length, len(blocks)):
         raise RemoteProtocolError(f"a refill for {len(blocks)} blocks from {context.length} secret bits")
     _, expected = _own_and_peer_counts(context, message)

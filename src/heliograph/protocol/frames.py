@@ -21,6 +21,7 @@ __all__ = ["WIRE_VERSION", "Direction", "Frame", "parse_frame"]
 WIRE_VERSION = 1
 _HEADER = struct.Struct(">BBBIQIII")
 _TAGGED = 1
+BLOCKS_MAX = 2**48  # our choice: more than a block a nanosecond for three days, and well inside the store's integers
 
 
 class Direction(IntEnum):
@@ -71,6 +72,8 @@ def parse_frame(wire: bytes) -> Frame:
         raise RemoteProtocolError(f"wire version {version}; this site speaks {WIRE_VERSION}")
     if flags not in (0, _TAGGED) or direction not in (0, 1):
         raise RemoteProtocolError(f"flags {flags}, direction {direction}: unknown")
+    if block >= BLOCKS_MAX:
+        raise RemoteProtocolError(f"block {block}: no link has that many")
     tag_size = TAG_BYTES if flags else 0
     if len(wire) != _HEADER.size + length + tag_size:
         raise RemoteProtocolError(f"a frame of {len(wire)} bytes names a body of {length}")

@@ -35,6 +35,8 @@ Tag16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
 # Our choice: a field never holds more than this; a frame is capped as a whole by the transport.
 Blob = Annotated[bytes, Meta(max_length=64 * 2**20)]
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
+IntensityErrors = Annotated[tuple[Count, ...], Meta(max_length=256)]
+Refills = Annotated[tuple[Count, ...], Meta(max_length=16)]
 
 
 class _Message(Struct, frozen=True, tag=True, forbid_unknown_fields=True, array_like=True):
@@ -100,7 +102,7 @@ class ParityReply(_Message, frozen=True):
 class ReconciliationEnd(_Message, frozen=True):
     """R -> T: R has corrected its bits; exact key-basis errors (security.md 5) and the ledger as R counts it."""
 
-    key_errors: tuple[Count, ...]
+    key_errors: IntensityErrors
     zeros: Count
     errors_given_0: Count
     ones: Count
@@ -135,7 +137,7 @@ class Decision(_Message, frozen=True):
     """T -> R, tagged and final: commit or abort; the blocks that this one's refill serves; T's key_IDs."""
 
     commit: bool
-    refill_for: tuple[Count, ...]
+    refill_for: Refills
     key_ids: Blob
 
 

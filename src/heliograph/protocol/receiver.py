@@ -202,7 +202,9 @@ def _transition(state: State, event: Event) -> Step:
     match state, event:
         case _, Failed(cause, reason):
             return _give_up(state, Discard(reason, cause))
-        case CheckingProposal() | CheckingTranscript(), TagRefused(role):
+        case CheckingProposal(), TagRefused():
+            return commitment.Ended(), []  # no block began: its pads wait for the real proposal (security.md 1)
+        case CheckingTranscript(), TagRefused(role):
             raise AuthenticationFailed(f"the {role.name.lower()} tag does not match: damaged or forged")
         case _, Received(frame):
             return _received(state, frame)

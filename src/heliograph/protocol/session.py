@@ -144,10 +144,16 @@ class Session:
         if state is None:
             return self, []
         after, actions = _step(state, event)
+        if not self.is_transmitter and block > self.floor and isinstance(after, commitment.Ended):
+            return self._without(block), [BlockAction(block, action) for action in actions]
         session = self
         if isinstance(after, receiver.Collecting) and block > self.floor:
             session = replace(self, floor=block)
         return session._with(block, after, actions)  # noqa: SLF001  - the same class
+
+    def _without(self, block: BlockId) -> Session:
+        """Return the session without a block that never began: its proposal was not authentic."""
+        return replace(self, blocks={b: s for b, s in self.blocks.items() if b != block})
 
     def _with(self, block: BlockId, state: BlockState, actions: list[Action]) -> SessionStep:
         blocks = {**self.blocks, block: state}

@@ -38,6 +38,7 @@ __all__ = ["Connection", "Engine", "EngineParts"]
 
 _T = TypeVar("_T")
 # Our choices.
+_JUNK_S = 5.0  # our choice: how long only junk may come before the connection is given up
 _INBOX = 1024  # inputs that wait for the session before the reader stops reading
 _SURVIVOR_S = 5.0  # what a peer takes to repeat its acceptance on a new connection; if it has none, it never will
 log = structlog.get_logger("heliograph.link")
@@ -88,6 +89,8 @@ class Engine:
         self._inbox: asyncio.Queue[_Input] = asyncio.Queue(_INBOX)
         self._jobs: set[asyncio.Task[None]] = set()
         self._began: dict[BlockId, float] = {}
+        self._junk_since: float | None = None
+        self._out_of_step = False
         self._survivors: dict[BlockId, float] = {}
 
     async def run(self, connection: Connection, next_block: Callable[[Session], SessionStep | None]) -> None:
@@ -96,6 +99,7 @@ class Engine:
         If this raises or is cancelled, the machines may be ahead of the store: make a new engine from the store.
         """
         self._connection = connection
+        self._junk_since, self._out_of_step = None, False
         now = self._parts.clock.now()
         self._survivors = dict.fromkeys(self.session.open_blocks(), now)
         reader = asyncio.create_task(self._read(connection))
@@ -132,7 +136,9 @@ class Engine:
                 frame = connection.incoming.open(await connection.transport.receive())
                 if frame is None:
                     self.junk_frames += 1  # silent: no attempt, no pad, no parse
+                    self._junk_since = self._junk_since or self._parts.clock.now()
                     continue
+                self._junk_since = None
                 await self._inbox.put(_Input(lambda session, f=frame: session.receive(f), "frame"))  # type: ignore[misc]
         except (TransportClosed, RemoteProtocolError) as why:
             await self._inbox.put(_Input(_raiser(TransportClosed(str(why))), "end"))
@@ -143,11 +149,18 @@ class Engine:
             await self._inbox.put(_Input(self._expire, "tick"))
 
     def _expire(self, session: Session) -> SessionStep:
-        """Give up blocks over their time: availability only, the clock decides no more than that."""
+        """Give up blocks over their time: availability only, the clock decides no more than that.
+
+        A stream that lost or gained a byte never gets in step again by itself: junk and no good frame after it, or a
+        block that went nowhere, ends the connection, and the next one begins with fresh counters.
+        """
         now = self._parts.clock.now()
+        if self._out_of_step or (self._junk_since is not None and now - self._junk_since > _JUNK_S):
+            raise TransportClosed("the connection is out of step")
         open_ = set(session.open_blocks())
         self._began = {block: self._began.get(block, now) for block in open_}
         late = [block for block, began in self._began.items() if now - began > self._parts.block_seconds]
+        self._out_of_step = bool(late)
         late += [block for block, began in self._survivors.items() if block in open_ and now - began > _SURVIVOR_S]
         why = a.Failed("TimedOut", f"the block took longer than {self._parts.block_seconds:g} s, or lost its peer")
         return session.give_up(late, why)

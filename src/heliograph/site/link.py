@@ -42,6 +42,7 @@ log = structlog.get_logger("heliograph.link")
 _HANDSHAKE_S = 5.0
 _UNAUTHENTICATED_MAX = 8
 _REFUSAL_LINE_S = 1.0
+_SETTLED_S = 1.0  # a connection that ends sooner, however politely, is dialled again with growing pauses
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -133,6 +134,7 @@ class LinkRunner:
 
     async def _guarded(self, work: Awaitable[None], attempt: int) -> int:
         """Run one connection; say in one line why it ended. Returns the next attempt's number."""
+        began = self._parts.clock.now()
         try:
             await work
         except (RollbackDetected, PadsExhausted, ConfigurationError) as why:
@@ -154,7 +156,7 @@ class LinkRunner:
             log.error("internal error", kind=type(why).__name__, at=place(why))  # noqa: TRY400
             return attempt + 1
         self._state = "not connected"
-        return 0
+        return 0 if self._parts.clock.now() - began >= _SETTLED_S else attempt + 1
 
     def _refused(self, why: str) -> None:
         """Note a connection that came to nothing: anyone may cause one, so it changes no state of a running link."""
@@ -231,8 +233,15 @@ class LinkRunner:
         records = self._parts.records
         plan = resynchronise(records.marks(), established.peer, records.operator_epoch())
         if plan.opens:
+            # Both open it, then both come back and show that they have: no pad of the new epoch is spent before.
             await self._forget_engine()
             self._open_epoch(plan.epoch)
+            return
+        if established.peer.epoch != plan.epoch:
+            raise TransportClosed(
+                f"the peer is in epoch {established.peer.epoch}, this site in {plan.epoch}: if that lasts, its "
+                "operator has to run `heliograph site rebootstrap` too"
+            )
         engine = self._engine_for(plan.epoch, plan.floor)
         keys = records.filter_keys()
         outgoing, incoming = keys.to_receiver, keys.to_transmitter

@@ -72,9 +72,10 @@ def set_up_site(directory: Path, setup: SiteSetup, registration: LinkRegistratio
     target = directory / "SITE.toml"
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.chmod(0o700)
         if target.exists():
             raise ConfigurationError(f"{target}: a site is set up here already; name another directory")
+        if any(directory.iterdir()) or directory.stat().st_mode & 0o077:
+            raise ConfigurationError(f"{directory}: not empty, or open to others; name a new directory")
         (directory / "pki").mkdir(mode=0o700)
         (directory / "link.json").write_bytes(msgspec.json.format(msgspec.json.encode(registration)) + b"\n")
     except OSError as error:
@@ -94,7 +95,7 @@ def _value(value: object) -> str:
     if isinstance(value, Mapping):
         inner = ", ".join(f"{json.dumps(str(k))} = {_value(v)}" for k, v in value.items())
         return f"{{ {inner} }}" if inner else "{}"
-    return json.dumps(value)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _table(entries: Mapping[str, object | None]) -> str:

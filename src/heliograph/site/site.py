@@ -26,7 +26,7 @@ from heliograph.site.engine import EngineParts
 from heliograph.site.link import LinkPlan, LinkRunner, SupplyHooks
 from heliograph.site.modules import open_module
 from heliograph.site.status_socket import serve_status
-from heliograph.site.store import SiteStore, open_store
+from heliograph.site.store import open_store
 from heliograph.status import KmeStatus, SiteStatus
 from heliograph.storage.commit_records import CommitRecords
 from heliograph.storage.database import Database
@@ -63,17 +63,21 @@ async def _end(task: asyncio.Task[Any]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def _sweep(database: Database, store: ThreadPoolExecutor) -> None:
-    """Empty the write-ahead log now and then, so that erased bytes leave the disk soon."""
+async def _sweep(database: Database, store: ThreadPoolExecutor, trim: Callable[[], None]) -> None:
+    """Now and then destroy keys that nobody fetches, and empty the log, so that erased bytes leave the disk soon."""
+    loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(_SWEEP_S)
         with suppress(StoreUnavailable):  # whoever needs the store next is told
-            await asyncio.get_running_loop().run_in_executor(store, database.checkpoint)
+            await loop.run_in_executor(store, trim)
+            await loop.run_in_executor(store, database.checkpoint)
 
 
-def _count_end(opened: SiteStore) -> None:
-    with suppress(StoreUnavailable):  # an end that was not counted makes a rollback of this run harder to see, no more
-        opened.seal.count()
+def _trim(keys: KeyRecords, stocks: list[tuple[str, str, bool]], keys_max: int) -> None:
+    """Bound each pair's stock: the owner's to twice ``keys_max``, the holder's to twice that."""
+    for master, slave, owner_here in stocks:
+        keep = 2 * keys_max if owner_here else 4 * keys_max
+        keys.trim(master, slave, owner_here=owner_here, keep=keep, now=WallClock().now())
 
 
 def _kme_tls(config: SiteConfig) -> ssl.SSLContext:
@@ -111,12 +115,16 @@ class _Site:
         tls = _kme_tls(config), _agent_tls(config)
         database = Database(config.path(file.store), kek)
         stack.callback(database.close)
-        opened = open_store(database, config.path(file.anchor), randomness)
-        stack.callback(_count_end, opened)
+        # Public seeds come from another instance than secret bits (security.md 6).
+        public, opened = SystemRandomness(), open_store(database, config.path(file.anchor), randomness)
         records, keys = opened.records, opened.keys
         is_transmitter = file.link.role == "transmitter"
-        commits = CommitRecords(database, records, keys, registration, is_transmitter=is_transmitter, now=wall.now)
-        module = await open_module(file.module.name, file.module.settings, randomness)
+        commits = CommitRecords(
+            database, records, keys, registration, is_transmitter=is_transmitter, now=wall.now, seal=opened.seal
+        )
+        module = await open_module(
+            file.module.name, file.module.settings, SystemRandomness(), is_transmitter=is_transmitter
+        )
         stack.push_async_callback(module.close)
         compute, store = ThreadPoolExecutor(2, "compute"), ThreadPoolExecutor(1, "store")
         stack.callback(compute.shutdown, wait=False, cancel_futures=True)
@@ -125,7 +133,7 @@ class _Site:
             records,
             commits,
             Authenticator(records),
-            randomness,
+            public,
             clock,
             module,
             compute,
@@ -145,6 +153,7 @@ class _Site:
         if not is_transmitter:
             own, peer = peer, own
         pairs = {(p.master, p.slave) for p in own} | {(p.slave, p.master) for p in peer}
+        stocks = [(p.master, p.slave, True) for p in own] + [(p.master, p.slave, False) for p in peer]
         hooks = SupplyHooks(lambda: sum(keys.stored_key_count(*p) for p in pairs), opened.probe, opened.destroy_all)
         site = cls(
             config,
@@ -153,7 +162,7 @@ class _Site:
             keys,
             LinkRunner(plan, registration, book, parts, hooks),
         )
-        sweeper = asyncio.create_task(_sweep(database, store))
+        sweeper = asyncio.create_task(_sweep(database, store, lambda: _trim(keys, stocks, file.link.keys_max)))
         stack.push_async_callback(_end, sweeper)
         await site._open_kme(stack, pairs, wall, tls[0])
         await site._open_agent(stack, clock, tls[1])

@@ -32,7 +32,9 @@ async def serve_status(path: Path, status: Callable[[], Awaitable[SiteStatus]]) 
             writer.close()
 
     try:
-        path.unlink(missing_ok=True)  # noqa: ASYNC240  - one unlink, before anything runs
+        if path.exists() and not path.is_socket():  # noqa: ASYNC240  - one look, before anything runs
+            raise ConfigurationError(f"status socket {path}: a file that is no socket stands there; name another path")
+        path.unlink(missing_ok=True)  # noqa: ASYNC240  - the same
         before = os.umask(0o177)
         try:
             return await asyncio.start_unix_server(answer, path)

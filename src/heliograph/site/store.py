@@ -44,17 +44,17 @@ def open_store(database: Database, anchor: Path, randomness: RandomSource) -> Si
     Raises StoreUnavailable for another key-encryption key, RollbackDetected for an old or a cloned copy, whose pads
     and keys are destroyed then, ConfigurationError for an anchor that cannot be read.
     """
-    keys, now = KeyRecords(database, randomness), WallClock().now
+    now = WallClock().now
     try:
-        runs = FileAnchor(_runs(anchor))
-        seal = StoreSeal(database, runs)
+        seal = StoreSeal(database, FileAnchor(_runs(anchor)))
         seal.check()
-        records = LinkRecords(database, FileAnchor(anchor), now)
+        records = LinkRecords(database, FileAnchor(anchor), now, seal)
     except RollbackDetected:
-        _destroy_all(database, LinkRecords.for_operator(database, FileAnchor.unread(anchor), now), keys)
+        links = LinkRecords.for_operator(database, FileAnchor.unread(anchor), now)
+        _destroy_all(database, links, KeyRecords(database, randomness))
         raise
     seal.count()
-    return SiteStore(database, records, keys, seal)
+    return SiteStore(database, records, KeyRecords(database, randomness, seal), seal)
 
 
 def reopen_for_operator(database: Database, anchor: Path, randomness: RandomSource) -> int:

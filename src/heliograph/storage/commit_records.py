@@ -27,6 +27,7 @@ from heliograph.protocol.registration import LinkRegistration
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords, NewKey
 from heliograph.storage.link_records import LinkRecords
+from heliograph.storage.store_seal import StoreSeal
 from heliograph.types import BlockId
 
 __all__ = ["SCHEMA", "CommitRecords"]
@@ -53,6 +54,7 @@ class CommitRecords:
         *,
         is_transmitter: bool,
         now: Callable[[], float],
+        seal: StoreSeal | None = None,
     ) -> None:
         self._database = database
         self._links = links
@@ -60,6 +62,7 @@ class CommitRecords:
         self._registration = registration
         self._is_transmitter = is_transmitter
         self._now = now
+        self._seal = seal
         database.define(SCHEMA)
 
     def persist(self, record: CommitRecord) -> None:
@@ -68,44 +71,49 @@ class CommitRecords:
         Raises StoreUnavailable, LocalProtocolError.
         """
         with self._database.transaction() as cursor:
-            (epoch,) = cursor.execute("SELECT epoch FROM link_state").fetchone()
-            match record:
-                case CommittedLocal(block, secret, report, wire):
-                    self._store_secret(cursor, epoch, block, "local", secret, report, wire)
-                case DecidedCommit(block, secret, report, refill_for, key_ids, wire):
-                    self._store_secret(cursor, epoch, block, "decided", secret, report, wire)
-                    cursor.execute(
-                        "UPDATE link_blocks SET made_key = 1, refill_for = ?, key_ids = ? "
-                        "WHERE epoch = ? AND block = ?",
-                        (json.dumps(refill_for), json.dumps(key_ids), epoch, block),
-                    )
-                    self._count(cursor, epoch, block)
-                    self._links.erase_stored(cursor, epoch, block, PadRole.DECISION)
-                case DecidedAbort(block, wire):
-                    cursor.execute(
-                        "INSERT INTO link_blocks(epoch, block, stage, wire) VALUES (?, ?, 'ended', ?)",
-                        (epoch, block, wire),
-                    )
-                    self._end(cursor, epoch, block, PadRole.DECISION)
-                case ObeyedCommit(block, refill_for, peer_key_ids, own_key_ids, wire):
-                    self._stage(cursor, epoch, block, "local", "obeyed", wire)
-                    self._cut(cursor, epoch, block, refill_for, own_key_ids, peer_key_ids)
-                    cursor.execute("UPDATE link_blocks SET made_key = 1 WHERE epoch = ? AND block = ?", (epoch, block))
-                    self._count(cursor, epoch, block)
-                    self._links.erase_stored(cursor, epoch, block, PadRole.ACKNOWLEDGEMENT)
-                case ObeyedAbort(block, wire):
-                    self._stage(cursor, epoch, block, "local", "ended", wire)
-                    self._end(cursor, epoch, block, PadRole.ACKNOWLEDGEMENT)
-                case PeerAcknowledged(block, peer_key_ids=peer_key_ids, settlement=wire):
-                    refill_for, key_ids = self._decided(cursor, epoch, block)
-                    self._stage(cursor, epoch, block, "decided", "ended", wire)
-                    self._cut(cursor, epoch, block, refill_for, key_ids, peer_key_ids)
-                    self._keys.acknowledge(cursor, epoch, block)
-                    self._end(cursor, epoch, block, PadRole.SETTLEMENT)
-                case PeerSettled(block):
-                    self._stage(cursor, epoch, block, "obeyed", "ended", b"")
-                    self._keys.acknowledge(cursor, epoch, block)
-                    self._end(cursor, epoch, block, PadRole.SETTLEMENT)
+            self._persist(cursor, record)
+            mark = self._seal.mark(cursor) if self._seal else 0
+        if self._seal:
+            self._seal.witness(mark)
+
+    def _persist(self, cursor: sqlite3.Cursor, record: CommitRecord) -> None:
+        (epoch,) = cursor.execute("SELECT epoch FROM link_state").fetchone()
+        match record:
+            case CommittedLocal(block, secret, report, wire):
+                self._store_secret(cursor, epoch, block, "local", secret, report, wire)
+            case DecidedCommit(block, secret, report, refill_for, key_ids, wire):
+                self._store_secret(cursor, epoch, block, "decided", secret, report, wire)
+                cursor.execute(
+                    "UPDATE link_blocks SET made_key = 1, refill_for = ?, key_ids = ? WHERE epoch = ? AND block = ?",
+                    (json.dumps(refill_for), json.dumps(key_ids), epoch, block),
+                )
+                self._count(cursor, epoch, block)
+                self._links.erase_stored(cursor, epoch, block, PadRole.DECISION)
+            case DecidedAbort(block, wire):
+                cursor.execute(
+                    "INSERT INTO link_blocks(epoch, block, stage, wire) VALUES (?, ?, 'ended', ?)",
+                    (epoch, block, wire),
+                )
+                self._end(cursor, epoch, block, PadRole.DECISION)
+            case ObeyedCommit(block, refill_for, peer_key_ids, own_key_ids, wire):
+                self._stage(cursor, epoch, block, "local", "obeyed", wire)
+                self._cut(cursor, epoch, block, refill_for, own_key_ids, peer_key_ids)
+                cursor.execute("UPDATE link_blocks SET made_key = 1 WHERE epoch = ? AND block = ?", (epoch, block))
+                self._count(cursor, epoch, block)
+                self._links.erase_stored(cursor, epoch, block, PadRole.ACKNOWLEDGEMENT)
+            case ObeyedAbort(block, wire):
+                self._stage(cursor, epoch, block, "local", "ended", wire)
+                self._end(cursor, epoch, block, PadRole.ACKNOWLEDGEMENT)
+            case PeerAcknowledged(block, peer_key_ids=peer_key_ids, settlement=wire):
+                refill_for, key_ids = self._decided(cursor, epoch, block)
+                self._stage(cursor, epoch, block, "decided", "ended", wire)
+                self._cut(cursor, epoch, block, refill_for, key_ids, peer_key_ids)
+                self._keys.acknowledge(cursor, epoch, block)
+                self._end(cursor, epoch, block, PadRole.SETTLEMENT)
+            case PeerSettled(block):
+                self._stage(cursor, epoch, block, "obeyed", "ended", b"")
+                self._keys.acknowledge(cursor, epoch, block)
+                self._end(cursor, epoch, block, PadRole.SETTLEMENT)
 
     def in_doubt(self) -> list[StoredCommitment]:
         """Return the epoch's blocks whose last word is not known to have arrived, or may have to be repeated.

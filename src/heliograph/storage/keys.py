@@ -30,6 +30,7 @@ from heliograph.errors import (
 )
 from heliograph.ports import RandomSource
 from heliograph.storage.database import Database
+from heliograph.storage.store_seal import StoreSeal
 from heliograph.types import StoredKey
 
 __all__ = ["SCHEMA", "KeyCounts", "KeyRecords", "NewKey"]
@@ -109,10 +110,19 @@ class KeyRecords:
     of a segment has left, the segment key is erased, and what remains of the ciphertext anywhere is noise.
     """
 
-    def __init__(self, database: Database, randomness: RandomSource) -> None:
+    def __init__(self, database: Database, randomness: RandomSource, seal: StoreSeal | None = None) -> None:
+        """``seal`` counts deliveries outside the store too; without it a restored copy could deliver again."""
         self._database = database
         self._randomness = randomness
+        self._seal = seal
         database.define(SCHEMA)
+
+    def _mark(self, cursor: sqlite3.Cursor) -> int:
+        return self._seal.mark(cursor) if self._seal else 0
+
+    def _witness(self, mark: int) -> None:
+        if self._seal:
+            self._seal.witness(mark)
 
     def add(self, cursor: sqlite3.Cursor, epoch: int, block: int, rows: Sequence[NewKey], metadata: str = "{}") -> None:
         """Store a committed block's keys inside the caller's transaction.
@@ -187,6 +197,8 @@ class KeyRecords:
             keys = self._opened(rows)
             # (2) Erase and mark; leaving this block makes it durable.
             segment_gone = self._bury(cursor, rows, "delivered", now)
+            mark = self._mark(cursor)
+        self._witness(mark)
         if segment_gone:
             self._empty_log()
         # (3) Only now may a byte of a key leave (design rule 3: burn before use).
@@ -214,6 +226,8 @@ class KeyRecords:
                 raise KeyNotFound("one or more keys specified are not found on KME")
             keys = self._opened(rows)
             segment_gone = self._bury(cursor, rows, "delivered", now)
+            mark = self._mark(cursor)
+        self._witness(mark)
         if segment_gone:
             self._empty_log()
         return keys
@@ -233,6 +247,24 @@ class KeyRecords:
         with self._database.transaction() as cursor:
             condition = "WHERE created_at < CASE owner_here WHEN 1 THEN ? ELSE ? END"
             rows = self._rows(cursor, condition, (before, before - grace))
+            segment_gone = self._bury(cursor, rows, "expired", now)
+        if segment_gone:
+            self._empty_log()
+        return len(rows)
+
+    def trim(self, master: str, slave: str, *, owner_here: bool, keep: int, now: float) -> int:
+        """Destroy a pair's oldest keys beyond the ``keep`` newest. Returns how many.
+
+        Nobody fetches them, and without a bound they would fill the disk. A holder keeps more than the owner does, so
+        that what the owner still hands out is there.
+        """
+        with self._database.transaction() as cursor:
+            rows = self._rows(
+                cursor,
+                "WHERE master = ? AND slave = ? AND owner_here = ? AND state = ? "
+                "ORDER BY segment DESC, position DESC LIMIT -1 OFFSET ?",
+                (master, slave, int(owner_here), DELIVERABLE, keep),
+            )
             segment_gone = self._bury(cursor, rows, "expired", now)
         if segment_gone:
             self._empty_log()

@@ -13,6 +13,7 @@ from heliograph.errors import LocalProtocolError, PadsExhausted, RollbackDetecte
 from heliograph.ports import Anchor
 from heliograph.protocol.records import Marks
 from heliograph.storage.database import Database
+from heliograph.storage.store_seal import StoreSeal
 
 __all__ = ["ATTEMPTS_MAX", "SCHEMA", "FilterKeys", "LinkRecords", "Totals"]
 
@@ -70,10 +71,13 @@ class LinkRecords:
     pad is destroyed then.
     """
 
-    def __init__(self, database: Database, anchor: Anchor, now: Callable[[], float]) -> None:
+    def __init__(
+        self, database: Database, anchor: Anchor, now: Callable[[], float], seal: StoreSeal | None = None
+    ) -> None:
         self._database = database
         self._anchor = anchor
         self._now = now
+        self._seal = seal
         self._unstored: set[PadAddress] = set()
         database.define(SCHEMA)
         self._check_anchor()
@@ -83,6 +87,7 @@ class LinkRecords:
         """Open without the rollback check: only to order a new epoch."""
         records = cls.__new__(cls)
         records._database, records._anchor, records._now = database, anchor, now  # noqa: SLF001  - a constructor
+        records._seal = None  # noqa: SLF001  - the same
         records._unstored = set()  # noqa: SLF001  - the same
         database.define(SCHEMA)
         return records
@@ -116,11 +121,11 @@ class LinkRecords:
             )
 
     def available(self, floor: int) -> list[int]:
-        """Return the numbers above ``floor`` of blocks whose seven pads are all there, untouched, ascending."""
+        """Return the numbers above ``floor`` of blocks whose seven pads are all there, ascending."""
         with self._database.reading() as cursor:
             rows = cursor.execute(
                 "SELECT block FROM link_pads WHERE epoch = (SELECT epoch FROM link_state) AND block > ? "
-                "GROUP BY block HAVING count(sealed) = ? AND sum(attempts) = 0 ORDER BY block",
+                "GROUP BY block HAVING count(sealed) = ? ORDER BY block",
                 (floor, len(PadRole)),
             ).fetchall()
         return [block for (block,) in rows]
@@ -209,7 +214,10 @@ class LinkRecords:
             if address.role not in _STORED_ROLES:
                 self._erase(cursor, address)
             cursor.execute("UPDATE link_state SET touched = max(touched, ?)", (address.block,))
+            mark = self._seal.mark(cursor) if self._seal else 0
         self._anchor.advance(address.epoch, address.block)
+        if self._seal:
+            self._seal.witness(mark)
         if address.role in _STORED_ROLES:
             self._unstored.add(address)
         return self._unseal(sealed, address)

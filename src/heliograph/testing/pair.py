@@ -5,7 +5,6 @@ The one place where both parties meet; the product never does this. The same see
 
 from __future__ import annotations
 
-import copy
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -71,6 +70,7 @@ class Pair:
         self._attack = attack
         self._seed = seed
         self._prefilter = prefilter
+        self._promised = 0
         book = make_book(SeededRandom(seed, "book").draw(secret_size()))
         self.tx = Side.create("tx", registration, directory, book, seed)
         self.rx = Side.create("rx", registration, directory, book, seed)
@@ -92,6 +92,7 @@ class Pair:
     def connect(self) -> None:
         """Shake hands, resynchronise, and let both sides repeat what the other may not have heard."""
         self.disconnect()
+        self._promised = 0  # blocks that were promised pads by no stored decision are free again
         hands = []
         for side, kind in ((self.tx, Initiator), (self.rx, Responder)):
             identity, nonce = side.registration.identity(), side.randomness.draw(32)
@@ -132,7 +133,8 @@ class Pair:
     def begin_block(self, refills: int = 1) -> BlockId:
         """Let the transmitter's site begin one more block; nothing is delivered yet."""
         block = BlockId(self.tx.records.available(self.tx.running.floor)[0])
-        last = self.tx.commits.assigned()
+        last = max(self.tx.commits.assigned(), self._promised)
+        self._promised = last + refills
         self.tx.session, actions = self.tx.running.begin(block, tuple(range(last + 1, last + 1 + refills)))
         self._carry_out(self.tx, actions)
         return block
@@ -174,16 +176,6 @@ class Pair:
         """Put bytes on the wire to one side."""
         self._todo.append((side, sealed))
         self.settle()
-
-    def fork(self, directory: Path) -> Pair:
-        """Return a copy that goes its own way, in a fresh ``directory``. Raises LocalProtocolError as ``Side.fork``."""
-        twin = copy.copy(self)
-        twin.tx, twin.rx = self.tx.fork(directory), self.rx.fork(directory)
-        twin.frames = list(self.frames)
-        twin._light, twin._armed = dict(self._light), dict(self._armed)  # noqa: SLF001  - the same class
-        side = {"tx": twin.tx, "rx": twin.rx}
-        twin._todo = deque((side[item[0].name], *item[1:]) for item in self._todo)  # noqa: SLF001
-        return twin
 
     def _arrive(self, side: Side, sealed: bytes) -> None:
         frame: bytes | None = sealed

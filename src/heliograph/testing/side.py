@@ -1,10 +1,8 @@
-"""One site of a test pair: real store, real machines, and what it did. It can be stopped, started and copied."""
+"""One site of a test pair: real store, real machines, and what it did. It can be stopped and started."""
 
 from __future__ import annotations
 
-import copy
 import hashlib
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +11,6 @@ from heliograph.authentication.authenticator import Authenticator
 from heliograph.authentication.pads import PadAddress
 from heliograph.authentication.prefilter import FrameFilter, connection_key
 from heliograph.errors import LocalProtocolError
-from heliograph.ports import Vault
 from heliograph.protocol import actions as a
 from heliograph.protocol.frames import Direction
 from heliograph.protocol.handshake import Established
@@ -24,10 +21,10 @@ from heliograph.storage.commit_records import CommitRecords
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords
 from heliograph.storage.link_records import LinkRecords
+from heliograph.testing.anchor import MemoryAnchor
 from heliograph.testing.randomness import SeededRandom
 from heliograph.types import BlockId
-from heliograph.vault.anchor import FileAnchor
-from heliograph.vault.filekek import FileKek
+from heliograph.vault.filekek import KEK_BYTES, FileKek
 
 __all__ = ["Side"]
 
@@ -42,8 +39,8 @@ class Side:
 
     name: str
     registration: LinkRegistration
-    directory: Path
     book: bytearray = field(repr=False)
+    anchor: MemoryAnchor
     randomness: SeededRandom
     database: Database
     records: LinkRecords
@@ -60,28 +57,30 @@ class Side:
 
     @classmethod
     def create(cls, name: str, registration: LinkRegistration, directory: Path, book: bytes, seed: int) -> Side:
-        """Set up a site with an empty store in memory and its own copy of the key book."""
-        here = directory / name
-        here.mkdir(mode=0o700, parents=True)
+        """Set up a site with an empty store in memory, its own copy of the book, and its KEK in ``directory``."""
         randomness = SeededRandom(seed, name)
-        database = Database(":memory:", FileKek.create(here / "kek", randomness))
-        return cls._over(name, registration, here, bytearray(book), randomness, database)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        kek = directory / f"{name}.kek"
+        kek.touch(mode=0o600)
+        kek.write_bytes(randomness.draw(KEK_BYTES))  # not synced: the disk would take most of a test's time
+        database = Database(":memory:", FileKek(kek, randomness))
+        return cls._over(name, registration, bytearray(book), MemoryAnchor(), randomness, database)
 
     @classmethod
     def _over(
         cls,
         name: str,
         registration: LinkRegistration,
-        here: Path,
         book: bytearray,
+        anchor: MemoryAnchor,
         randomness: SeededRandom,
         database: Database,
     ) -> Side:
-        records = LinkRecords(database, FileAnchor(here / "anchor"), lambda: 0.0)
+        records = LinkRecords(database, anchor, lambda: 0.0)
         keys = KeyRecords(database, randomness)
         commits = CommitRecords(database, records, keys, registration, is_transmitter=name == "tx", now=lambda: 0.0)
         authenticator = Authenticator(records)
-        return cls(name, registration, here, book, randomness, database, records, commits, keys, authenticator)
+        return cls(name, registration, book, anchor, randomness, database, records, commits, keys, authenticator)
 
     @property
     def is_transmitter(self) -> bool:
@@ -107,7 +106,7 @@ class Side:
 
     def restart(self) -> None:
         """Forget everything that is not in the store, as a crash does. Raises RollbackDetected as a start does."""
-        fresh = self._over(self.name, self.registration, self.directory, self.book, self.randomness, self.database)
+        fresh = self._over(self.name, self.registration, self.book, self.anchor, self.randomness, self.database)
         self.records, self.commits, self.keys = fresh.records, fresh.commits, fresh.keys
         self.authenticator = fresh.authenticator
         self.session = self.outgoing = self.incoming = None
@@ -146,21 +145,6 @@ class Side:
         self.tagged.append((address, hashlib.sha256(b"".join(covered)).digest()))
         return tag
 
-    def fork(self, directory: Path) -> Side:
-        """Return a copy that goes its own way. Raises LocalProtocolError during reconciliation, whose handles move."""
-        if any(hasattr(s, name) for s in self.running.blocks.values() for name in ("answered", "asked", "revealed")):
-            raise LocalProtocolError("a side is not copied in the middle of reconciliation")
-        here = directory / self.name
-        here.mkdir(mode=0o700, parents=True)
-        shutil.copy(self.directory / "anchor", here / "anchor")
-        database = _copy(self.database, self.database.vault)
-        randomness = copy.copy(self.randomness)
-        twin = self._over(self.name, self.registration, here, bytearray(self.book), randomness, database)
-        twin.session = self.session
-        twin.outgoing, twin.incoming = copy.copy(self.outgoing), copy.copy(self.incoming)
-        twin.done, twin.tagged, twin.refused = list(self.done), list(self.tagged), list(self.refused)
-        return twin
-
     def discards(self) -> list[str]:
         """Return the causes of the blocks this side discarded."""
         return [item.action.cause for item in self.done if isinstance(item.action, a.Discard)]
@@ -175,12 +159,3 @@ class Side:
         if not number:
             return []
         return [(k.key_id, k.material) for k in self.keys.deliver_to_master(master, slave, number, 0.0)]
-
-
-def _copy(database: Database, vault: Vault) -> Database:
-    twin = Database(":memory:", vault)
-    source, target = database._connection, twin._connection  # noqa: SLF001  - the one place that copies a store
-    assert source is not None
-    assert target is not None
-    source.backup(target)
-    return twin

@@ -34,6 +34,8 @@ class TcpTransport:
             await self._writer.drain()
         except (OSError, RuntimeError) as error:
             raise TransportClosed(f"the connection to the peer ended: {error}") from None
+        if self._writer.is_closing():  # asyncio tells nobody who waited that the connection was closed on this side
+            raise TransportClosed("the connection to the peer was closed")
 
     async def receive(self, limit: int = FRAME_BYTES_MAX) -> bytes:
         """Return the next frame of at most ``limit`` bytes. Raises TransportClosed, RemoteProtocolError."""
@@ -52,11 +54,12 @@ class TcpTransport:
     async def close(self) -> None:
         """End the connection; what was sent still leaves, unless the peer does not read."""
         self._writer.close()
-        try:
-            async with asyncio.timeout(_CLOSE_S):
-                await self._writer.wait_closed()
-        except (OSError, TimeoutError):
-            self.abort()  # it was gone already, or does not read
+        closing = asyncio.ensure_future(self._writer.wait_closed())
+        await asyncio.wait({closing}, timeout=_CLOSE_S)
+        if not closing.done():
+            self.abort()
+        with suppress(OSError):  # it was gone already
+            await closing
 
 
 def _watch(raw: socket.socket) -> None:

@@ -47,7 +47,7 @@ MOVES = {
     # The receiver's site.
     ("rx AwaitingProposal", "Received Proposal"): ("CheckingProposal", "CheckTag"),
     ("rx CheckingProposal", "TagAccepted"): ("Collecting", "Collect Send"),
-    ("rx CheckingProposal", "TagRefused"): ("Ended", "Send Discard"),
+    ("rx CheckingProposal", "TagRefused"): ("Ended", ""),  # no block began: its pads wait for the real proposal
     ("rx Collecting", "Clicked"): ("TaggingClosure", "Tag"),
     ("rx TaggingClosure", "Tagged"): ("AwaitingReveal", "Send"),
     ("rx AwaitingReveal", "Received BasisReveal"): ("DrawingPasses", "Draw"),

@@ -21,7 +21,7 @@ class OsRandom:
 
 
 def make_site(directory, *, light, role="transmitter", ports=None):
-    """A whole site, its book included, with a transmitter's light at the Unix socket ``light``."""
+    """Write a whole site, its book included, with a transmitter's light at the Unix socket ``light``."""
     kme, classical, control, outer, inner = ports or free_ports(5)
     here, peer = ("a", "b") if role == "transmitter" else ("b", "a")
     setup = SiteSetup(
@@ -102,7 +102,7 @@ class SiteOnDisk:
 
 
 def listening(path):
-    """A socket that stands for the fibre: the module connects and nothing ever comes."""
+    """Open a socket that stands for the fibre: the module connects and nothing ever comes."""
     server = socket.socket(socket.AF_UNIX)
     server.bind(str(path))
     server.listen()

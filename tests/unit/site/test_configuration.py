@@ -7,12 +7,14 @@ import sqlite3
 import tempfile
 from pathlib import Path
 
+import msgspec
 import pytest
 from site_on_disk import OsRandom, SiteOnDisk, make_site
 from typer.testing import CliRunner
 
 from heliograph.cli.main import app
 from heliograph.site.config import read_site
+from heliograph.testing.links import example_registration
 from heliograph.vault.pskfile import create_book
 
 
@@ -164,10 +166,6 @@ def entries_of(value, path=()):
 
 
 def registration_entries():
-    from heliograph.testing.links import example_registration  # noqa: PLC0415  - only to know the names
-
-    import msgspec  # noqa: PLC0415
-
     document = json.loads(msgspec.json.encode(example_registration()))
     return [path for path in entries_of(document) if isinstance(path[-1], str)]
 

@@ -22,7 +22,7 @@ def room():
 
 
 def a_site(room, role):
-    """A site whose light answers, so that only what the test takes away is missing."""
+    """Set up a site whose light answers, so that only what the test takes away is missing."""
     light = room / "light.sock"
     fibre = listening(light)
     return SiteOnDisk(make_site(room / "site", light=light, role=role)), fibre

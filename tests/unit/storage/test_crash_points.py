@@ -118,16 +118,26 @@ def cut_and_recover(directory, cut):
 
 def test_a_crash_between_any_two_actions_of_the_commit_protocol(tmp_path, total):
     """The last actions of a block, from the decider's transcript tag on, one by one."""
-    outcomes = [cut_and_recover(tmp_path / str(cut), cut)[1] for cut in range(total - 34, total)]
-    # Up to the stored decision the block is lost on both sides; from there on both have it, whoever crashes.
-    assert outcomes == sorted(outcomes)
-    assert {True, False} == set(outcomes)
+    assert_lost_or_kept_by_both(tmp_path, range(total - 34, total))
+
+
+def assert_lost_or_kept_by_both(directory, cuts):
+    """Assert that a participant's crash costs the block up to COMMITTED_LOCAL, a decider's up to its decision."""
+    kept = {"tx": [], "rx": []}
+    for cut in cuts:
+        pair, both = cut_and_recover(directory / str(cut), cut)
+        side, action = pair.cut_at
+        kept[side.name].append((both, action))
+    for name, record in (("rx", "CommittedLocal"), ("tx", "DecidedCommit")):
+        outcomes = [both for both, _ in kept[name]]
+        assert outcomes == sorted(outcomes)
+        last_lost = [action for both, action in kept[name] if not both][-1]
+        assert type(last_lost.record).__name__ == record
 
 
 @pytest.mark.slow
 def test_a_crash_between_any_two_actions_of_a_block(tmp_path, total):
-    outcomes = [cut_and_recover(tmp_path / str(cut), cut)[1] for cut in range(total)]
-    assert outcomes == sorted(outcomes)
+    assert_lost_or_kept_by_both(tmp_path, range(total))
 
 
 @pytest.mark.slow

@@ -22,8 +22,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from heliograph.errors import ConfigurationError
-from heliograph.postprocessing.secrecy.concentration import hoeffding, serfling
+from heliograph.postprocessing.secrecy.concentration import serfling
+from heliograph.postprocessing.secrecy.count_bounds import HOEFFDING, Method, bound_counts, mean_of_coin_flips
 from heliograph.postprocessing.secrecy.entropy import binary_entropy
+from heliograph.postprocessing.secrecy.photons import WeakPulses
 from heliograph.types import IntensityCounts, LightParameters
 
 __all__ = ["EPSILON_PARTS", "VACUUM_INTENSITY", "Terms", "bounds", "check_light", "secret_key_length"]
@@ -35,6 +37,9 @@ EPSILON_PARTS: Final = 15  # eps_sec = 15 eps0
 VACUUM_INTENSITY: Final = 1  # index of the decoy: its few signal errors make the tighter bound at our block sizes
 SMALLEST: Final = 1e-6  # intensities, their difference and their probabilities: keeps every term finite
 BRIGHTEST: Final = 10.0  # mean photons per pulse; beyond it nothing is a weak pulse
+
+Told = tuple[tuple[float, ...] | None, tuple[float, ...] | None]  # predicted (detections, errors) of one basis
+_NONE: Final[tuple[Told, Told]] = ((None, None), (None, None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +78,14 @@ def check_light(light: LightParameters) -> None:
         )
 
 
-def bounds(key: IntensityCounts, test: IntensityCounts, light: LightParameters, eps_sec: float) -> Terms:
+def bounds(
+    key: IntensityCounts, test: IntensityCounts, light: LightParameters, eps_sec: float, method: Method = HOEFFDING
+) -> Terms:
     """Bound the single-photon detections and their phase error rate from the announced counts.
 
-    ``key`` needs the key basis' error counts, which are exact only after reconciliation. Raises ConfigurationError for
-    light that is not 1-decoy, ValueError for counts of another shape or ``eps_sec`` outside (0, 1).
+    ``key`` needs the key basis' error counts, which are exact only after reconciliation. ``method`` replaces the
+    paper's Hoeffding bounds one for one, so eps_sec stays split in 15. Raises ConfigurationError for light that is not
+    1-decoy, ValueError for counts of another shape or ``eps_sec`` outside (0, 1).
     """
     check_light(light)
     if len(key.detections) != 2 or len(test.detections) != 2:
@@ -87,10 +95,12 @@ def bounds(key: IntensityCounts, test: IntensityCounts, light: LightParameters, 
     ln_inverse_eps = math.log(EPSILON_PARTS) - math.log(eps_sec)
 
     # (1) vacuum and single-photon detections of each basis
-    s0, s1 = _photon_events(key, light, ln_inverse_eps)
-    s0_test, s1_test = _photon_events(test, light, ln_inverse_eps)
+    told = method.prediction
+    key_told, test_told = ((told.key_counts, told.key_errors), (told.test_counts, told.test_errors)) if told else _NONE
+    s0, s1 = _photon_events(key, light, ln_inverse_eps, method, key_told)
+    s0_test, s1_test = _photon_events(test, light, ln_inverse_eps, method, test_told)
     # (2) single-photon errors of the test basis
-    v1 = _single_photon_errors(test, light, ln_inverse_eps)
+    v1 = _single_photon_errors(test, light, ln_inverse_eps, method, test_told)
     # (3) from the test basis' error rate to the key basis' phase error rate; none known means 1/2
     if s1 == 0 or s1_test == 0:
         return Terms(s0, s0_test, s1, s1_test, v1, serfling=0.5, phase_error_upper=0.5)
@@ -120,51 +130,41 @@ def secret_key_length(
     return single_photons_lower * (1 - binary_entropy(phase_error_upper)) - disclosed_bits - correctness - secrecy
 
 
-def _poisson_mixture(light: LightParameters, photons: int) -> float:
-    """Return tau_n, the probability that a pulse of unknown intensity holds n photons."""
-    return math.fsum(
-        p * math.exp(-k) * k**photons / math.factorial(photons)
-        for k, p in zip(light.intensities, light.intensity_probabilities, strict=True)
-    )
-
-
-def _weight(light: LightParameters, intensity: int) -> float:
-    """Return e^k / p_k."""
-    return math.exp(light.intensities[intensity]) / light.intensity_probabilities[intensity]
-
-
-def _photon_events(counts: IntensityCounts, light: LightParameters, ln_inverse_eps: float) -> tuple[float, float]:
+def _photon_events(
+    counts: IntensityCounts, light: LightParameters, ln_inverse_eps: float, method: Method, told: Told
+) -> tuple[float, float]:
     """Return (vacuum detections at most, single-photon detections at least) of one basis."""
     n, c = sum(counts.detections), sum(counts.errors)
-    d_n, d_c = hoeffding(n, ln_inverse_eps), hoeffding(c, ln_inverse_eps)
-    tau0, tau1 = _poisson_mixture(light, 0), _poisson_mixture(light, 1)
+    detected = bound_counts(counts.detections, method.bound, ln_inverse_eps, told[0])
+    wrong = bound_counts(counts.errors, method.bound, ln_inverse_eps, told[1])
+    source = WeakPulses(light.intensities, light.intensity_probabilities)
+    tau0, tau1 = source.tau(0), source.tau(1)
     signal, decoy = light.intensities
 
     # A vacuum pulse holds no bit, so half of its detections are errors: twice the errors bound the vacuum events.
-    c_upper = min(c, counts.errors[VACUUM_INTENSITY] + d_c)
-    s0 = min(n, 2 * (tau0 * _weight(light, VACUUM_INTENSITY) * c_upper + d_n))
+    c_upper = tau0 * source.weight(VACUUM_INTENSITY) * min(c, wrong.upper[VACUUM_INTENSITY])
+    s0 = min(n, 2 * mean_of_coin_flips(c_upper, n, method.bound, ln_inverse_eps))
 
-    decoy_lower = max(0.0, counts.detections[1] - d_n)
-    signal_upper = min(n, counts.detections[0] + d_n)
+    decoy_lower = max(0.0, detected.lower[1])
+    signal_upper = min(n, detected.upper[0])
     s1 = (tau1 * signal / (decoy * (signal - decoy))) * (
-        _weight(light, 1) * decoy_lower
-        - (decoy / signal) ** 2 * _weight(light, 0) * signal_upper
+        source.weight(1) * decoy_lower
+        - (decoy / signal) ** 2 * source.weight(0) * signal_upper
         - (signal**2 - decoy**2) / signal**2 * s0 / tau0
     )
     # Less than one event is none; it also keeps Serfling's terms finite.
     return s0, (min(n, s1) if s1 >= 1 else 0.0)
 
 
-def _single_photon_errors(counts: IntensityCounts, light: LightParameters, ln_inverse_eps: float) -> float:
+def _single_photon_errors(
+    counts: IntensityCounts, light: LightParameters, ln_inverse_eps: float, method: Method, told: Told
+) -> float:
     """Return the single-photon errors at most, of one basis."""
     c = sum(counts.errors)
-    d_c = hoeffding(c, ln_inverse_eps)
+    wrong = bound_counts(counts.errors, method.bound, ln_inverse_eps, told[1])
+    source = WeakPulses(light.intensities, light.intensity_probabilities)
     signal, decoy = light.intensities
-    signal_upper = min(c, counts.errors[0] + d_c)
-    decoy_lower = max(0.0, counts.errors[1] - d_c)
-    v1 = (
-        _poisson_mixture(light, 1)
-        / (signal - decoy)
-        * (_weight(light, 0) * signal_upper - _weight(light, 1) * decoy_lower)
-    )
+    signal_upper = min(c, wrong.upper[0])
+    decoy_lower = max(0.0, wrong.lower[1])
+    v1 = source.tau(1) / (signal - decoy) * (source.weight(0) * signal_upper - source.weight(1) * decoy_lower)
     return min(float(sum(counts.detections)), max(0.0, v1))

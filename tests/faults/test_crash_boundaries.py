@@ -14,7 +14,7 @@ REGISTRATION, CHANNEL = quick_registration(), quick_channel()
 DURABLE = (a.Tag, a.CheckTag, a.Persist, a.Discard)
 
 
-class Crash(Exception):  # noqa: N818  - it is the machine that ends, not an error
+class Crash(Exception):
     def __init__(self, side):
         super().__init__()
         self.side = side

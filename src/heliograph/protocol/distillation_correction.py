@@ -1,0 +1,191 @@
+"""The correcting side of a run with recorded keys: it asks for parities, corrects its bits, verifies, and follows.
+
+Everything that decides a transition on this side is in this file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from heliograph.errors import QBERTooHigh, ReconciliationFailed, RemoteProtocolError
+from heliograph.postprocessing.amplification import amplify, seed_size_bytes
+from heliograph.postprocessing.reconciliation.correcting import Corrected, Corrector
+from heliograph.postprocessing.reconciliation.outcome import error_report, reconciled_by_correcting
+from heliograph.postprocessing.reconciliation.passes import SEED_BYTES
+from heliograph.postprocessing.reconciliation.queries import pack_queries, unpack_reply
+from heliograph.postprocessing.reconciliation.sampling import Estimate, estimate, sample_queries
+from heliograph.postprocessing.secrecy.recorded import check_size, is_hopeless
+from heliograph.postprocessing.verification import verify
+from heliograph.protocol import distillation as d
+from heliograph.protocol import messages as m
+from heliograph.protocol.actions import Draw, Drawn, Received, Start
+from heliograph.protocol.conversation import Conversation
+from heliograph.protocol.distillation_messages import Concluded, Opening, PassesSeed
+from heliograph.protocol.frames import Direction, Frame
+from heliograph.types import Disclosed, ReconciledBlock, VerifiedBlock
+
+__all__ = ["begin", "step"]
+
+
+@dataclass(frozen=True, slots=True)
+class New(d.State):
+    """Not begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitingOpening(d.State):
+    """This side has said what it was told."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrawingPasses(d.State):
+    """The public seed of the passes is being drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitingSample(d.State):
+    """The sample is asked for."""
+
+    seed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitingParities(d.State):
+    """A round of parities is asked for."""
+
+    corrector: Corrector = field(repr=False)
+    count: int
+    estimate: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitingChallenge(d.State):
+    """Corrected; the peer draws the verification seed."""
+
+    block: ReconciledBlock
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitingSeed(d.State):
+    """Verified; the peer draws the amplification seed."""
+
+    block: ReconciledBlock
+    verified: VerifiedBlock
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitingConclusion(d.State):
+    """This side has its key, and has said what it saw. ``seen``: the conversation before."""
+
+    outcome: d.Outcome
+    seen: Conversation = field(repr=False)
+
+
+def begin(run: d.Run) -> d.State:
+    """Return the machine's first state."""
+    return New(run, d.talk(Direction.TO_TRANSMITTER))
+
+
+def step(state: d.State, event: d.Event) -> tuple[d.State, tuple[d.Action, ...]]:
+    """Take one event. Raises HeliographError, with nothing changed, where the run cannot go on."""
+    match state, event:
+        case New(), Start():
+            check_size(len(state.run.bits), state.run.requirements)
+            so_far, send = d.say(state, d.opening(state.run))
+            return AwaitingOpening(state.run, so_far), (send,)
+        case DrawingPasses(), Drawn(data=seed):
+            so_far, send = d.say(state, PassesSeed(seed))
+            return AwaitingSample(state.run, so_far, seed), (send,)
+        case d.State(), Received(frame=frame):
+            return _received(state, frame, event)
+    d.refuse(state, event)
+
+
+def _received(state: d.State, frame: Frame, event: d.Event) -> tuple[d.State, tuple[d.Action, ...]]:
+    heard, message = d.listen(state, frame)
+    run = state.run
+    match state, message:
+        case AwaitingOpening(), Opening():
+            d.check_opening(run, message)
+            return DrawingPasses(run, heard), (Draw(SEED_BYTES),)
+        case AwaitingSample(), m.ParityReply():
+            return _start(AwaitingSample(run, heard, state.seed), message)
+        case AwaitingParities(), m.ParityReply():
+            return _advance(replace(state, talk=heard), message)
+        case AwaitingChallenge(), m.VerificationChallenge():
+            verified = verify(state.block, message.seed, message.tag)
+            so_far, send = d.say(AwaitingChallenge(run, heard, state.block), m.Verified())
+            return AwaitingSeed(run, so_far, state.block, verified), (send,)
+        case AwaitingSeed(), m.AmplificationSeed():
+            return _amplify(replace(state, talk=heard), message)
+        case AwaitingConclusion(), Concluded():
+            d.check_concluded(state.seen, message)
+            return d.Finished(run, heard, state.outcome), ()
+    d.refuse(state, event)
+
+
+def _start(state: AwaitingSample, reply: m.ParityReply) -> tuple[d.State, tuple[d.Action, ...]]:
+    """Estimate the error rate; ask for the first parities unless no key can come of it."""
+    run = state.run
+    expected = len(sample_queries(len(run.bits)))
+    if reply.count != expected:
+        raise RemoteProtocolError(f"{reply.count} parities where {expected} were due")
+    found = estimate(run.bits, state.seed, unpack_reply(reply.parities, reply.count))
+    if is_hopeless(found.rate_lower, run.requirements):
+        raise QBERTooHigh(_too_many(found, f"a sample of {expected} parities shows it"))
+    corrector = Corrector(run.bits, state.seed, found.rate, d.limits(run))
+    queries = corrector.first_queries()
+    so_far, send = d.say(state, m.ParityRequest(pack_queries(queries)))
+    return AwaitingParities(run, so_far, corrector, len(queries), found), (send,)
+
+
+def _advance(state: AwaitingParities, reply: m.ParityReply) -> tuple[d.State, tuple[d.Action, ...]]:
+    """Correct with one round's parities; ask for more, or announce the exact error counts."""
+    run = state.run
+    if reply.count != state.count:
+        raise RemoteProtocolError(f"{reply.count} parities where {state.count} were due")
+    try:
+        result = state.corrector.advance(unpack_reply(reply.parities, reply.count))
+    except ReconciliationFailed as why:
+        raise QBERTooHigh(_too_many(state.estimate, str(why))) from None
+    if not isinstance(result, Corrected):
+        so_far, send = d.say(state, m.ParityRequest(pack_queries(result)))
+        return AwaitingParities(run, so_far, state.corrector, len(result), state.estimate), (send,)
+    sampled = len(sample_queries(len(run.bits)))
+    everything = replace(result, disclosed=result.disclosed + Disclosed(parities_a=sampled, parities_b=sampled))
+    block = reconciled_by_correcting(d.sifted(run), everything)
+    report = error_report(block)
+    so_far, send = d.say(
+        state,
+        m.ReconciliationEnd(
+            report.key_errors,
+            report.zeros,
+            report.errors_given_0,
+            report.ones,
+            report.errors_given_1,
+            report.disclosed.parities_a,
+            report.disclosed.parities_b,
+        ),
+    )
+    return AwaitingChallenge(run, so_far, block), (send,)
+
+
+def _amplify(state: AwaitingSeed, message: m.AmplificationSeed) -> tuple[d.State, tuple[d.Action, ...]]:
+    """Compute the length from what was announced; the peer's is only compared (security.md 5)."""
+    run = state.run
+    counts, disclosed, terms = d.outcome(run, state.block, state.verified.disclosed)
+    if message.length != terms.secret_key_length:
+        raise RemoteProtocolError(f"the peer amplifies to {message.length} bits, this side {terms.secret_key_length}")
+    if len(message.seed) != seed_size_bytes(len(run.bits)):
+        raise RemoteProtocolError(f"an amplification seed of {len(message.seed)} bytes came for {len(run.bits)} bits")
+    key = amplify(state.verified, message.seed, terms.secret_key_length)
+    so_far, send = d.say(state, d.conclude(state.talk))
+    return AwaitingConclusion(run, so_far, d.Outcome(counts, disclosed, terms, key), state.talk), (send,)
+
+
+def _too_many(found: Estimate, why: str) -> str:
+    """Return the line for an error rate beyond any key."""
+    about = f"no secret key: about {found.rate:.0%} of the bits differ ({why})"
+    if found.rate_lower >= 0.5:
+        return f"{about}; one side seems to have its bit values inverted"
+    return f"{about}; more than any key allows: check that both files are of the same run, in the same order"

@@ -1,0 +1,131 @@
+"""The reference side of a run with recorded keys: it answers parities, challenges, and draws the seed.
+
+Everything that decides a transition on this side is in this file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from heliograph.postprocessing.amplification import amplify, seed_size_bytes
+from heliograph.postprocessing.reconciliation.answering import Answerer
+from heliograph.postprocessing.reconciliation.sampling import sample_queries
+from heliograph.postprocessing.secrecy.recorded import RecordedTerms, ValueCounts, check_size
+from heliograph.postprocessing.verification import SEED_BYTES, accept_verified, verification_tag
+from heliograph.protocol import distillation as d
+from heliograph.protocol import jobs
+from heliograph.protocol import messages as m
+from heliograph.protocol.actions import Draw, Drawn, Received, Start
+from heliograph.protocol.distillation_messages import Concluded, Opening, PassesSeed
+from heliograph.protocol.frames import Direction, Frame
+from heliograph.types import Disclosed, ReconciledBlock, VerifiedBlock
+
+__all__ = ["begin", "step"]
+
+
+@dataclass(frozen=True, slots=True)
+class New(d.State):
+    """Not begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitingOpening(d.State):
+    """The peer speaks first."""
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitingPasses(d.State):
+    """Both sides were told the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answering(d.State):
+    """Ready for the next round of parities."""
+
+    answered: jobs.Answered = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DrawingChallenge(d.State):
+    """The last parity is out; only now the seed of the verification hash is drawn."""
+
+    block: ReconciledBlock
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitingVerdict(d.State):
+    """The challenge is out."""
+
+    block: ReconciledBlock
+
+
+@dataclass(frozen=True, slots=True)
+class DrawingSeed(d.State):
+    """Reconciliation, verification and length are final; only now the amplification seed is drawn."""
+
+    block: VerifiedBlock
+    figures: tuple[ValueCounts, Disclosed, RecordedTerms]
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitingConclusion(d.State):
+    """The seed is out."""
+
+    outcome: d.Outcome
+
+
+def begin(run: d.Run) -> d.State:
+    """Return the machine's first state."""
+    return New(run, d.talk(Direction.TO_RECEIVER))
+
+
+def step(state: d.State, event: d.Event) -> tuple[d.State, tuple[d.Action, ...]]:
+    """Take one event. Raises HeliographError, with nothing changed, where the run cannot go on."""
+    match state, event:
+        case New(), Start():
+            check_size(len(state.run.bits), state.run.requirements)
+            return AwaitingOpening(state.run, state.talk), ()
+        case DrawingChallenge(), Drawn(data=seed):
+            challenge = m.VerificationChallenge(seed, verification_tag(state.block.bits, seed))
+            so_far, send = d.say(state, challenge)
+            return AwaitingVerdict(state.run, so_far, state.block), (send,)
+        case DrawingSeed(), Drawn(data=seed):
+            counts, disclosed, terms = state.figures
+            key = amplify(state.block, seed, terms.secret_key_length)
+            so_far, send = d.say(state, m.AmplificationSeed(terms.secret_key_length, seed))
+            return AwaitingConclusion(state.run, so_far, d.Outcome(counts, disclosed, terms, key)), (send,)
+        case d.State(), Received(frame=frame):
+            return _received(state, frame, event)
+    d.refuse(state, event)
+
+
+def _received(state: d.State, frame: Frame, event: d.Event) -> tuple[d.State, tuple[d.Action, ...]]:
+    heard, message = d.listen(state, frame)
+    run = state.run
+    match state, message:
+        case AwaitingOpening(), Opening():
+            d.check_opening(run, message)
+            so_far, send = d.say(AwaitingOpening(run, heard), d.opening(run))
+            return AwaitingPasses(run, so_far), (send,)
+        case AwaitingPasses(), PassesSeed():
+            answered = jobs.Answered(d.sifted(run), Answerer(run.bits, message.seed, d.limits(run)))
+            parities = answered.answerer.answer(sample_queries(len(run.bits)))
+            reply = m.ParityReply(len(parities), parities.to_bytes())
+            so_far, send = d.say(AwaitingPasses(run, heard), reply)
+            return Answering(run, so_far, answered), (send,)
+        case Answering(), m.ParityRequest():
+            reply = jobs.answer(state.answered, message.queries)
+            so_far, send = d.say(Answering(run, heard, state.answered), reply)
+            return Answering(run, so_far, state.answered), (send,)
+        case Answering(), m.ReconciliationEnd():
+            block = jobs.reference(state.answered, message)
+            return DrawingChallenge(run, heard, block), (Draw(SEED_BYTES),)
+        case AwaitingVerdict(), m.Verified():
+            verified = accept_verified(state.block)
+            figures = d.outcome(run, state.block, verified.disclosed)
+            return DrawingSeed(run, heard, verified, figures), (Draw(seed_size_bytes(len(run.bits))),)
+        case AwaitingConclusion(), Concluded():
+            d.check_concluded(state.talk, message)
+            so_far, send = d.say(AwaitingConclusion(run, heard, state.outcome), d.conclude(state.talk))
+            return d.Finished(run, so_far, state.outcome), (send,)
+    d.refuse(state, event)

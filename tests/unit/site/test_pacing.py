@@ -1,0 +1,69 @@
+"""Failures slow the link down before they can drain its pads; success forgets them."""
+
+from heliograph.authentication.pads import PAD_SET_BITS
+from heliograph.site.pacing import Pace
+from heliograph.testing.clock import ManualClock
+
+
+def pads_spent(pool, seconds):
+    """How many pad sets a link spends in this time if every block fails at once."""
+    clock = ManualClock()
+    pace = Pace(clock)
+    spent = 0
+    while clock.now() < seconds and spent < pool:
+        if pace.may_begin(pool - spent, 0, 2):
+            spent += 1
+            pace.failed()
+        clock.advance(0.05)
+    return spent
+
+
+def test_a_link_that_makes_keys_has_its_blocks_in_flight():
+    pace = Pace(ManualClock())
+    assert pace.may_begin(16, 0, 2)
+    assert pace.may_begin(16, 1, 2)
+    assert not pace.may_begin(16, 2, 2)
+
+
+def test_one_block_at_a_time_while_the_pool_is_low():
+    pace = Pace(ManualClock())
+    assert pace.may_begin(4, 0, 2)
+    assert not pace.may_begin(4, 1, 2)
+
+
+def test_blocks_that_fail_at_once_cannot_drain_the_pool():
+    assert pads_spent(8, 10.0) <= 5
+    assert pads_spent(8, 300.0) <= 7
+    assert pads_spent(16, 60.0) <= 10
+    assert pads_spent(16, 3600.0) <= 16
+
+
+def test_a_crash_or_two_are_followed_at_once():
+    clock = ManualClock(100.0)
+    pace = Pace(clock)
+    for _ in range(3):
+        pace.failed()
+        clock.advance(0.5)
+        assert pace.may_begin(2, 0, 2)
+
+
+def test_a_key_ends_the_pause():
+    pace = Pace(ManualClock())
+    for _ in range(10):
+        pace.failed()
+    assert not pace.may_begin(16, 0, 2)
+    pace.succeeded()
+    assert pace.may_begin(16, 0, 2)
+
+
+def test_a_low_pool_is_refilled_first_and_a_full_one_by_a_third_at_most():
+    for length in range(PAD_SET_BITS + 512, 60_000, 777):
+        for free in range(30):
+            refills = Pace.refills(free, length, 256)
+            assert 1 <= refills <= 4
+            assert refills * PAD_SET_BITS + 512 <= length
+            if free >= 8 and length >= 3 * PAD_SET_BITS:
+                assert refills * PAD_SET_BITS <= length // 3
+    assert Pace.refills(2, 60_000, 256) == 4
+    assert Pace.refills(2, 6_483, 256) == 3
+    assert Pace.refills(20, 60_000, 256) == 1

@@ -1,0 +1,135 @@
+"""Each step of the commit protocol is one transaction, and only in its order."""
+
+from __future__ import annotations
+
+import pytest
+
+from heliograph.errors import LocalProtocolError
+from heliograph.protocol import actions as a
+from heliograph.protocol import records as r
+from heliograph.protocol.frames import parse_frame
+from heliograph.testing.links import quick_channel, quick_registration
+from heliograph.testing.pair import Pair
+
+STEPS = {
+    "tx": [r.DecidedCommit, r.PeerAcknowledged],
+    "rx": [r.CommittedLocal, r.ObeyedCommit, r.PeerSettled],
+}
+STAGES = {
+    r.DecidedCommit: "decided",
+    r.PeerAcknowledged: "ended",
+    r.CommittedLocal: "local",
+    r.ObeyedCommit: "obeyed",
+    r.PeerSettled: "ended",
+}
+
+
+def make(directory):
+    return Pair(quick_registration(), quick_channel(), directory)
+
+
+def records_of(pair):
+    return {side.name: [x.action.record for x in side.done if isinstance(x.action, a.Persist)] for side in pair.sides}
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """Return the real records of an honest block, in order."""
+    pair = make(tmp_path_factory.mktemp("stored") / "pair")
+    pair.run_block()
+    found = records_of(pair)
+    assert {name: [type(x) for x in records] for name, records in found.items()} == STEPS
+    return found
+
+
+def state(side):
+    with side.database.reading() as cursor:
+        return [cursor.execute(f"SELECT * FROM {table}").fetchall() for table in TABLES]
+
+
+TABLES = ("link_blocks", "link_pads", "link_state", "key_records", "key_segments", "key_tombstones")
+
+
+@pytest.mark.parametrize("name", ["tx", "rx"])
+def test_a_step_out_of_order_changes_nothing(tmp_path, stored, name):
+    pair = make(tmp_path / "pair")
+    side = getattr(pair, name)
+    for done, record in enumerate(stored[name]):
+        for other in stored[name][done + 1 :]:
+            before = state(side)
+            with pytest.raises((LocalProtocolError, TypeError)):
+                side.commits.persist(other)
+            assert state(side) == before
+        side.commits.persist(record)
+        for again in stored[name][: done + 1]:
+            before = state(side)
+            with pytest.raises(Exception, match=r"not in stage|UNIQUE|damaged|SQLITE"):
+                side.commits.persist(again)
+            assert state(side) == before
+
+
+@pytest.mark.parametrize("name", ["tx", "rx"])
+def test_the_store_tells_a_restarted_site_where_each_block_stands(tmp_path, stored, name):
+    pair = make(tmp_path / "pair")
+    side = getattr(pair, name)
+    for record in stored[name]:
+        side.commits.persist(record)
+        side.restart()
+        found = side.commits.in_doubt()
+        if isinstance(record, r.PeerSettled):
+            assert found == []  # the participant has no last word: nobody waits for one
+            continue
+        (one,) = found
+        assert (one.block, one.stage) == (1, STAGES[type(record)])
+        assert parse_frame(one.wire).tagged
+        assert one.length == quick_registration().parameters[0].secret_key_length
+        assert one.refills == (1 if name == "tx" else 0)  # what a decider needs to read the acknowledgement
+
+
+def test_a_secret_leaves_the_table_when_it_is_cut(tmp_path, stored):
+    pair = make(tmp_path / "pair")
+    for name, held in (("tx", [True, False]), ("rx", [True, False, False])):
+        side = getattr(pair, name)
+        for record, still in zip(stored[name], held, strict=True):
+            side.commits.persist(record)
+            with side.database.reading() as cursor:
+                sealed, key_ids = cursor.execute("SELECT sealed_secret, key_ids FROM link_blocks").fetchone()
+            assert (sealed is not None) == still
+            if not still:
+                assert key_ids == "[]"
+
+
+def test_no_secret_is_stored_as_it_is(tmp_path, stored):
+    pair = make(tmp_path / "pair")
+    for name in ("tx", "rx"):
+        side = getattr(pair, name)
+        secret = stored[name][0].secret.to_bytes()
+        windows = {secret[i : i + 16] for i in range(len(secret) - 16)}
+        for record in stored[name]:
+            side.commits.persist(record)
+            for rows in state(side):
+                for value in (v for row in rows for v in row if isinstance(v, bytes)):
+                    assert not windows & {value[i : i + 16] for i in range(len(value) - 15)}
+
+
+def test_a_committed_block_is_counted_once_with_its_epsilon(tmp_path, stored):
+    pair = make(tmp_path / "pair")
+    for name in ("tx", "rx"):
+        side = getattr(pair, name)
+        for record in stored[name]:
+            side.commits.persist(record)
+        assert side.records.marks().committed == 1
+        assert side.records.totals().eps_total == pytest.approx(2e-15)
+        assert [(e, b) for e, b, _ in side.commits.committed_blocks()] == [(1, 1)]
+
+
+def test_promised_pads_are_not_promised_again(tmp_path, stored):
+    """From the stored decision on, the blocks its refill serves are taken, though their pads are not there yet."""
+    pair = make(tmp_path / "pair")
+    assert pair.tx.commits.assigned() == 8
+    pair.tx.commits.persist(stored["tx"][0])
+    pair.tx.restart()
+    assert pair.tx.commits.assigned() == 9
+    assert pair.tx.records.assigned() == 8
+    pair.tx.commits.persist(stored["tx"][1])
+    assert pair.tx.records.assigned() == pair.tx.commits.assigned() == 9
