@@ -210,7 +210,10 @@ class Forwarder:
             writer.transport.abort()
             return
         if len(self._unauthenticated) >= self._config.max_unauthenticated:
-            next(iter(self._unauthenticated)).transport.abort()
+            oldest = next(iter(self._unauthenticated))
+            del self._unauthenticated[oldest]
+            oldest.transport.abort()
+            self.counts.turned_away += 1
         self._spawn(self._guard(self._answer((reader, writer)), writer))
 
     async def _guard(self, work: Coroutine[Any, Any, None], writer: asyncio.StreamWriter) -> None:
@@ -286,7 +289,7 @@ class Forwarder:
             tunnel = Tunnel(self.keyring, header.connection, reader, writer, self._check_drained)
             name = tunnel.admit(header, body)
         finally:
-            del self._unauthenticated[writer]
+            self._unauthenticated.pop(writer, None)
         with self._live(tunnel):
             target = self._config.targets.get(name.decode(errors="replace"))
             if target is None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from heliograph.errors import (
 )
 from heliograph.ports import RandomSource
 from heliograph.storage.database import Database
+from heliograph.storage.key_contexts import key_context, nonce, segment_context
 from heliograph.storage.store_seal import StoreSeal
 from heliograph.types import StoredKey
 
@@ -144,7 +144,7 @@ class KeyRecords:
             raise LocalProtocolError(f"the random source drew {len(segment_key)} bytes for a segment key")
         cursor.execute(
             "INSERT INTO key_segments(epoch, block, sealed_key, metadata) VALUES (?, ?, ?, ?)",
-            (epoch, block, self._database.vault.seal(segment_key, _segment_context(epoch, block)), metadata),
+            (epoch, block, self._database.vault.seal(segment_key, segment_context(epoch, block)), metadata),
         )
         segment = cursor.lastrowid
         cipher = AESGCM(segment_key)
@@ -161,9 +161,9 @@ class KeyRecords:
                     PENDING if row.owner_here else DELIVERABLE,
                     row.created_at,
                     cipher.encrypt(
-                        _nonce(position),
+                        nonce(position),
                         row.material,
-                        _key_context(row.key_id, row.master_sae, row.slave_sae, epoch, block),
+                        key_context(row.key_id, row.master_sae, row.slave_sae, epoch, block),
                     ),
                 )
                 for position, row in enumerate(rows)
@@ -344,11 +344,11 @@ class KeyRecords:
         keys: list[StoredKey] = []
         for row in rows:
             if row.segment not in ciphers:
-                context = _segment_context(row.epoch, row.block)
+                context = segment_context(row.epoch, row.block)
                 ciphers[row.segment] = AESGCM(self._database.vault.unseal(row.sealed_key, context))
-            context = _key_context(row.key_id, row.master, row.slave, row.epoch, row.block)
+            context = key_context(row.key_id, row.master, row.slave, row.epoch, row.block)
             try:
-                material = ciphers[row.segment].decrypt(_nonce(row.position), row.ciphertext, context)
+                material = ciphers[row.segment].decrypt(nonce(row.position), row.ciphertext, context)
             except InvalidTag:
                 raise _DamagedKeyError(row.key_id) from None
             keys.append(StoredKey(row.key_id, row.master, row.slave, material))
@@ -389,17 +389,3 @@ class KeyRecords:
         # already, and the next checkpoint does the rest.
         with suppress(StoreUnavailable):
             self._database.checkpoint()
-
-
-def _nonce(position: int) -> bytes:
-    # A segment key is fresh and encrypts one key for each position, so no nonce comes twice under it.
-    return struct.pack(">4xQ", position)
-
-
-def _segment_context(epoch: int, block: int) -> bytes:
-    return struct.pack(">24sQQ", b"heliograph key segment 1", epoch, block)
-
-
-def _key_context(key_id: str, master: str, slave: str, epoch: int, block: int) -> bytes:
-    names = b"".join(struct.pack(">I", len(name)) + name for name in (n.encode() for n in (key_id, master, slave)))
-    return struct.pack(">24sQQ", b"heliograph stored key  1", epoch, block) + names
