@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,9 @@ class Copyable:
             raise
 
     def stock(self, number):
-        rows = [NewKey(f"key-{i}", *PAIR, True, bytes([i]) * 32, 0.0) for i in range(number)]
+        rows = [
+            NewKey(f"key-{i}", *PAIR, owner_here=True, material=bytes([i]) * 32, created_at=0.0) for i in range(number)
+        ]
         with self.database.transaction() as cursor:
             self.store.keys.add(cursor, 1, 1, rows)
             self.store.keys.acknowledge(cursor, 1, 1)
@@ -111,6 +114,13 @@ def test_a_copy_taken_between_two_pads_of_one_block_spends_neither_again(site):
     site.put_back("backup")
     with pytest.raises(RollbackDetected, match="old copy"):
         site.open()
+
+
+def test_deliveries_at_once_do_not_stand_in_each_others_way(site):
+    site.stock(64)
+    with ThreadPoolExecutor(8) as pool:
+        keys = list(pool.map(lambda _: site.store.keys.deliver_to_master(*PAIR, 1, 0.0), range(64)))
+    assert len({key.key_id for (key,) in keys}) == 64
 
 
 def test_an_ordinary_crash_is_no_rollback(site):

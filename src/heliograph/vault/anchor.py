@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 from heliograph.errors import ConfigurationError, RollbackDetected, StoreUnavailable
@@ -30,6 +31,7 @@ class FileAnchor:
     def __init__(self, path: Path) -> None:
         """Take the file's path; it is made at the first mark. Raises ConfigurationError if it cannot be read."""
         self._path = path
+        self._turn = threading.Lock()
         self._mark = self._load()
 
     @classmethod
@@ -37,6 +39,7 @@ class FileAnchor:
         """Return an anchor that does not look at its file: only to destroy what it would protect."""
         anchor = cls.__new__(cls)
         anchor._path, anchor._mark = path, (0, 0)  # noqa: SLF001  - a constructor
+        anchor._turn = threading.Lock()  # noqa: SLF001  - the same
         return anchor
 
     @classmethod
@@ -75,9 +78,13 @@ class FileAnchor:
         return self._mark
 
     def advance(self, epoch: int, block: int) -> None:
-        """Write and sync a new file, then put it in place of the old one."""
-        if (epoch, block) > self._mark:
-            self._write(epoch, block)
+        """Write and sync a new file, then put it in place of the old one.
+
+        Callers from several threads take turns; who finds a later mark written already need not write.
+        """
+        with self._turn:
+            if (epoch, block) > self._mark:
+                self._write(epoch, block)
 
     def _write(self, epoch: int, block: int) -> None:
         fresh = self._path.with_name(self._path.name + ".new")
