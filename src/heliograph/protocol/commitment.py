@@ -271,7 +271,7 @@ def _decider(state: CommitState, event: Event) -> CommitStep:
         case TaggingSettlement(waiting, peer_key_ids, frame), Tagged(_, tag):
             wire = _tagged(frame, tag)
             block = waiting.context.block
-            record = PeerAcknowledged(block, commit=True, peer_key_ids=peer_key_ids, settlement=wire.wire())
+            record = PeerAcknowledged(block, peer_key_ids, wire.wire())
             return Ended(wire.wire()), [Persist(record), Send(wire), Finish()]
         case _:
             refuse(state, event)

@@ -95,9 +95,8 @@ class PeerAcknowledged:
     """Decider, step 5: COMMITTED_BOTH; refill usable, own keys deliverable, the participant's keys stored."""
 
     block: BlockId
-    commit: bool
     peer_key_ids: tuple[str, ...]
-    settlement: bytes = field(default=b"")
+    settlement: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

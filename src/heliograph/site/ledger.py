@@ -74,7 +74,7 @@ class LinkLedger:
         match item.action:
             case Persist(CommittedLocal(block=block, report=report) | DecidedCommit(block=block, report=report)):
                 self._open[block] = report
-            case Persist(ObeyedCommit(block=block) | PeerAcknowledged(block=block, commit=True)):
+            case Persist(ObeyedCommit(block=block) | PeerAcknowledged(block=block)):
                 if (known := self._open.pop(block, None)) is not None:
                     self.figures.add(asdict(known))
                 self.figures.pulses += self._light.pop(block, 0)
