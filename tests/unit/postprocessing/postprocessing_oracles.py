@@ -38,9 +38,7 @@ def poly1305(key, message):
     return ((accumulator + s) % 2**128).to_bytes(16, "little")
 
 
-def sift(
-    own_bases, own_bits, peer_bases, intensities, peer_test_bits, kinds
-):
+def sift(own_bases, own_bits, peer_bases, intensities, peer_test_bits, kinds):
     """Sifting, slot by slot: (key bits, their intensities, detections, errors)."""
     key, key_intensities = [], []
     detections, errors = [0] * kinds, [0] * kinds
