@@ -108,7 +108,10 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class BlockParameters:
-    """Everything about a block that is fixed before its first pulse. Both sites hold it in their registration."""
+    """Everything about a block that is fixed before its first pulse. Both sites hold it in their registration.
+
+    ``theorem`` names what the length rests on; records from before there was a choice mean the first one.
+    """
 
     name: str
     light: LightParameters
@@ -116,6 +119,7 @@ class BlockParameters:
     secret_key_length: int
     eps_sec: float
     eps_cor: float
+    theorem: str = "wiesemann2024"
 
 
 @dataclass(frozen=True, slots=True)

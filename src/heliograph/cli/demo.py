@@ -21,6 +21,7 @@ def demo(
         float | None, typer.Option(help="Wall time of traffic: send again until it is over. Default: send once.")
     ] = None,
     distance_km: Annotated[float, typer.Option(help="Length of the simulated fibre.")] = 25.0,
+    decoys: Annotated[int, typer.Option(help="Decoy intensities: 1 or 2; names the theorem too.")] = 1,
     bootstrap: Annotated[Literal["psk"], typer.Option(help="What trust starts from.")] = "psk",
     seed: Annotated[int | None, typer.Option(help="Seeds the fibre and a made payload; sites draw fresh.")] = None,
     no_dashboard: Annotated[bool, typer.Option("--no-dashboard", help="No page yet: changes nothing.")] = False,
@@ -35,7 +36,7 @@ def demo(
         from heliograph.lab.demo import DemoOptions, run_demo  # noqa: PLC0415
         from heliograph.lab.report import failures, render  # noqa: PLC0415
 
-        options = DemoOptions(payload, seconds, distance_km, bootstrap, seed, keep, stay, quiet=as_json)
+        options = DemoOptions(payload, seconds, distance_km, bootstrap, seed, keep, stay, quiet=as_json, decoys=decoys)
         report = asyncio.run(run_demo(options))
         print(json.dumps(report) if as_json else render(report))
         for failure in failures(report):

@@ -56,6 +56,7 @@ def init(
     peer: Annotated[str, typer.Option(help="The other site's name.")],
     role: Annotated[Literal["transmitter", "receiver"], typer.Option(help="Which end of the light this site has.")],
     distance_km: Annotated[float, typer.Option(help="Length of the fibre; the same number on both sites.")] = 25.0,
+    decoys: Annotated[int, typer.Option(help="Decoy intensities, 1 or 2; the same number on both sites.")] = 1,
     dial: Annotated[str | None, typer.Option(help="host:port of the peer, if this site opens the connection.")] = None,
     listen: Annotated[str | None, typer.Option(help="host:port to listen on, if the peer opens it.")] = None,
     kme_listen: Annotated[str, typer.Option(help="host:port of this site's key manager.")] = "127.0.0.1:8443",
@@ -71,7 +72,7 @@ def init(
                 )
         ends = (name, peer) if role == "transmitter" else (peer, name)
         saes = (f"sae-{ends[0]}", f"sae-{ends[1]}")
-        registration = plan_registration(f"{ends[0]}--{ends[1]}", ends, saes, distance_km)
+        registration = plan_registration(f"{ends[0]}--{ends[1]}", ends, saes, distance_km, decoys=decoys)
         if dial is None and listen is None:
             dial, listen = ("192.0.2.2:7001", None) if role == "transmitter" else (None, "0.0.0.0:7001")
         for entry, address in (("--kme-listen", kme_listen), ("--dial", dial), ("--listen", listen)):

@@ -47,6 +47,7 @@ class DemoOptions:
     keep: Path | None
     stay: bool
     quiet: bool
+    decoys: int = 1
 
 
 @dataclass(slots=True)
@@ -77,6 +78,8 @@ def _load(options: DemoOptions) -> bytes:
 def _check(options: DemoOptions) -> None:
     if not 0 <= options.distance_km <= 1000:
         raise ConfigurationError(f"--distance-km {options.distance_km}: give a length between 0 and 1000 km")
+    if options.decoys not in (1, 2):
+        raise ConfigurationError(f"--decoys {options.decoys}: give 1 or 2")
     if options.seed is not None and options.seed < 0:
         raise ConfigurationError(f"--seed {options.seed}: give a number from 0 on")
     if options.seconds is not None and not 0 < options.seconds <= 86_400:
@@ -91,13 +94,14 @@ async def run_demo(options: DemoOptions) -> dict[str, Any]:
     directory = _working_directory(options.keep)
     # Rekeys are to be seen on small files too.
     limits = {"rekey_seconds": _REKEY_SECONDS, "rekey_bytes": max(1 << 16, min(_REKEY_BYTES, len(payload) // 4))}
-    rehearsal = Rehearsal(directory, Ports.free(), options.distance_km, options.seed, {**limits, "max_key_age_s": 30.0})
+    limits = {**limits, "max_key_age_s": 30.0}
+    rehearsal = Rehearsal(directory, Ports.free(), options.distance_km, options.seed, {**limits}, decoys=options.decoys)
     async with AsyncExitStack() as stack:
         if options.keep is None:
             stack.callback(rehearsal.remove)
         stop = _stop_on_signals()
         progress = stack.enter_context(Progress(enabled=not options.quiet))
-        rehearsal.prepare()
+        registration = rehearsal.prepare()
         taps = await _start_taps(rehearsal, stack)
         host_b = HostB()
         await host_b.start(_HOST, rehearsal.ports.host_b)
@@ -119,6 +123,7 @@ async def run_demo(options: DemoOptions) -> dict[str, Any]:
         seen = await asyncio.to_thread(_cleartext, payload, taps)
         return build_report(
             options=options,
+            blocks=registration.for_block(1),
             outcome=outcome,
             sites=(a, b),
             payload=payload,

@@ -75,6 +75,7 @@ class Rehearsal:
     eve: str = ""
     registration: LinkRegistration | None = None
     log_level: str = "info"
+    decoys: int = 1
     processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
 
     @property
@@ -82,11 +83,16 @@ class Rehearsal:
         """SITE.toml of each site."""
         return {name: self.directory / name[-1] / "SITE.toml" for name in ("site_a", "site_b")}
 
-    def prepare(self) -> None:
-        """Write both sites and the fibre's configuration. Raises ConfigurationError, for instance out of reach."""
+    def prepare(self) -> LinkRegistration:
+        """Write both sites and the fibre's configuration, return the link's registration.
+
+        Raises ConfigurationError, for instance out of reach.
+        """
         ports = self.ports
         if self.registration is None:
-            self.registration = plan_registration("a--b", ("site-a", "site-b"), ("sae-a", "sae-b"), self.distance_km)
+            self.registration = plan_registration(
+                "a--b", ("site-a", "site-b"), ("sae-a", "sae-b"), self.distance_km, decoys=self.decoys
+            )
         light = {end: f"unix:{self.directory / f'{end[0]}.sock'}" for end in ("transmitter", "receiver")}
         shared = {"control": f"{_HOST}:{ports.control}", **self.tunnel_limits}
         a = SiteSetup(
@@ -133,6 +139,7 @@ class Rehearsal:
         text = "".join(f'{end} = "{address}"\n' for end, address in light.items()) + seed
         text += f"\n[fibre]\ndistance_km = {self.distance_km}\n{self.eve}"
         (self.directory / "FIBRE.toml").write_text(text, encoding="utf-8")
+        return self.registration
 
     def _carry_book(self) -> None:
         """Make one book, hand a copy to each site, keep none."""

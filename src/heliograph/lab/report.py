@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from heliograph.postprocessing.secrecy.theorems import theorem_named
 from heliograph.status import SiteStatus
+from heliograph.types import BlockParameters
 
 if TYPE_CHECKING:
     from heliograph.lab.demo import DemoOptions, _Outcome
 
 __all__ = ["build_report", "failures", "render"]
+
+_DECOYS: Final = {1: "one decoy", 2: "two decoys"}
 
 
 def _authentication(site: SiteStatus) -> dict[str, Any]:
@@ -29,6 +33,7 @@ def _authentication(site: SiteStatus) -> dict[str, Any]:
 def build_report(
     *,
     options: DemoOptions,
+    blocks: BlockParameters,
     outcome: _Outcome,
     sites: tuple[SiteStatus, SiteStatus],
     payload: bytes,
@@ -37,15 +42,17 @@ def build_report(
     pids: Mapping[str, int],
     total_s: float,
 ) -> dict[str, Any]:
-    """Return the document; every figure in it was measured in this run."""
+    """Return the document; every figure in it was measured in this run. ``blocks``: the registered parameters."""
     a, b = sites
     link = a.link
     agents: list[dict[str, Any]] = [site.agent or {} for site in sites]
     answers = sorted(outcome.answers)
     link_s = link.pulses / link.clock_hz
+    theorem = theorem_named(blocks.theorem)
+    decoys = "1 decoy" if theorem.decoys == 1 else f"{theorem.decoys} decoys"
     return {
         "link": {
-            "protocol": "decoy-state BB84, 1 decoy, biased bases, simulated light",
+            "protocol": f"decoy-state BB84, {decoys}, biased bases, simulated light",
             "distance_km": options.distance_km,
             "blocks": link.blocks,
             "blocks_discarded": link.blocks_discarded,
@@ -59,13 +66,14 @@ def build_report(
             "secret_key_rate_wall_bps": link.secret_key_bits / outcome.wall_s if outcome.wall_s else 0.0,
             "eps_total": link.eps_total,
             "policy": "fixed",
-            "theorem": "wiesemann2024",
+            "theorem": theorem.name,
             "two_way_rule": "pattern_public",
             "randomness": a.randomness,
             "assumptions": [
                 "intensities, their probabilities and phase randomisation as configured",
                 "basis-independent detection efficiency",
                 "the operating system's random generator",
+                *theorem.remarks,
             ],
         },
         "authentication": {**_authentication(a), "peer": _authentication(b)},
@@ -117,6 +125,7 @@ def _percent(value: float | None) -> str:
 def render(report: Mapping[str, Any]) -> str:
     """Return the report as one screen of plain text."""
     link, auth, traffic, timing = (report[name] for name in ("link", "authentication", "traffic", "timing"))
+    theorem = theorem_named(link["theorem"])
     same = traffic["sha256_sent"] == traffic["sha256_received"]
     rate = traffic["payload_bytes"] * traffic["passes"] / traffic["seconds"] / 1e6 if traffic["seconds"] else 0.0
     refilled = auth["bits_refilled"] / link["secret_key_bits"] if link["secret_key_bits"] else None
@@ -125,11 +134,11 @@ def render(report: Mapping[str, Any]) -> str:
     delivered, first_byte = report["kme"]["keys_delivered"], timing["first_encrypted_byte_s"]
     lines = [
         "",
-        f"LIGHT     {link['distance_km']:g} km of simulated fibre; decoy-state BB84 with one decoy",
+        f"LIGHT     {link['distance_km']:g} km of simulated fibre; decoy-state BB84 with {_DECOYS[theorem.decoys]}",
         f"          {link['blocks']} blocks accepted, {link['blocks_discarded']} discarded; {sifted:,} sifted bits",
         f"          error rate {qber_z} in the key basis, {qber_x} in the test basis",
         f"KEY       {link['secret_key_bits']:,} secret bits, the same on both sites; {key_rate:,.0f} kb/s of link time",
-        f"          fixed length, Wiesemann et al. 2024; total failure probability {link['eps_total']:.1e}",
+        f"          fixed length, {theorem.title}; total failure probability {link['eps_total']:.1e}",
         f"          randomness: {link['randomness']}",
         f"TRUST     pre-shared book, one slot; {auth['bits_spent']:,} key bits spent on tags,",
         f"          {auth['bits_refilled']:,} refilled from the new key ({share} of it)",

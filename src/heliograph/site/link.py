@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable
 
 import structlog
 
@@ -28,52 +27,24 @@ from heliograph.protocol.session import BlockAction, Session, SessionStep
 from heliograph.site.bugs import place
 from heliograph.site.engine import Connection, Engine, EngineParts
 from heliograph.site.ledger import LinkLedger
+from heliograph.site.link_plan import LinkPlan, SupplyHooks
 from heliograph.site.pacing import Pace
 from heliograph.status import LinkStatus
 from heliograph.transport.tcp import TcpTransport, dial, listen
 from heliograph.types import BlockId
 from heliograph.vault.pskfile import PskFile, SlotUsed
 
-__all__ = ["LinkPlan", "LinkRunner", "SupplyHooks"]
+__all__ = ["LinkRunner"]
 
 log = structlog.get_logger("heliograph.link")
 
 # Our choices.
 _HANDSHAKE_S = 5.0
+_END_S = 1.0  # what an ending site gives its connections to discard their blocks in order
 _UNAUTHENTICATED_MAX = 8
 _REFUSAL_LINE_S = 1.0
 _SETTLED_S = 1.0  # a connection that ends sooner, however politely, is dialled again with growing pauses
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-
-
-@dataclass(frozen=True, slots=True)
-class LinkPlan:
-    """How this site runs its end. ``dial`` or ``listen`` is (host, port); exactly one is given.
-
-    ``in_flight``: blocks at once; ``doubtful_max``: blocks in doubt before no new one starts (security.md 3);
-    ``keys_max``: deliverable keys at which the link rests.
-    """
-
-    site: str
-    is_transmitter: bool
-    dial: tuple[str, int] | None
-    listen: tuple[str, int] | None
-    in_flight: int = 2
-    doubtful_max: int = 4
-    keys_max: int = 20_000
-
-
-@dataclass(frozen=True, slots=True)
-class SupplyHooks:
-    """What the link asks of the site's store beyond its own records.
-
-    ``deliverable_keys`` counts; ``probe`` raises StoreUnavailable unless a block's worth of bytes can be written;
-    ``destroy_all`` destroys every pad and key after a rollback (security.md 4).
-    """
-
-    deliverable_keys: Callable[[], int]
-    probe: Callable[[], None]
-    destroy_all: Callable[[], None]
 
 
 class LinkRunner:
@@ -102,6 +73,7 @@ class LinkRunner:
         self._unproven: dict[TcpTransport, None] = {}
         self._current: TcpTransport | None = None
         self._turn = asyncio.Lock()
+        self._accepted: set[asyncio.Task[None]] = set()
         self._refusals = 0
         self._refusal_logged = -_REFUSAL_LINE_S
 
@@ -182,6 +154,17 @@ class LinkRunner:
             await transport.close()
 
     async def _accept(self, transport: TcpTransport) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._accepted.add(task)
+        try:
+            await self._admit(transport)
+        except asyncio.CancelledError:
+            return  # the site ends; asyncio's server would report a cancelled connection as an error
+        finally:
+            self._accepted.discard(task)
+
+    async def _admit(self, transport: TcpTransport) -> None:
         if len(self._unproven) >= _UNAUTHENTICATED_MAX:
             # The oldest makes way: whoever holds connections open without proving itself keeps nobody out.
             next(iter(self._unproven)).abort()
@@ -380,8 +363,13 @@ class LinkRunner:
         for transport in (*self._unproven, self._current):
             if transport is not None:
                 transport.abort()
-        async with self._turn:
-            await self._forget_engine()
+        accepted = tuple(self._accepted)
+        if accepted:
+            await asyncio.wait(accepted, timeout=_END_S)
+        for task in accepted:
+            task.cancel()
+        await asyncio.gather(*accepted, return_exceptions=True)
+        await self._forget_engine()
 
 
 def _nothing() -> None:

@@ -42,14 +42,17 @@ class SiteSetup:
     tunnel: Mapping[str, object] = field(default_factory=dict)
 
 
-def plan_registration(link: str, sites: tuple[str, str], saes: tuple[str, str], distance_km: float) -> LinkRegistration:
+def plan_registration(
+    link: str, sites: tuple[str, str], saes: tuple[str, str], distance_km: float, *, decoys: int = 1
+) -> LinkRegistration:
     """Plan a link's registration for a fibre of ``distance_km`` and the default detectors.
 
-    Both sites plan the same record from the same numbers. ``sites``: transmitter, receiver. Raises
-    ConfigurationError if blocks of these sizes give no key at this distance.
+    Both sites plan the same record from the same numbers. ``sites``: transmitter, receiver; ``decoys``: 1 or 2, which
+    also names the theorem. Raises ConfigurationError if blocks of these sizes give no key at this distance.
     """
     model = fibre_link(distance_km)
-    opening, steady = plan_block("opening", model, OPENING_BITS), plan_block("steady", model, STEADY_BITS)
+    opening = plan_block("opening", model, OPENING_BITS, decoys=decoys)
+    steady = plan_block("steady", model, STEADY_BITS, decoys=decoys)
     return LinkRegistration(
         link=link,
         transmitter_site=sites[0],

@@ -23,7 +23,8 @@ from heliograph.ports import RandomSource
 from heliograph.site.clocks import MonotonicClock, WallClock
 from heliograph.site.config import SiteConfig, parse_address
 from heliograph.site.engine import EngineParts
-from heliograph.site.link import LinkPlan, LinkRunner, SupplyHooks
+from heliograph.site.link import LinkRunner
+from heliograph.site.link_plan import LinkPlan, SupplyHooks
 from heliograph.site.modules import open_module
 from heliograph.site.status_socket import serve_status
 from heliograph.site.store import open_store

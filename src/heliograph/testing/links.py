@@ -51,9 +51,9 @@ def example_registration(target_bits: int = 100_000, detectors: DetectorParamete
     return _registration(plan_block("test", _model(example_channel(detectors)), target_bits))
 
 
-def quick_registration(target_bits: int = 30_000) -> LinkRegistration:
+def quick_registration(target_bits: int = 30_000, *, decoys: int = 1) -> LinkRegistration:
     """Return a link over ``quick_channel`` with small blocks."""
-    return _registration(plan_block("test", _model(quick_channel()), target_bits))
+    return _registration(plan_block("test", _model(quick_channel()), target_bits, decoys=decoys))
 
 
 def _registration(block: BlockParameters) -> LinkRegistration:

@@ -51,11 +51,35 @@ def test_the_report_has_the_promised_fields_and_the_payload_arrives(tmp_path):
     assert report["traffic"]["payload_bytes"] == 3_000_001
     assert report["traffic"]["cleartext_bytes_seen"] == 0
     assert report["link"]["policy"] == "fixed"
+    assert "1 decoy," in report["link"]["protocol"]
+    assert report["link"]["theorem"] == "wiesemann2024"
     assert report["link"]["randomness"] == "computational"
     assert report["authentication"]["bootstrap"] == "psk"
     assert len({*report["processes"].values(), os.getpid()}) == 4
     assert 0 < report["timing"]["first_key_s"] <= report["timing"]["first_encrypted_byte_s"]
     assert report["timing"]["first_encrypted_byte_s"] < report["timing"]["total_s"]
+
+
+@pytest.mark.slow
+def test_two_decoys_carry_a_payload_and_the_report_names_their_theorem(tmp_path):
+    payload = tmp_path / "letter.bin"
+    payload.write_bytes(os.urandom(1_000_001))
+    program = [sys.executable, "-m", "heliograph.cli.main", "demo", str(payload), "--seed", "4"]
+    kept = tmp_path / "kept"
+    arguments = ["--decoys", "2", "--json", "--keep", str(kept)]
+    done = subprocess.run([*program, *arguments], capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert "2 decoys," in report["link"]["protocol"]
+    assert report["link"]["theorem"] == "lim2014-serfling"
+    assert any("ADR 0019" in line for line in report["link"]["assumptions"])
+    assert report["link"]["blocks"] > 0
+    assert report["traffic"]["sha256_sent"] == report["traffic"]["sha256_received"]
+    links = [(kept / where / "link.json").read_bytes() for where in ("a", "b")]
+    assert links[0] == links[1]
+    for parameters in json.loads(links[0])["parameters"]:
+        assert len(parameters["light"]["intensities"]) == 3
+        assert parameters["theorem"] == "lim2014-serfling"
 
 
 @pytest.fixture
@@ -78,6 +102,8 @@ def files(tmp_path):
         (["--distance-km", "-1"], "--distance-km"),
         (["--distance-km", "nan"], "--distance-km"),
         (["--distance-km", "400"], "no key"),
+        (["--decoys", "3"], "--decoys"),
+        (["--decoys", "0"], "--decoys"),
         (["--keep", "{}/taken"], "--keep"),
         (["--keep", "{}/payload/below"], "--keep"),
         (["--seed", "-5"], "seed"),

@@ -76,6 +76,13 @@ def test_a_key_book_is_made_and_compared_as_the_page_says(tmp_path):
     assert compared.stdout.strip() in made.stdout
 
 
+def test_counts_earn_the_key_that_the_page_prints(tmp_path):
+    (tmp_path / "COUNTS.json").write_text(_block("keyrate.md", "file: COUNTS.json"))
+    done = _shell(_block("keyrate.md", "walkthrough"), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == _block("keyrate.md", "output")
+
+
 @pytest.mark.slow
 def test_the_readmes_demo_prints_the_report_it_shows(tmp_path):
     (sample,) = [b.text for b in blocks(ROOT / "README.md") if b.language == "text" and b.text.startswith("LIGHT")]

@@ -22,6 +22,7 @@ from heliograph.sim.randomness import lab_generator
 from heliograph.types import IntensityCounts
 
 LINK = fibre_link(25)
+BOTH = pytest.mark.parametrize("decoys", [1, 2])
 
 
 def key_rate(link, target, light, **kwargs):
@@ -55,10 +56,11 @@ def accepted_share(plan, link, tries, seed, margin=None):
     return accepted / tries
 
 
+@BOTH
 @pytest.mark.parametrize(("km", "target"), [(25, 100_000), (0, 30_000), (75, 1_000_000)])
-def test_honest_blocks_are_accepted_999_times_in_1000(km, target):
+def test_honest_blocks_are_accepted_999_times_in_1000(km, target, decoys):
     link = fibre_link(km)
-    plan = plan_block("honest", link, target)
+    plan = plan_block("honest", link, target, decoys=decoys)
     assert accepted_share(plan, link, 2000, seed=1) >= 0.999
 
 
@@ -75,15 +77,17 @@ def simulated_counts(plan, km, block):
     counted = []
     for basis in (0, 1):
         kept = (sent.bases == basis) & (measured == basis)
-        n = np.bincount(sent.intensities[kept], minlength=2)
-        c = np.bincount(sent.intensities[kept & (bits != sent.bits)], minlength=2)
+        levels = len(plan.light.intensities)
+        n = np.bincount(sent.intensities[kept], minlength=levels)
+        c = np.bincount(sent.intensities[kept & (bits != sent.bits)], minlength=levels)
         counted.append(IntensityCounts(tuple(n.tolist()), tuple(c.tolist())))
     return counted
 
 
+@BOTH
 @pytest.mark.parametrize("km", [25, 50])
-def test_the_simulated_fibre_gives_what_was_planned_and_its_blocks_are_accepted(km):
-    plan = plan_block("demo", fibre_link(km), 100_000)
+def test_the_simulated_fibre_gives_what_was_planned_and_its_blocks_are_accepted(km, decoys):
+    plan = plan_block("demo", fibre_link(km), 100_000, decoys=decoys)
     blocks = [simulated_counts(plan, km, i) for i in range(6)]
     for key, test in blocks:
         charged = math.ceil(1.12 * sum(key.detections) * binary_entropy(key.error_rate)) + 200
@@ -95,35 +99,40 @@ def test_the_simulated_fibre_gives_what_was_planned_and_its_blocks_are_accepted(
         assert errors / detections == pytest.approx(expected.error_rate, rel=0.10)
 
 
-def test_a_link_at_the_edge_of_its_tolerances_is_still_accepted():
-    plan = plan_block("edge", LINK, 100_000)
+@BOTH
+def test_a_link_at_the_edge_of_its_tolerances_is_still_accepted(decoys):
+    plan = plan_block("edge", LINK, 100_000, decoys=decoys)
     assert accepted_share(plan, LINK, 3000, seed=2, margin=Margin()) >= 0.999
 
 
-def test_a_link_well_beyond_its_tolerances_is_discarded():
-    plan = plan_block("beyond", LINK, 100_000)
+@BOTH
+def test_a_link_well_beyond_its_tolerances_is_discarded(decoys):
+    plan = plan_block("beyond", LINK, 100_000, decoys=decoys)
     assert accepted_share(plan, replace(LINK, misalignment=0.02), 200, seed=3) == 0
     assert accepted_share(plan, replace(LINK, transmittance=LINK.transmittance / 2), 200, seed=4) == 0
 
 
+@BOTH
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 1.0])
-def test_intercept_resend_yields_no_key(fraction):
-    plan = plan_block("attacked", LINK, 100_000)
+def test_intercept_resend_yields_no_key(fraction, decoys):
+    plan = plan_block("attacked", LINK, 100_000, decoys=decoys)
     # theory.md 3, attack 1: Q = Q0 + p/4 (1 - 2 Q0), a channel of more misalignment
     worse = LINK.misalignment + fraction / 4 * (1 - 2 * LINK.misalignment)
     assert accepted_share(plan, replace(LINK, misalignment=worse), 200, seed=5) == 0
 
 
+@BOTH
 @pytest.mark.parametrize("target", [100_000, 1_000_000])
-def test_the_expected_sifted_key_is_the_target(target):
-    plan = plan_block("size", LINK, target)
+def test_the_expected_sifted_key_is_the_target(target, decoys):
+    plan = plan_block("size", LINK, target, decoys=decoys)
     key, test = expected_counts(LINK, plan.light)
     assert sum(key.detections) + sum(test.detections) == pytest.approx(target, rel=1e-4)
     assert sum(key.detections) < plan.acceptance.sifted_bits_max < target
 
 
-def test_25_km_gives_a_usable_key_from_100_000_sifted_bits():
-    plan = plan_block("demo", LINK, 100_000)
+@BOTH
+def test_25_km_gives_a_usable_key_from_100_000_sifted_bits(decoys):
+    plan = plan_block("demo", LINK, 100_000, decoys=decoys)
     assert plan.secret_key_length >= 8000
     assert plan.light.pulses / plan.light.clock_hz < 1.0, "a key within seconds"
 
@@ -171,37 +180,43 @@ def test_the_gains_are_the_union_of_two_threshold_detectors():
 
 
 LIGHT = LightChoice(0.2, 0.05, 0.2, 0.7)
+TWO_DECOYS = LightChoice(0.3, 0.08, 0.1, 0.7, decoy_probability=0.5, weakest=2e-4)
+EITHER = pytest.mark.parametrize("light", [LIGHT, TWO_DECOYS], ids=["one decoy", "two decoys"])
 
 
+@EITHER
 @settings(max_examples=40, deadline=None)
 @given(km=st.floats(0, 120), more_km=st.floats(2, 30), target=st.sampled_from([200_000, 10**6, 10**7]))
-def test_the_key_rate_falls_with_loss(km, more_km, target):
-    near, far = (key_rate(fibre_link(d), target, LIGHT) for d in (km, km + more_km))
+def test_the_key_rate_falls_with_loss(light, km, more_km, target):
+    near, far = (key_rate(fibre_link(d), target, light) for d in (km, km + more_km))
     assert far < near or far == near == 0
 
 
+@EITHER
 @settings(max_examples=40, deadline=None)
 @given(e=st.floats(0, 0.06), more=st.floats(0.002, 0.05))
-def test_the_key_rate_falls_with_the_error_rate_and_ends(e, more):
-    clean, noisy = (key_rate(replace(LINK, misalignment=x), 10**6, LIGHT) for x in (e, e + more))
+def test_the_key_rate_falls_with_the_error_rate_and_ends(light, e, more):
+    clean, noisy = (key_rate(replace(LINK, misalignment=x), 10**6, light) for x in (e, e + more))
     assert noisy < clean or noisy == clean == 0
-    assert key_rate(replace(LINK, misalignment=0.11), 10**6, LIGHT) == 0
+    assert key_rate(replace(LINK, misalignment=0.11), 10**6, light) == 0
 
 
+@EITHER
 @settings(max_examples=40, deadline=None)
 @given(target=st.integers(30_000, 10**7), factor=st.floats(0.3, 0.95))
-def test_smaller_blocks_earn_less_for_each_pulse(target, factor):
-    large, small = (key_rate(LINK, t, LIGHT) for t in (target, int(target * factor)))
+def test_smaller_blocks_earn_less_for_each_pulse(light, target, factor):
+    large, small = (key_rate(LINK, t, light) for t in (target, int(target * factor)))
     assert small < large or small == large == 0
 
 
+@EITHER
 @settings(max_examples=40, deadline=None)
 @given(eps=st.floats(1e-25, 1e-8), factor=st.floats(1e-6, 0.1))
-def test_smaller_epsilons_earn_less(eps, factor):
-    easy = key_rate(LINK, 10**6, LIGHT, eps_sec=eps, eps_cor=1e-15)
-    hard = key_rate(LINK, 10**6, LIGHT, eps_sec=eps * factor, eps_cor=1e-15)
+def test_smaller_epsilons_earn_less(light, eps, factor):
+    easy = key_rate(LINK, 10**6, light, eps_sec=eps, eps_cor=1e-15)
+    hard = key_rate(LINK, 10**6, light, eps_sec=eps * factor, eps_cor=1e-15)
     assert 0 < hard < easy
-    assert key_rate(LINK, 10**6, LIGHT, eps_cor=eps * factor) < key_rate(LINK, 10**6, LIGHT, eps_cor=eps)
+    assert key_rate(LINK, 10**6, light, eps_cor=eps * factor) < key_rate(LINK, 10**6, light, eps_cor=eps)
 
 
 def test_a_very_long_block_tends_to_the_asymptotic_rate():
@@ -229,16 +244,19 @@ def test_a_very_long_block_tends_to_the_asymptotic_rate():
     assert want < ideal * (1 - binary_entropy(0.01)) - 1.15 * binary_entropy(0.01)
 
 
-def test_every_entry_of_the_table_gives_the_key_it_states():
-    assert {e.target_bits for e in entries()} >= {100_000, 1_000_000}
-    for entry in entries():
+@BOTH
+def test_every_entry_of_the_table_gives_the_key_it_states(decoys):
+    assert {e.target_bits for e in entries(decoys)} >= {100_000, 1_000_000}
+    for entry in entries(decoys):
+        assert entry.light.decoys == decoys
         link = replace(fibre_link(), transmittance=10 ** (-entry.loss_db / 10))
-        plan = plan_block("entry", link, entry.target_bits)
+        plan = plan_block("entry", link, entry.target_bits, decoys=decoys)
         assert (plan.light.pulses, plan.secret_key_length) == (entry.pulses, entry.secret_key_length)
 
 
-def test_the_tables_key_rate_falls_with_loss_and_grows_with_the_block():
-    rate = {(e.target_bits, e.loss_db): e.secret_key_length / e.pulses for e in entries()}
+@BOTH
+def test_the_tables_key_rate_falls_with_loss_and_grows_with_the_block(decoys):
+    rate = {(e.target_bits, e.loss_db): e.secret_key_length / e.pulses for e in entries(decoys)}
     sizes = sorted({size for size, _ in rate})
     for size in sizes:
         column = [rate[key] for key in sorted(rate) if key[0] == size]
@@ -250,8 +268,9 @@ def test_the_tables_key_rate_falls_with_loss_and_grows_with_the_block():
 
 @pytest.mark.parametrize("km", [0, 7, 19.3, 25, 33, 51.1, 68, 74])
 @pytest.mark.parametrize("target", [100_000, 137_000, 600_000, 3_000_000])
-def test_links_between_the_tables_losses_and_sizes_get_a_key(km, target):
-    assert plan_block("between", fibre_link(km), target).secret_key_length > 1000
+@BOTH
+def test_links_between_the_tables_losses_and_sizes_get_a_key(km, target, decoys):
+    assert plan_block("between", fibre_link(km), target, decoys=decoys).secret_key_length > 1000
 
 
 def test_the_table_is_read_at_the_nearest_size_and_loss():
@@ -260,10 +279,11 @@ def test_the_table_is_read_at_the_nearest_size_and_loss():
     assert look_up(10, 500.0).loss_db == reach_db(10)
 
 
-@pytest.mark.parametrize(("km", "target"), [(25, 10_000), (60, 30_000), (250, 100_000)])
-def test_a_link_out_of_reach_is_refused_with_the_reach_named(km, target):
-    with pytest.raises(ConfigurationError, match=rf"{target} sifted bits.*reach {reach_db(target):g} dB"):
-        plan_block("far", fibre_link(km), target)
+@BOTH
+@pytest.mark.parametrize(("km", "target"), [(25, 10_000), (75, 30_000), (250, 100_000)])
+def test_a_link_out_of_reach_is_refused_with_the_reach_named(km, target, decoys):
+    with pytest.raises(ConfigurationError, match=rf"{target} sifted bits.*reach {reach_db(target, decoys):g} dB"):
+        plan_block("far", fibre_link(km), target, decoys=decoys)
 
 
 @pytest.mark.parametrize(
@@ -289,6 +309,10 @@ def test_impossible_plans_are_refused_in_one_line():
         light_for(replace(LINK, transmittance=1e-12, dark_count_probability=0.0), 10**7, LIGHT)
     with pytest.raises(ConfigurationError, match="intensities"):
         plan_block("upside down", LINK, 100_000, light=LightChoice(0.1, 0.4, 0.5, 0.5))
+    with pytest.raises(ConfigurationError, match="probabilities"):
+        plan_block("more than all", LINK, 100_000, light=replace(TWO_DECOYS, decoy_probability=0.95))
+    with pytest.raises(ConfigurationError, match="belong together"):
+        replace(TWO_DECOYS, weakest=None)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from heliograph.sim.fibre import Fibre
 from heliograph.sim.modules import open_receiver, open_transmitter
 from heliograph.site.clocks import MonotonicClock
 from heliograph.site.engine import EngineParts
-from heliograph.site.link import LinkPlan, LinkRunner, SupplyHooks
+from heliograph.site.link import LinkRunner
+from heliograph.site.link_plan import LinkPlan, SupplyHooks
 from heliograph.site.store import open_store
 from heliograph.storage.commit_records import CommitRecords
 from heliograph.storage.database import Database

@@ -1,11 +1,12 @@
 """The fixed policy: a length that is set before the first pulse, and the set of outcomes that earn it.
 
-The theorem is about a protocol of fixed length (security.md 5): every block either meets the acceptance set and gives
-exactly ``secret_key_length`` bits, or is discarded. Testing ``s1_lower``, ``phase_error_upper`` and the parities
-charged against thresholds is such a set: the first two are functions of the announced counts alone, the third is a
-property of the announced transcript, and the thresholds are in both registrations before any light is sent. The length
-formula rises with the first and falls with the other two, so inside the set it is nowhere below its value at the
-corner, and that value is the preset length. Nothing is tuned to the block that is being judged.
+The theorem, whichever the block's parameters name, is about a protocol of fixed length (security.md 5): every block
+either meets the acceptance set and gives exactly ``secret_key_length`` bits, or is discarded. Testing ``s1_lower``,
+``phase_error_upper`` and the parities charged against thresholds is such a set: the first two are functions of the
+announced counts alone, the third is a property of the announced transcript, and the thresholds are in both
+registrations before any light is sent. The length formula rises with the first and falls with the other two, so inside
+the set it is nowhere below its value at the corner, and that value is the preset length. Nothing is tuned to the block
+that is being judged.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import math
 from typing import Final
 
 from heliograph.errors import BlockDiscarded, ConfigurationError, QBERTooHigh, ReconciliationFailed
-from heliograph.postprocessing.secrecy.wiesemann2024 import Terms, bounds, check_light, secret_key_length
+from heliograph.postprocessing.secrecy.theorems import Terms, Theorem, theorem_named
 from heliograph.types import Acceptance, BlockParameters, IntensityCounts
 
 __all__ = [
@@ -32,13 +33,13 @@ EPS_SEC_MAX: Final = 1e-15  # per block; our choice: at a block a second the led
 EPS_COR_MAX: Final = 1e-15
 
 
-def preset_length(acceptance: Acceptance, eps_sec: float, eps_cor: float) -> int:
-    """Return floor of the length formula at the corner of the acceptance set, in bits; may be zero or negative.
+def preset_length(theorem: Theorem, acceptance: Acceptance, eps_sec: float, eps_cor: float) -> int:
+    """Return floor of the theorem's length at the corner of the acceptance set, in bits; may be zero or negative.
 
     The cap on parities and the verification bits are both charged.
     """
     charged = acceptance.disclosed_bits_max + VERIFICATION_BITS
-    corner = secret_key_length(
+    corner = theorem.length(
         acceptance.single_photons_lower_min, acceptance.phase_error_upper_max, charged, eps_sec, eps_cor
     )
     return math.floor(corner)
@@ -52,7 +53,8 @@ def check_parameters(
     ``eps_sec_max``, ``eps_cor_max``: what this site's registration tolerates per block (security.md 7).
     """
     name, a = parameters.name, parameters.acceptance
-    check_light(parameters.light)
+    theorem = theorem_named(parameters.theorem)
+    theorem.check_light(parameters.light)
     for field, eps, eps_max in (
         ("eps_sec", parameters.eps_sec, eps_sec_max),
         ("eps_cor", parameters.eps_cor, eps_cor_max),
@@ -68,7 +70,7 @@ def check_parameters(
         raise ConfigurationError(f"{name}: phase_error_upper_max = {a.phase_error_upper_max} must lie in [0, 1/2)")
     if a.disclosed_bits_max < 0:
         raise ConfigurationError(f"{name}: disclosed_bits_max = {a.disclosed_bits_max} must not be negative")
-    earned = preset_length(a, parameters.eps_sec, parameters.eps_cor)
+    earned = preset_length(theorem, a, parameters.eps_sec, parameters.eps_cor)
     if not 0 < parameters.secret_key_length <= earned:
         raise ConfigurationError(
             f"{name}: secret_key_length = {parameters.secret_key_length}, but the acceptance set earns {earned} bits; "
@@ -84,7 +86,7 @@ def precheck(parameters: BlockParameters, key_detections: tuple[int, ...], test:
     """
     key = IntensityCounts(key_detections, (0,) * len(key_detections))
     _check_size(parameters, key)
-    terms = bounds(key, test, parameters.light, parameters.eps_sec)
+    terms = _terms(parameters, key, test)
     _check_single_photons(parameters, key, terms)
     _check_phase_error(parameters, terms, f"qber_x {test.error_rate:.2%}, qber_z not known yet")
 
@@ -119,11 +121,15 @@ def accept(
     _check_size(parameters, key)
     # Without errors the bound is at its best: too few even then is a matter of light, not of noise.
     silent = IntensityCounts(key.detections, (0,) * len(key.detections))
-    _check_single_photons(parameters, key, bounds(silent, test, parameters.light, parameters.eps_sec))
-    terms = bounds(key, test, parameters.light, parameters.eps_sec)
+    _check_single_photons(parameters, key, _terms(parameters, silent, test))
+    terms = _terms(parameters, key, test)
     _check_phase_error(parameters, terms, f"qber_z {key.error_rate:.2%}, qber_x {test.error_rate:.2%}")
     _check_single_photons(parameters, key, terms)
     return terms
+
+
+def _terms(parameters: BlockParameters, key: IntensityCounts, test: IntensityCounts) -> Terms:
+    return theorem_named(parameters.theorem).bounds(key, test, parameters.light, parameters.eps_sec)
 
 
 def _check_size(parameters: BlockParameters, key: IntensityCounts) -> None:

@@ -32,7 +32,7 @@ from heliograph.postprocessing.secrecy.entropy import binary_entropy
 from heliograph.postprocessing.secrecy.photons import SMALLEST, WeakPulses
 from heliograph.types import IntensityCounts
 
-__all__ = ["EPSILON_PARTS", "Terms", "bounds", "secret_key_length"]
+__all__ = ["EPSILON_PARTS", "Terms", "bounds", "check_source", "secret_key_length"]
 
 # From the security proof.
 EPSILON_PARTS: Final = 21
@@ -56,6 +56,16 @@ class Terms:
     phase_error_upper: float
 
 
+def check_source(source: WeakPulses) -> None:
+    """Raise ConfigurationError unless there are three intensities, mu1 > mu2 + mu3 and mu2 > mu3 >= 0."""
+    source.check(3, "lim2014")
+    mu1, mu2, mu3 = source.intensities
+    if mu1 - mu2 - mu3 < SMALLEST:
+        raise ConfigurationError(
+            f"intensities = {list(source.intensities)}: lim2014 needs the first above the sum of the other two"
+        )
+
+
 def bounds(
     key: IntensityCounts, test: IntensityCounts, source: WeakPulses, eps_sec: float, method: Method = HOEFFDING
 ) -> Terms:
@@ -64,12 +74,8 @@ def bounds(
     Needs mu1 > mu2 + mu3, mu2 > mu3 >= 0. Raises ConfigurationError for another source, ValueError for counts of
     another shape or ``eps_sec`` outside (0, 1).
     """
-    source.check(3, "lim2014")
-    mu1, mu2, mu3 = source.intensities
-    if mu1 - mu2 - mu3 < SMALLEST:
-        raise ConfigurationError(
-            f"intensities = {list(source.intensities)}: lim2014 needs the first above the sum of the other two"
-        )
+    check_source(source)
+    _, mu2, mu3 = source.intensities
     if not len(key.detections) == len(test.detections) == 3:
         raise ValueError("counts for exactly three intensities are needed")
     if not 0 < eps_sec < 1:

@@ -16,7 +16,7 @@ from heliograph.postprocessing.secrecy.acceptance import check_parameters, prese
 from heliograph.postprocessing.secrecy.entropy import binary_entropy
 from heliograph.postprocessing.secrecy.link import LinkModel
 from heliograph.postprocessing.secrecy.table import LightChoice, look_up, reach_db
-from heliograph.postprocessing.secrecy.wiesemann2024 import Terms, bounds, check_light
+from heliograph.postprocessing.secrecy.theorems import Terms, Theorem, theorem_for
 from heliograph.types import Acceptance, BlockParameters, IntensityCounts, LightParameters
 
 __all__ = ["Margin", "acceptance_for", "expected_counts", "light_for", "plan_block"]
@@ -59,6 +59,7 @@ def plan_block(
     link: LinkModel,
     target_bits: int,
     *,
+    decoys: int = 1,
     light: LightChoice | None = None,
     eps_sec: float = DEFAULT_EPS,
     eps_cor: float = DEFAULT_EPS,
@@ -66,31 +67,32 @@ def plan_block(
 ) -> BlockParameters:
     """Return the parameters of blocks with about ``target_bits`` sifted bits, both bases together.
 
-    Counting both bases keeps the block's duration bounded (theory.md 1.9). ``light`` defaults to the table's. Raises
+    Counting both bases keeps the block's duration bounded (theory.md 1.9). ``light`` defaults to the table's for
+    so many ``decoys``, which also choose the theorem; light that is given decides that itself. Raises
     ConfigurationError, naming the largest loss in reach, if such a block yields no key on this link.
     """
     if target_bits < 1:
         raise ConfigurationError(f"{name}: target_bits = {target_bits} must be positive")
-    choice = look_up(target_bits, link.loss_db).light if light is None else light
+    theorem = theorem_for(decoys if light is None else light.decoys)
+    choice = look_up(target_bits, link.loss_db, theorem.decoys).light if light is None else light
     parameters_of_light = light_for(link, target_bits, choice)
-    check_light(parameters_of_light)
-    acceptance = acceptance_for(link, parameters_of_light, eps_sec, margin or Margin())
-    length = preset_length(acceptance, eps_sec, eps_cor)
+    theorem.check_light(parameters_of_light)
+    acceptance = acceptance_for(theorem, link, parameters_of_light, eps_sec, margin or Margin())
+    length = preset_length(theorem, acceptance, eps_sec, eps_cor)
     if length <= 0:
         raise ConfigurationError(
             f"{name}: blocks of {target_bits} sifted bits yield no key at {link.loss_db:.1f} dB (fibre and receiver); "
-            f"with the default detectors such blocks reach {reach_db(target_bits):g} dB: take larger blocks, "
-            "a shorter link or better detectors"
+            f"with the default detectors such blocks reach {reach_db(target_bits, theorem.decoys):g} dB: "
+            "take larger blocks, a shorter link or better detectors"
         )
-    parameters = BlockParameters(name, parameters_of_light, acceptance, length, eps_sec, eps_cor)
+    parameters = BlockParameters(name, parameters_of_light, acceptance, length, eps_sec, eps_cor, theorem.name)
     check_parameters(parameters, eps_sec_max=eps_sec, eps_cor_max=eps_cor)
     return parameters
 
 
 def light_for(link: LinkModel, target_bits: int, choice: LightChoice) -> LightParameters:
     """Return the light whose expected sifted key, both bases together, has ``target_bits`` bits."""
-    intensities = (choice.signal, choice.decoy)
-    probabilities = (choice.signal_probability, 1 - choice.signal_probability)
+    intensities, probabilities = choice.intensities, choice.probabilities
     z = choice.z_probability
     sifted = link.yields(intensities, probabilities).mean * (z**2 + (1 - z) ** 2)
     try:
@@ -126,7 +128,9 @@ def expected_counts(link: LinkModel, light: LightParameters, margin: Margin | No
     return counts(key), counts(test)
 
 
-def acceptance_for(link: LinkModel, light: LightParameters, eps_sec: float, margin: Margin) -> Acceptance:
+def acceptance_for(
+    theorem: Theorem, link: LinkModel, light: LightParameters, eps_sec: float, margin: Margin
+) -> Acceptance:
     """Return the acceptance set that an honest link within its tolerances misses at most rarely.
 
     Each tested quantity is taken at the tolerated counts and moved by ``margin.sigmas`` of its own standard deviation,
@@ -135,7 +139,7 @@ def acceptance_for(link: LinkModel, light: LightParameters, eps_sec: float, marg
     worst = expected_counts(link, light, margin)
 
     def terms(counts: Counts) -> Terms:
-        return bounds(*counts, light, eps_sec)
+        return theorem.bounds(*counts, light, eps_sec)
 
     expected = terms(worst)
     s1_sigma = _deviation(worst, lambda counts: terms(counts).s1_lower)
