@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # real processes or real time: `make test` runs it
+
 HELIOGRAPH = (sys.executable, "-m", "heliograph.cli.main")
 
 

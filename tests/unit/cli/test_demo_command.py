@@ -33,6 +33,7 @@ def run(*arguments):
     return CliRunner().invoke(app, ["demo", *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_the_report_has_the_promised_fields_and_the_payload_arrives(tmp_path):
     payload = tmp_path / "letter.bin"
     payload.write_bytes(os.urandom(3_000_001))

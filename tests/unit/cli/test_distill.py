@@ -20,6 +20,8 @@ from heliograph.lab.distill_side import key_check
 from heliograph.lab.recordings import read_recording
 from heliograph.postprocessing.recorded import format_bits
 
+pytestmark = pytest.mark.slow  # real processes or real time: `make test` runs it
+
 NUMBER = (int, float)
 FIELDS = {
     "sifted_bits": int, "qber": float, "error_given_0": float, "error_given_1": float, "bias": float,

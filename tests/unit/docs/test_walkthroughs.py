@@ -14,6 +14,8 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from markdown_pages import ROOT, blocks
 
+pytestmark = pytest.mark.slow  # real processes or real time: `make test` runs it
+
 ENVIRONMENT = {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"}  # noqa: PTH120  - not resolved: a venv is a link
 HOW_TO = ROOT / "docs/how-to"
 PATIENCE_S = 90

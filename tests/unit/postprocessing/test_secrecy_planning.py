@@ -84,6 +84,7 @@ def simulated_counts(plan, km, block):
     return counted
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("km", [25, 50])
 def test_the_simulated_fibre_gives_what_was_planned_and_its_blocks_are_accepted(km, decoys):

@@ -18,6 +18,8 @@ from heliograph.errors import ConfigurationError, LocalProtocolError, RemoteProt
 from heliograph.sim.modules import open_receiver, open_transmitter
 from heliograph.types import BlockId, LightParameters
 
+pytestmark = pytest.mark.slow  # real processes or real time: `make test` runs it
+
 LIGHT = LightParameters(2 * 10**7, 1e9, (0.5, 0.1), (0.7, 0.3), 0.9, 0.8)
 LIMIT_S = 15
 

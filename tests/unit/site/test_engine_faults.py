@@ -10,6 +10,8 @@ from link_pair import link_pair, running, settled, until
 from heliograph.errors import StoreUnavailable, TransportClosed
 from heliograph.transport.tcp import TcpTransport
 
+pytestmark = pytest.mark.slow  # real processes or real time: `make test` runs it
+
 
 @pytest.fixture
 def room():

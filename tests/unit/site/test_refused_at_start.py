@@ -54,6 +54,7 @@ def port_of(site, entry):
     return int(document.rpartition(":")[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("role", "entry", "says"),
     [
@@ -106,6 +107,7 @@ def test_a_second_process_on_one_store_is_refused_and_disturbs_nothing(room):
         asyncio.run(scene())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_site_ends_quietly_and_soon_when_asked(room, number):
     """Also before it ever met its peer, with an SAE's idle connection open."""

@@ -116,6 +116,7 @@ def cut_and_recover(directory, cut):
     return pair, bool(blocks)
 
 
+@pytest.mark.slow
 def test_a_crash_between_any_two_actions_of_the_commit_protocol(tmp_path, total):
     """The last actions of a block, from the decider's transcript tag on, one by one."""
     assert_lost_or_kept_by_both(tmp_path, range(total - 34, total))
