@@ -29,6 +29,9 @@ _HOST = "127.0.0.1"
 _PAYLOAD_BYTES = 24 << 20
 _REKEY_BYTES = 4 << 20
 _REKEY_SECONDS = 2.0
+_SMALL_BYTES = 1 << 20
+_SMALL_REKEY_SECONDS = 0.5
+_SMALL_TRAFFIC_S = 2.0
 _DEADLINE_S = 180.0
 _PACED_BYTES_PER_S = 8e6
 _POLL_S = 0.25
@@ -92,8 +95,12 @@ async def run_demo(options: DemoOptions) -> dict[str, Any]:
     _check(options)
     payload = _load(options)
     directory = _working_directory(options.keep)
-    # Rekeys are to be seen on small files too.
-    limits = {"rekey_seconds": _REKEY_SECONDS, "rekey_bytes": max(1 << 16, min(_REKEY_BYTES, len(payload) // 4))}
+    # Rekeys are to be seen on small files too: these are sent slowly and rekeyed often.
+    small = len(payload) < _SMALL_BYTES
+    limits = {
+        "rekey_seconds": _SMALL_REKEY_SECONDS if small else _REKEY_SECONDS,
+        "rekey_bytes": max(1 << 16, min(_REKEY_BYTES, len(payload) // 4)),
+    }
     limits = {**limits, "max_key_age_s": 30.0}
     rehearsal = Rehearsal(directory, Ports.free(), options.distance_km, options.seed, {**limits}, decoys=options.decoys)
     async with AsyncExitStack() as stack:
@@ -196,6 +203,8 @@ async def _carry(
     deadline = _DEADLINE_S + (options.seconds or 0.0) + len(payload) / 1e6
     # Traffic for a given time is paced, so that the recording stays small and the link has the processor too.
     pace = None if options.seconds is None else _PACED_BYTES_PER_S
+    if pace is None and len(payload) < _SMALL_BYTES:
+        pace = len(payload) / _SMALL_TRAFFIC_S
     try:
         async with asyncio.timeout(deadline):
             await _until_encrypting(rehearsal)

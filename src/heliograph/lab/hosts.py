@@ -12,6 +12,7 @@ from heliograph.errors import TransportClosed
 __all__ = ["HostB", "send"]
 
 _CHUNK = 1 << 16
+_TRICKLES = 16  # a paced payload goes in at least so many pieces, if it has so many bytes
 
 
 @dataclass
@@ -55,14 +56,15 @@ async def send(host: str, port: int, payload: bytes, bytes_per_s: float | None =
     ``bytes_per_s`` paces it; without it, the payload goes as fast as the tunnel takes it.
     """
     began = time.monotonic()
+    chunk = _CHUNK if bytes_per_s is None else min(_CHUNK, max(1, len(payload) // _TRICKLES))
     try:
         reader, writer = await asyncio.open_connection(host, port)
         try:
-            for start in range(0, len(payload), _CHUNK):
-                writer.write(payload[start : start + _CHUNK])
+            for start in range(0, len(payload), chunk):
+                writer.write(payload[start : start + chunk])
                 await writer.drain()
                 if bytes_per_s is not None:
-                    await asyncio.sleep(began + start / bytes_per_s - time.monotonic())
+                    await asyncio.sleep(began + (start + chunk) / bytes_per_s - time.monotonic())
             writer.write_eof()
             return (await reader.read()).decode("ascii", "replace")
         finally:

@@ -62,6 +62,18 @@ def test_the_report_has_the_promised_fields_and_the_payload_arrives(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_file_of_one_byte_crosses_and_is_rekeyed_on_the_way(tmp_path):
+    payload = tmp_path / "letter.bin"
+    payload.write_bytes(b"x")
+    program = [sys.executable, "-m", "heliograph.cli.main", "demo", str(payload), "--seed", "4", "--json"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    traffic = json.loads(done.stdout)["traffic"]
+    assert traffic["sha256_sent"] == traffic["sha256_received"] == hashlib.sha256(b"x").hexdigest()
+    assert traffic["rekeys"] > 0
+
+
+@pytest.mark.slow
 def test_two_decoys_carry_a_payload_and_the_report_names_their_theorem(tmp_path):
     payload = tmp_path / "letter.bin"
     payload.write_bytes(os.urandom(1_000_001))
