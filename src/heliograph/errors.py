@@ -6,7 +6,10 @@ A class's docstring is what an operator reads; the raised text adds the offendin
 
 from __future__ import annotations
 
+from typing import Literal
+
 __all__ = [
+    "AnchorRefused",
     "AuthenticationFailed",
     "BlockDiscarded",
     "ConfigurationError",
@@ -19,6 +22,7 @@ __all__ = [
     "PadsExhausted",
     "QBERTooHigh",
     "ReconciliationFailed",
+    "RefusalCause",
     "RemoteProtocolError",
     "RollbackDetected",
     "StoreUnavailable",
@@ -37,6 +41,32 @@ class LocalProtocolError(HeliographError):
 
 class RemoteProtocolError(HeliographError):
     """The peer, or someone in between, sent something the protocol does not allow; it was not acted on."""
+
+
+RefusalCause = Literal[
+    "malformed",
+    "untrusted",
+    "expired",
+    "not-yet-valid",
+    "revoked",
+    "revocation-unknown",
+    "wrong-name",
+    "wrong-key-usage",
+    "path-length",
+    "weak-algorithm",
+    "too-few-introducers",
+]
+
+
+class AnchorRefused(RemoteProtocolError):
+    """The peer's credential does not lead to the anchor that is registered here; nobody was believed.
+
+    ``cause`` is for programs; the text names the certificate or key, the reason and the remedy, for a person.
+    """
+
+    def __init__(self, cause: RefusalCause, text: str) -> None:
+        super().__init__(text)
+        self.cause: RefusalCause = cause
 
 
 class TransportClosed(HeliographError):

@@ -12,7 +12,19 @@ from heliograph.types import (
     PulseRecord,
 )
 
-__all__ = ["Anchor", "Clock", "KeySource", "RandomSource", "Receiver", "Transmitter", "Transport", "Vault"]
+__all__ = [
+    "Anchor",
+    "Clock",
+    "KeySource",
+    "PeerTrust",
+    "RandomSource",
+    "Receiver",
+    "Signer",
+    "Transmitter",
+    "Transport",
+    "Vault",
+    "Verifier",
+]
 
 
 class Transmitter(Protocol):
@@ -94,3 +106,46 @@ class KeySource(Protocol):
 
     async def get_key_with_id(self, key_id: str) -> DeliveredKey:
         """Fetch the key that the peer named, as slave. Raises KeyNotFound, NotPermitted or KeySupplyError."""
+
+
+class Signer(Protocol):
+    """This site's private key for the bootstrap by signatures (PKI or OpenPGP); used for nothing else."""
+
+    @property
+    def algorithm(self) -> str:
+        """The method's name for reports, such as "ed25519", "ecdsa-p256-sha256", "ml-dsa-65", "openpgp-ed25519"."""
+
+    @property
+    def credential(self) -> bytes:
+        """What the peer needs to believe the key: a chain of certificates, or an OpenPGP certificate. Public."""
+
+    def sign(self, message: bytes) -> bytes:
+        """Return a signature over ``message``. Raises ConfigurationError if the key cannot be used now."""
+
+
+class Verifier(Protocol):
+    """A peer's public key that was believed once."""
+
+    @property
+    def algorithm(self) -> str:
+        """As for ``Signer``."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the leaf certificate, or the OpenPGP fingerprint, in lower-case hexadecimal."""
+
+    def verify(self, message: bytes, signature: bytes) -> None:
+        """Return nothing for a good signature. Raises AuthenticationFailed for any other."""
+
+
+class PeerTrust(Protocol):
+    """Decides whether a credential speaks for the registered peer: the trust anchor of one link."""
+
+    def accept(self, credential: bytes, now: float) -> Verifier:
+        """Check chain or certifications, name, validity at ``now`` (seconds since 1970), usage and revocation.
+
+        Raises AnchorRefused with its cause; ConfigurationError if the anchor itself cannot be read.
+        """
+
+    def recall(self, credential: bytes) -> Verifier:
+        """Return the key of a credential that was accepted before, unchecked: for messages made under it then."""
