@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from heliograph.authentication.bootstrap import BOOTSTRAP_BLOCKS, METHODS
+from heliograph.authentication.link_keys import LINK_KEYS_BITS
 from heliograph.authentication.pads import PAD_SET_BITS
 from heliograph.errors import ConfigurationError
 from heliograph.postprocessing.secrecy.acceptance import check_parameters
@@ -34,8 +36,10 @@ class LinkRegistration:
     """A link as both sites have registered it.
 
     ``opening`` names the parameters of an epoch's first blocks (small: a key within seconds), ``opening_blocks`` how
-    many those are, ``steady`` the parameters of all later ones. ``transmitter_pairs`` are owned by the transmitter's
-    site, ``receiver_pairs`` by the receiver's. ``eps_total_max`` stops the link when its ledger is spent.
+    many of those make a key, ``steady`` the parameters of all later ones. ``transmitter_pairs`` are owned by the
+    transmitter's site, ``receiver_pairs`` by the receiver's. ``bootstrap``: one of
+    ``authentication.bootstrap.METHODS``; ``mac``: what protects all blocks after it. ``eps_total_max`` stops the link
+    when its ledger is spent.
     """
 
     link: str
@@ -48,6 +52,8 @@ class LinkRegistration:
     key_size_bits: int
     transmitter_pairs: tuple[SaePair, ...]
     receiver_pairs: tuple[SaePair, ...]
+    bootstrap: str = "psk"
+    mac: str = "wegman-carter-poly1305"
     eps_total_max: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -65,11 +71,16 @@ class LinkRegistration:
             raise ConfigurationError(f"link {self.link}: both ends are named {self.transmitter_site!r}")
         if not self.transmitter_pairs and not self.receiver_pairs:
             raise ConfigurationError(f"link {self.link}: no pair of SAEs is registered: nobody could fetch a key")
+        if self.bootstrap not in METHODS:
+            raise ConfigurationError(
+                f"link {self.link}: bootstrap = {self.bootstrap!r}: write one of {', '.join(METHODS)}"
+            )
         for parameters in self.parameters:
             check_parameters(parameters)
             if collision_bound(parameters.acceptance.sifted_bits_max) > parameters.eps_cor:
                 raise ConfigurationError(f"{parameters.name}: eps_cor is below what the verification hash can promise")
-            least = PAD_SET_BITS + 2 * self.key_size_bits  # the pads of one block, a key for each site
+            # The link's own keys, the pads of one block, a key for each site.
+            least = LINK_KEYS_BITS + PAD_SET_BITS + 2 * self.key_size_bits
             if parameters.secret_key_length < least:
                 raise ConfigurationError(
                     f"link {self.link}: blocks {parameters.name!r} yield {parameters.secret_key_length} secret bits, "
@@ -90,6 +101,8 @@ class LinkRegistration:
 
     def for_block(self, block: int) -> BlockParameters:
         """Return the parameters the transmitter's site proposes for the ``block``-th block of an epoch."""
-        found = self.find(self.opening if block <= self.opening_blocks else self.steady)
+        # Block numbers jump when the bootstrap ends: whichever of its blocks made a key counts as the first.
+        opening = self.opening_blocks > 0 and block < BOOTSTRAP_BLOCKS + self.opening_blocks
+        found = self.find(self.opening if opening else self.steady)
         assert found is not None
         return found

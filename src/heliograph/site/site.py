@@ -22,6 +22,7 @@ from heliograph.kme.supply import Limits, SaePair, Supply
 from heliograph.ports import RandomSource
 from heliograph.site.clocks import MonotonicClock, WallClock
 from heliograph.site.config import SiteConfig, parse_address
+from heliograph.site.doors import LinkAnchors, LinkDoors
 from heliograph.site.engine import EngineParts
 from heliograph.site.link import LinkRunner
 from heliograph.site.link_plan import LinkPlan, SupplyHooks
@@ -150,6 +151,7 @@ class _Site:
             in_flight=file.link.in_flight,
             keys_max=file.link.keys_max,
         )
+        doors = LinkDoors(registration, file.name, LinkAnchors(book), records, public, wall)
         own, peer = registration.transmitter_pairs, registration.receiver_pairs
         if not is_transmitter:
             own, peer = peer, own
@@ -161,7 +163,7 @@ class _Site:
             kek,
             randomness,
             keys,
-            LinkRunner(plan, registration, book, parts, hooks),
+            LinkRunner(plan, registration, doors, parts, hooks),
         )
         sweeper = asyncio.create_task(_sweep(database, store, lambda: _trim(keys, stocks, file.link.keys_max)))
         stack.push_async_callback(_end, sweeper)
