@@ -1,6 +1,7 @@
 """A crash at each durable step of a block, on either side: what is left converges, and nothing is used twice."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,8 @@ from heliograph.protocol.frames import parse_frame
 from heliograph.testing.links import quick_channel, quick_registration
 from heliograph.testing.pair import Pair
 
-REGISTRATION, CHANNEL = quick_registration(), quick_channel()
+CHANNEL = quick_channel()
+METHODS = ("psk", "pki", "psk+pki")
 DURABLE = (a.Tag, a.CheckTag, a.Persist, a.Discard)
 
 
@@ -23,10 +25,11 @@ class Crash(Exception):
 class CrashingPair(Pair):
     """Ends one side before or after its ``point``-th durable action; ``points`` counts those of both sides."""
 
-    def __init__(self, directory, name="", point=-1, *, after=False):
+    def __init__(self, directory, name="", point=-1, *, after=False, method="psk"):
         self.points = Counter()
         self.armed = None
-        super().__init__(REGISTRATION, CHANNEL, directory, prefilter=False)
+        registration = replace(quick_registration(), bootstrap=method)
+        super().__init__(registration, CHANNEL, directory, prefilter=False)
         self.points.clear()
         self.armed = (name, point, after)
 
@@ -82,14 +85,16 @@ def test_a_block_has_durable_steps_on_both_sides(tmp_path):
     assert points["rx"] >= 6
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("name", ["tx", "rx"])
-def test_a_crash_at_any_durable_step_converges(tmp_path, name, after):
+def test_a_crash_at_any_durable_step_converges(tmp_path, name, after, method):
+    """Of a bootstrap block, whose keys must be at both sites before the bootstrap's door shuts at one."""
     (tmp_path / "whole").mkdir()
     for point in range(points_of_a_block(tmp_path / "whole")[name]):
         here = tmp_path / f"{point}"
         here.mkdir()
-        pair = CrashingPair(here, name, point, after=after)
+        pair = CrashingPair(here, name, point, after=after, method=method)
         crashed = None
         try:
             pair.run_block()
@@ -111,3 +116,7 @@ def test_a_crash_at_any_durable_step_converges(tmp_path, name, after):
         assert taken["masters"] == taken["slaves"]
         assert len(taken["masters"]) > 0
         check_pads_on_the_wire(pair)
+        # Whatever was lost on the way, the bootstrap is over for both sites alike.
+        doors = [side.records.door.generations() for side in pair.sides]
+        assert doors[0] == doors[1]
+        assert doors[0][0] == doors[0][1] > 0

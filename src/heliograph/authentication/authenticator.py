@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from heliograph.authentication.bootstrap import SignedEpoch, is_bootstrap_block
-from heliograph.authentication.mac import TAG_BYTES, Pad, check_tag, forgery_bound, make_tag
+from heliograph.authentication.mac import Pad
+from heliograph.authentication.methods.interface import TagMethod
+from heliograph.authentication.methods.registry import DEFAULT_METHOD
 from heliograph.authentication.pads import PadAddress, PadStore
 from heliograph.errors import AuthenticationFailed, LocalProtocolError
 
@@ -15,24 +17,34 @@ __all__ = ["Authenticator"]
 class Authenticator:
     """The only place where pads meet messages; the protocol machines never hold a pad.
 
-    A bootstrap block's tag is a one-time tag where a key book opened the epoch, a signature where certificates or
-    OpenPGP keys did, and the one followed by the other where both did: an attacker must then break both.
+    ``method``: what the registration names for all blocks after the bootstrap; None for signatures. A bootstrap block's
+    tag is an information-theoretic one where a key book opened the epoch, a signature where certificates or OpenPGP
+    keys did, and the one followed by the other where both did: an attacker must then break both.
     """
 
-    def __init__(self, pads: PadStore) -> None:
+    def __init__(self, pads: PadStore, method: TagMethod | None = DEFAULT_METHOD) -> None:
         self._pads = pads
+        self._method = method
         self._epoch: SignedEpoch | None = None
 
+    @property
+    def method(self) -> TagMethod | None:
+        """How messages are tagged after the bootstrap; None by signatures."""
+        return self._method
+
     def sign_for(self, epoch: SignedEpoch | None) -> None:
-        """Use these signatures for bootstrap blocks from now on; None where the bootstrap has none."""
+        """Use these signatures from now on; None where the bootstrap has none."""
         self._epoch = epoch
 
-    def _signing(self, address: PadAddress, pad: Pad | None) -> SignedEpoch | None:
-        """Return what signs at this address. Fail closed: what has neither pad nor signature is never sent."""
-        signing = self._epoch if is_bootstrap_block(address.block) else None
-        if pad is None and signing is None:
+    def _means(self, address: PadAddress, pad: Pad | None) -> tuple[TagMethod | None, SignedEpoch | None]:
+        """Return what tags and what signs at this address. Fail closed: what has neither is never sent."""
+        bootstrap = is_bootstrap_block(address.block)
+        method = DEFAULT_METHOD if bootstrap else self._method
+        one_time = None if pad is None else method
+        signing = self._epoch if bootstrap or method is None else None
+        if one_time is None and signing is None:
             raise LocalProtocolError(f"block {address.block}: nothing to authenticate the {address.role.name} with")
-        return signing
+        return one_time, signing
 
     def tag(self, address: PadAddress, covered: Sequence[bytes]) -> bytes:
         """Return the tag over ``covered``. Burn before use: the pad is durably spent before the tag exists.
@@ -40,8 +52,8 @@ class Authenticator:
         Raises PadsExhausted if the pad is absent or was spent, whatever for.
         """
         pad = self._pads.burn(address)
-        signing = self._signing(address, pad)
-        tag = b"" if pad is None else make_tag(pad, covered)
+        one_time, signing = self._means(address, pad)
+        tag = b"" if one_time is None or pad is None else one_time.tag(pad.key, covered)
         return tag if signing is None else tag + signing.sign(covered)
 
     def check(self, address: PadAddress, covered: Sequence[bytes], tag: bytes) -> None:
@@ -51,15 +63,15 @@ class Authenticator:
         that are not in the bound. Raises PadsExhausted if the pad is absent, spent, or out of attempts.
         """
         pad, attempts = self._pads.attempt(address)
-        signing = self._signing(address, pad)
-        cut = 0 if pad is None else TAG_BYTES
-        one_time, signature = tag[:cut], tag[cut:]
+        one_time, signing = self._means(address, pad)
+        cut = 0 if one_time is None else one_time.tag_bytes
         if signing is not None:
-            signing.check(covered, signature)
-        elif signature:
-            raise AuthenticationFailed(f"a tag of {len(tag)} bytes where {TAG_BYTES} were due")
-        bound = 0.0  # a signature has no bound: its block rests on a computational assumption, which reports name
-        if pad is not None:
-            check_tag(pad, covered, one_time)
-            bound = forgery_bound(sum(len(part) for part in covered), attempts)
-        self._pads.accepted(address, bound)
+            signing.check(covered, tag[cut:])
+        elif len(tag) != cut:
+            raise AuthenticationFailed(f"a tag of {len(tag)} bytes where {cut} were due")
+        bound = None
+        if one_time is not None and pad is not None:
+            one_time.check(pad.key, covered, tag[:cut])
+            bound = one_time.forgery_bound(sum(len(part) for part in covered), attempts)
+        # Signatures and computational methods have no bound to add; what is made under them is labelled instead.
+        self._pads.accepted(address, bound or 0.0)

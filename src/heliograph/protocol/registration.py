@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from heliograph.authentication.bootstrap import BOOTSTRAP_BLOCKS, METHODS
+from heliograph.authentication.bootstrap import BOOTSTRAP_BLOCKS, METHODS, has_signature
 from heliograph.authentication.link_keys import LINK_KEYS_BITS
+from heliograph.authentication.methods.registry import DEFAULT_METHOD, MACS, SIGNATURE
 from heliograph.authentication.pads import PAD_SET_BITS
 from heliograph.errors import ConfigurationError
 from heliograph.postprocessing.secrecy.acceptance import check_parameters
@@ -53,7 +54,7 @@ class LinkRegistration:
     transmitter_pairs: tuple[SaePair, ...]
     receiver_pairs: tuple[SaePair, ...]
     bootstrap: str = "psk"
-    mac: str = "wegman-carter-poly1305"
+    mac: str = DEFAULT_METHOD.name
     eps_total_max: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -74,6 +75,11 @@ class LinkRegistration:
         if self.bootstrap not in METHODS:
             raise ConfigurationError(
                 f"link {self.link}: bootstrap = {self.bootstrap!r}: write one of {', '.join(METHODS)}"
+            )
+        if self.mac not in MACS or (self.mac == SIGNATURE and not has_signature(self.bootstrap)):
+            raise ConfigurationError(
+                f"link {self.link}: mac = {self.mac!r}: write one of {', '.join(MACS)}; {SIGNATURE!r} needs a "
+                "bootstrap with certificates or OpenPGP"
             )
         for parameters in self.parameters:
             check_parameters(parameters)

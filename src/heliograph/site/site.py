@@ -14,6 +14,7 @@ from typing import Any
 from heliograph.agent.agent import Agent
 from heliograph.agent.config import AgentConfig
 from heliograph.authentication.authenticator import Authenticator
+from heliograph.authentication.methods.registry import running_method
 from heliograph.errors import StoreUnavailable
 from heliograph.http.client import Etsi014Client
 from heliograph.http.server import serve
@@ -134,7 +135,7 @@ class _Site:
         parts = EngineParts(
             records,
             commits,
-            Authenticator(records),
+            Authenticator(records, running_method(registration.mac)),
             public,
             clock,
             module,

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 
 from heliograph.authentication.anchors.psk import EpochSecrets
 from heliograph.authentication.bootstrap import BOOTSTRAP_BLOCKS
-from heliograph.authentication.mac import PAD_BYTES, Pad
-from heliograph.authentication.pads import PadAddress, PadRole, split_pad_set
+from heliograph.authentication.budget import PadBudget
+from heliograph.authentication.mac import Pad
+from heliograph.authentication.pads import PadAddress, PadDirection, PadRole, split_pad_set
 from heliograph.errors import LocalProtocolError, PadsExhausted, RollbackDetected
 from heliograph.ports import Anchor
 from heliograph.protocol.records import Marks
+from heliograph.storage import pad_ledger
 from heliograph.storage.database import Database
 from heliograph.storage.link_door import Bootstrap, LinkDoor
 from heliograph.storage.store_seal import StoreSeal
@@ -34,13 +36,13 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS link_state(
   one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER NOT NULL, touched INTEGER NOT NULL, proved INTEGER NOT NULL,
   committed INTEGER NOT NULL, filters BLOB, operator_epoch INTEGER NOT NULL, bootstrap TEXT NOT NULL,
-  opened_at REAL NOT NULL, eps_total REAL NOT NULL, bits_spent INTEGER NOT NULL, bits_refilled INTEGER NOT NULL,
-  blocks_discarded INTEGER NOT NULL);
-INSERT OR IGNORE INTO link_state VALUES (1, 0, 0, 0, 0, NULL, 0, '', 0, 0, 0, 0, 0);
+  opened_at REAL NOT NULL, eps_total REAL NOT NULL, blocks_discarded INTEGER NOT NULL);
+INSERT OR IGNORE INTO link_state VALUES (1, 0, 0, 0, 0, NULL, 0, '', 0, 0, 0);
 CREATE TABLE IF NOT EXISTS link_pads(
   epoch INTEGER NOT NULL, block INTEGER NOT NULL, role INTEGER NOT NULL, sealed BLOB,
   attempts INTEGER NOT NULL DEFAULT 0, PRIMARY KEY(epoch, block, role)) WITHOUT ROWID;
 """
+SCHEMA += pad_ledger.SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +122,17 @@ class LinkRecords:
     def totals(self) -> Totals:
         """Return the ledger."""
         with self._database.reading() as cursor:
-            return Totals(
-                *cursor.execute(
-                    "SELECT eps_total, bits_spent, bits_refilled, blocks_discarded, bootstrap, opened_at "
-                    "FROM link_state"
-                ).fetchone()
-            )
+            spent, refilled = pad_ledger.sums(cursor)
+            eps_total, *others = cursor.execute(
+                "SELECT eps_total, blocks_discarded, bootstrap, opened_at FROM link_state"
+            ).fetchone()
+        return Totals(eps_total, spent, refilled, *others)
+
+    def budget(self) -> PadBudget:
+        """Return where the authentication bits are, all read at one moment."""
+        with self._database.reading() as cursor:
+            free = self.marks().pads
+            return PadBudget(free, *(pad_ledger.direction_bits(cursor, way, free) for way in PadDirection))
 
     def available(self, floor: int) -> list[int]:
         """Return the numbers above ``floor`` of blocks that may begin: all seven pads are there; ascending.
@@ -184,6 +191,7 @@ class LinkRecords:
                     "INSERT INTO link_pads(epoch, block, role, sealed) VALUES (?, ?, ?, x'')",
                     [(epoch, block, role) for block in range(1, BOOTSTRAP_BLOCKS + 1) for role in PadRole],
                 )
+            pad_ledger.count_bootstrap(cursor, len(secrets.pad_sets) if secrets else 0)
         self._anchor.advance(epoch, 0)
 
     def filter_keys(self) -> FilterKeys:
@@ -258,12 +266,12 @@ class LinkRecords:
     @staticmethod
     def _erase(cursor: sqlite3.Cursor, address: PadAddress) -> None:
         where = (address.epoch, address.block, address.role)
-        cursor.execute(  # a permit has no bits
-            "UPDATE link_state SET bits_spent = bits_spent + ? WHERE EXISTS (SELECT 1 FROM link_pads "
-            "WHERE epoch = ? AND block = ? AND role = ? AND length(sealed) > 0)",
-            (8 * PAD_BYTES, *where),
-        )
+        (size,) = cursor.execute(
+            "SELECT length(sealed) FROM link_pads WHERE epoch = ? AND block = ? AND role = ?", where
+        ).fetchone()
         cursor.execute("UPDATE link_pads SET sealed = NULL WHERE epoch = ? AND block = ? AND role = ?", where)
+        if size:  # a permit has no bits
+            pad_ledger.count_spent(cursor, address.role)
 
     def erase_stored(self, cursor: sqlite3.Cursor, epoch: int, block: int, last: PadRole) -> None:
         """Erase a block's commit pads up to ``last`` inside the transaction that stores what they were used for."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from heliograph.authentication.authenticator import Authenticator
 from heliograph.authentication.bootstrap import has_book
+from heliograph.authentication.methods.registry import running_method
 from heliograph.authentication.pads import PadAddress
 from heliograph.authentication.prefilter import FrameFilter
 from heliograph.errors import LocalProtocolError
@@ -84,7 +85,7 @@ class Side:
         records = LinkRecords(database, anchor, lambda: 0.0)
         keys = KeyRecords(database, randomness)
         commits = CommitRecords(database, records, keys, registration, is_transmitter=name == "tx", now=lambda: 0.0)
-        authenticator = Authenticator(records)
+        authenticator = Authenticator(records, running_method(registration.mac))
         return cls(name, registration, book, anchor, randomness, database, records, commits, keys, authenticator)
 
     @property
