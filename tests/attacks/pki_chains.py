@@ -188,6 +188,7 @@ def make_ocsp(
     start=NOW - timedelta(hours=1),
     end=NOW + timedelta(hours=23),
     naming=None,
+    critical=False,
 ):
     """Return an OCSP response (DER) signed by ``signer``, the issuer if None; ``include`` sends certificates along."""
     signer = signer or issuer
@@ -202,6 +203,8 @@ def make_ocsp(
         revocation_reason=None,
     )
     builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, signer.certificate)
+    if critical:
+        builder = builder.add_extension(x509.OCSPNonce(bytes(16)), critical=True)
     if include:
         builder = builder.certificates([node.certificate for node in include])
     return builder.sign(signer.key, usual_hash(signer.key)).public_bytes(Encoding.DER)

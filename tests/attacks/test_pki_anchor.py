@@ -272,6 +272,10 @@ def _forgeries():
         "a responder that may not sign": make_ocsp(LEAF, INTERMEDIATE, signer=silent, include=[silent]),
         "an expired responder": make_ocsp(LEAF, INTERMEDIATE, signer=old, include=[old]),
         "a delegate that was not sent": make_ocsp(LEAF, INTERMEDIATE, signer=DELEGATE),
+        "a stranger's signature beside the real responder": make_ocsp(
+            LEAF, INTERMEDIATE, signer=stranger, include=[DELEGATE, stranger]
+        ),
+        "an unknown critical extension": make_ocsp(LEAF, INTERMEDIATE, critical=True),
         "a bit flipped": bytes(bent),
         "about another certificate": make_ocsp(another, INTERMEDIATE),
         "about another CA's certificate of this serial": make_ocsp(
@@ -299,6 +303,16 @@ def test_a_forged_or_useless_ocsp_response_leaves_revocation_unknown(tmp_path, n
     refused("revocation-unknown", desk, LEAF, INTERMEDIATE, match=r"response\.der")
 
 
+def test_a_response_that_names_another_algorithm_than_the_issuers_is_refused(tmp_path):
+    root, intermediate, leaf = make_chain("ed25519")
+    good = make_ocsp(leaf, intermediate)
+    ed25519, ed448 = bytes.fromhex("300506032b6570"), bytes.fromhex("300506032b6571")
+    assert good.count(ed25519) == 1  # outside of what is signed
+    Desk(tmp_path, root, response=good).accept(leaf, intermediate)
+    desk = Desk(tmp_path, root, response=good.replace(ed25519, ed448))
+    refused("revocation-unknown", desk, leaf, intermediate)
+
+
 def test_a_revoked_responder_leaves_revocation_unknown(tmp_path):
     crls = [make_crl(INTERMEDIATE, [DELEGATE]), make_crl(ROOT)]
     response = make_ocsp(LEAF, INTERMEDIATE, signer=DELEGATE, include=[DELEGATE])
@@ -309,6 +323,7 @@ def test_a_revoked_responder_leaves_revocation_unknown(tmp_path):
 GOOD_RESPONSE = make_ocsp(LEAF, INTERMEDIATE)
 
 
+@pytest.mark.slow
 @given(st.integers(0, len(GOOD_RESPONSE) * 8 - 1))
 def test_a_bit_flipped_in_an_ocsp_response_is_refused_or_changes_nothing_that_was_signed(tmp_path_factory, bit):
     damaged = bytearray(GOOD_RESPONSE)
@@ -421,6 +436,17 @@ def test_a_leaf_that_acts_as_a_ca_is_refused(desk):
 def test_a_ca_certificate_that_may_not_sign_certificates_is_refused(desk):
     intermediate = make_intermediate(ROOT, key_usage=usage(crl_sign=True))
     refused("wrong-key-usage", desk, make_leaf(intermediate), intermediate)
+
+
+def test_a_ca_certificate_without_a_key_usage_is_refused(desk):
+    for path_length in (0, None):
+        intermediate = make_intermediate(ROOT, key_usage=None, path_length=path_length)
+        refused("wrong-key-usage", desk, make_leaf(intermediate), intermediate)
+
+
+def test_a_site_that_may_sign_certificates_is_refused(desk):
+    leaf = make_leaf(INTERMEDIATE, key_usage=usage(digital_signature=True, key_cert_sign=True))
+    refused("wrong-key-usage", desk, leaf, INTERMEDIATE, match="keyCertSign")
 
 
 def test_a_ca_is_not_a_site(desk):
