@@ -160,8 +160,10 @@ class OpenPgpSigner:
             with sequoia_errors():
                 tsk: pysequoia.Tsk = self._sequoia.Tsk.from_bytes(data)
                 fingerprint = tsk.extract_certificate().fingerprint
-        except (Unreadable, SequoiaRefused) as why:
+        except Unreadable as why:
             raise ConfigurationError(f"OpenPGP key {key}: {why}") from None
+        except SequoiaRefused as why:
+            raise ConfigurationError(f"OpenPGP key {key}: {why}; export it again, or make an ed25519 key") from None
         if fingerprint != public.fingerprint:
             raise ConfigurationError(
                 f"OpenPGP key {key}: is {fingerprint}, but {certificate} is {public.fingerprint}; name the pair"

@@ -55,7 +55,13 @@ def test_a_signer_works_from_any_thread(web, alice, tmp_path):
 def test_other_kinds_of_key_sign_too(web, tmp_path, algorithm):
     made = web.gpg("--status-fd=1", "--quick-generate-key", f"Other <{algorithm}@qkd.test>", algorithm, "sign", "1y")
     key = next(line.split()[3] for line in made.decode().splitlines() if "KEY_CREATED" in line)
-    signer = OpenPgpSigner(*_files(tmp_path, web.secret(key), web.public(key)))
+    try:
+        signer = OpenPgpSigner(*_files(tmp_path, web.secret(key), web.public(key)))
+    except ConfigurationError as refused:
+        # GnuPG 2.4 exports about every second NIST secret key with a wrong length in front of it.
+        assert algorithm.startswith("nist")
+        assert "make an ed25519 key" in str(refused)  # noqa: PT017  - most such keys are fine
+        pytest.skip("this GnuPG wrote a secret key that is not in the form of RFC 9580")
     assert signer.algorithm.removeprefix("openpgp-") in {"rsa2048", "ecdsa-p256", "ecdsa-p384", "ecdsa-p521"}
     OpenPgpVerifier(read_certificate(signer.credential)).verify(b"hello", signer.sign(b"hello"))
 

@@ -5,6 +5,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -112,6 +113,15 @@ def test_a_revocation_file_that_cannot_be_read_whole_stops_the_link(land, file, 
             trust.accept(web.public(bob), time.time())
 
 
+def test_two_keys_with_one_short_id_are_refused(land, file):
+    """Nobody has 2^64 steps to spare for a real pair, so these are fingerprints only."""
+    trust = OpenPgpTrust(file, 2, BOB, None)
+    ian, same, other = ("1" * 24 + "a" * 16, "2" * 24 + "a" * 16, "3" * 24 + "b" * 16)
+    trust._check_key_ids(SimpleNamespace(keys=[other]), [SimpleNamespace(keys=[ian]), SimpleNamespace(keys=[ian])])
+    with pytest.raises(AnchorRefused, match="short ID"):
+        trust._check_key_ids(SimpleNamespace(keys=[other, same]), [SimpleNamespace(keys=[ian])])
+
+
 def test_a_clock_that_openpgp_cannot_write_down_is_refused(land, file, web):
     _, bob = land
     for now in (float("nan"), float("inf"), -1.0, 0.0, 2.0**32):
@@ -176,7 +186,7 @@ def test_nothing_is_left_behind(land, file, web, tmp_path):
     assert [home for home in homes if home.exists()] == []
     assert list(long.iterdir()) == []
     processes = [path.read_bytes() for path in _command_lines()]
-    assert not [line for line in processes if b"heliograph-openpgp-" in line]
+    assert not [line for line in processes for home in homes if bytes(home) in line]
 
 
 def _command_lines():
