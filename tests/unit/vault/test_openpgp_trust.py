@@ -113,7 +113,7 @@ def test_a_revocation_file_that_cannot_be_read_whole_stops_the_link(land, file, 
             trust.accept(web.public(bob), time.time())
 
 
-def test_two_keys_with_one_short_id_are_refused(land, file):
+def test_two_keys_with_one_short_id_are_refused(file):
     """Nobody has 2^64 steps to spare for a real pair, so these are fingerprints only."""
     trust = OpenPgpTrust(file, 2, BOB, None)
     ian, same, other = ("1" * 24 + "a" * 16, "2" * 24 + "a" * 16, "3" * 24 + "b" * 16)
