@@ -201,12 +201,18 @@ def test_a_certification_by_an_introducers_subkey_does_not_count(land):
 def test_a_certification_moved_to_another_key_or_name_does_not_count(land):
     theirs = [p for p in read_packets(land.good) if p.tag == SIGNATURE][1:]
     assert len(theirs) == 2
-    mallory = land.peer()
+    mallory = land.peer(at=int(time.time()) - DAY)  # older than the certifications, as an attacker would see to
     land.refuses("untrusted", land.web.public(mallory) + b"".join(one.raw for one in theirs))
-    renamed = land.peer(name="Site E <e@qkd.test>")
+    renamed = land.peer(name="Site E <e@qkd.test>", at=int(time.time()) - DAY)
     land.refuses(
         "untrusted", land.web.public(renamed) + b"".join(one.raw for one in theirs), name="Site E <e@qkd.test>"
     )
+
+
+def test_a_damaged_certification_does_not_count(land):
+    damaged = bytearray(land.good)
+    damaged[-1] ^= 1  # in the last certification's signature proper
+    land.refuses("too-few-introducers", bytes(damaged))
 
 
 def test_a_sha1_certification_does_not_count(land):

@@ -145,6 +145,7 @@ BANNER = 'case "$1" in --version) echo "gpg (GnuPG) 2.2.40"; exit 0;; esac\n'
         ("exec sleep 60", 0.2),
         ("kill -9 $$", 20),
         ("exit 2", 20),
+        ('gpg "$@"; exit 2', 20),
         ("exit 0", 20),
         ("echo 'pub:-:'", 20),
         ("echo 'uid:u::'", 20),
@@ -158,6 +159,15 @@ def test_a_gnupg_that_hangs_dies_or_raves_is_nobodys_yes(land, file, web, tmp_pa
     with pytest.raises((AnchorRefused, ConfigurationError)):
         trust.accept(web.public(bob), time.time())
     assert time.monotonic() - started < 15
+
+
+def test_a_revocation_that_gnupg_passes_over_in_silence_stops_the_link(land, file, web, tmp_path):
+    introducers, bob = land
+    (tmp_path / "revocations").write_bytes(web.revocation(introducers[2]))
+    third = 'case "$*" in *--import) echo >> "$HOME/n"; [ "$(wc -l < "$HOME/n")" = 3 ] && exit 0;; esac; exec gpg "$@"'
+    trust = OpenPgpTrust(file, 2, BOB, tmp_path / "revocations", GnuPG(_program(tmp_path, BANNER + third)))
+    with pytest.raises(ConfigurationError, match="does not take the revocation"):
+        trust.accept(web.public(bob), time.time())
 
 
 def test_a_missing_or_old_gnupg_is_named_with_the_remedy(tmp_path):
