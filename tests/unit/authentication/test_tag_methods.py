@@ -16,7 +16,7 @@ from heliograph.errors import AuthenticationFailed, ConfigurationError, LocalPro
 
 NAMES = ("wegman-carter-poly1305", "hmac-sha-256", "hmac-sha-384", "aes-gmac")
 KEY = bytes(range(100, 100 + PAD_BYTES))
-ADDRESS = PadAddress(1, 1, PadRole.CLOSURE)
+ADDRESS = PadAddress(1, 9, PadRole.CLOSURE)
 METHODS = pytest.mark.parametrize("method", [TAG_METHODS[name] for name in NAMES], ids=lambda m: m.name)
 MESSAGE = bytes(random.Random(1).randbytes(83))
 
