@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
+from heliograph.authentication.bootstrap import METHODS
 from heliograph.authentication.pads import PAD_SET_BITS
 from heliograph.errors import ConfigurationError
 from heliograph.postprocessing.secrecy.acceptance import check_parameters
@@ -18,7 +20,9 @@ from heliograph.postprocessing.verification import collision_bound
 from heliograph.protocol.conversation import LinkIdentity
 from heliograph.types import BlockParameters
 
-__all__ = ["LinkRegistration", "SaePair"]
+__all__ = ["MACS", "LinkRegistration", "SaePair"]
+
+MACS: Final = ("wegman-carter-poly1305",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,8 @@ class LinkRegistration:
 
     ``opening`` names the parameters of an epoch's first blocks (small: a key within seconds), ``opening_blocks`` how
     many those are, ``steady`` the parameters of all later ones. ``transmitter_pairs`` are owned by the transmitter's
-    site, ``receiver_pairs`` by the receiver's. ``eps_total_max`` stops the link when its ledger is spent.
+    site, ``receiver_pairs`` by the receiver's. ``bootstrap``: one of ``authentication.bootstrap.METHODS``; ``mac``: what
+    protects all blocks after it. ``eps_total_max`` stops the link when its ledger is spent.
     """
 
     link: str
@@ -48,6 +53,8 @@ class LinkRegistration:
     key_size_bits: int
     transmitter_pairs: tuple[SaePair, ...]
     receiver_pairs: tuple[SaePair, ...]
+    bootstrap: str = "psk"
+    mac: str = "wegman-carter-poly1305"
     eps_total_max: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -65,6 +72,12 @@ class LinkRegistration:
             raise ConfigurationError(f"link {self.link}: both ends are named {self.transmitter_site!r}")
         if not self.transmitter_pairs and not self.receiver_pairs:
             raise ConfigurationError(f"link {self.link}: no pair of SAEs is registered: nobody could fetch a key")
+        if self.bootstrap not in METHODS:
+            raise ConfigurationError(
+                f"link {self.link}: bootstrap = {self.bootstrap!r}: write one of {', '.join(METHODS)}"
+            )
+        if self.mac not in MACS:
+            raise ConfigurationError(f"link {self.link}: mac = {self.mac!r}: write one of {', '.join(MACS)}")
         for parameters in self.parameters:
             check_parameters(parameters)
             if collision_bound(parameters.acceptance.sifted_bits_max) > parameters.eps_cor:
