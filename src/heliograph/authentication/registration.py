@@ -31,9 +31,9 @@ def registration_fingerprint(
 ) -> bytes:
     """Return the 128 bits that two people compare.
 
-    ``identity``: ``LinkIdentity.prefix()``. ``transmitter`` and ``receiver``: each site's anchor, by kind, as lower-case
-    hexadecimal digits: the digest of the book's marks, SHA-256 of the root certificate, the OpenPGP fingerprint. Raises
-    ConfigurationError if they are not of the method's kinds.
+    ``identity``: ``LinkIdentity.prefix()``. ``transmitter`` and ``receiver``: each site's anchor, by kind, as
+    lower-case hexadecimal: the digest of the book's marks, SHA-256 of the root certificate, the OpenPGP fingerprint.
+    Raises ConfigurationError if they are not of the method's kinds.
     """
     kinds = anchor_kinds(method)
     parts = [identity, method.encode()]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from heliograph import __version__
-from heliograph.cli import demo, distill, keyrate, site
+from heliograph.cli import audit, demo, distill, keyrate, site
 
 __all__ = ["app", "main"]
 
@@ -22,6 +22,7 @@ app.command("demo")(demo.demo)
 app.command("distill")(distill.distill)
 app.command("keyrate")(keyrate.keyrate)
 app.add_typer(site.app, name="site")
+app.add_typer(audit.app, name="audit")
 
 
 def _version(asked: bool) -> None:

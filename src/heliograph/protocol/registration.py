@@ -39,7 +39,7 @@ class LinkRegistration:
 
     ``opening`` names the parameters of an epoch's first blocks (small: a key within seconds), ``opening_blocks`` how
     many those are, ``steady`` the parameters of all later ones. ``transmitter_pairs`` are owned by the transmitter's
-    site, ``receiver_pairs`` by the receiver's. ``bootstrap``: one of ``authentication.bootstrap.METHODS``; ``mac``: what
+    site, ``receiver_pairs`` by the receiver's. ``bootstrap``: one of ``METHODS``; ``mac``: what
     protects all blocks after it. ``eps_total_max`` stops the link when its ledger is spent.
     """
 

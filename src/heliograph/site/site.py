@@ -11,16 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
+import msgspec
+
 from heliograph.agent.agent import Agent
 from heliograph.agent.config import AgentConfig
 from heliograph.authentication.authenticator import Authenticator
-from heliograph.errors import StoreUnavailable
+from heliograph.errors import ConfigurationError, StoreUnavailable
 from heliograph.http.client import Etsi014Client
 from heliograph.http.server import serve
 from heliograph.http.tls import client_tls, server_tls
 from heliograph.kme.supply import Limits, SaePair, Supply
 from heliograph.ports import RandomSource
+from heliograph.site.anchors import SiteAnchors, open_anchors
 from heliograph.site.clocks import MonotonicClock, WallClock
+from heliograph.site.comparison import describe_comparison, read_comparison
 from heliograph.site.config import SiteConfig, parse_address
 from heliograph.site.engine import EngineParts
 from heliograph.site.link import LinkRunner
@@ -28,12 +32,11 @@ from heliograph.site.link_plan import LinkPlan, SupplyHooks
 from heliograph.site.modules import open_module
 from heliograph.site.status_socket import serve_status
 from heliograph.site.store import open_store
-from heliograph.status import KmeStatus, SiteStatus
+from heliograph.status import KmeStatus, LinkStatus, SiteStatus
 from heliograph.storage.commit_records import CommitRecords
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords
 from heliograph.vault.filekek import FileKek
-from heliograph.vault.pskfile import PskFile
 from heliograph.vault.randomness import SystemRandomness
 
 __all__ = ["run_site"]
@@ -95,7 +98,13 @@ def _agent_tls(config: SiteConfig) -> ssl.SSLContext | None:
 
 class _Site:
     def __init__(
-        self, config: SiteConfig, kek: FileKek, randomness: RandomSource, keys: KeyRecords, link: LinkRunner
+        self,
+        config: SiteConfig,
+        kek: FileKek,
+        randomness: RandomSource,
+        keys: KeyRecords,
+        anchors: SiteAnchors,
+        link: LinkRunner,
     ) -> None:
         self.link = link
         self.agent: Agent | None = None
@@ -103,6 +112,7 @@ class _Site:
         self._kek = kek
         self._randomness = randomness
         self._keys = keys
+        self._anchors = anchors
 
     @classmethod
     async def open(cls, config: SiteConfig, stack: AsyncExitStack) -> _Site:
@@ -110,8 +120,9 @@ class _Site:
         file, registration = config.file, config.registration
         randomness, clock, wall = SystemRandomness(), MonotonicClock(), WallClock()
         # What is only read comes first: a refusal then leaves no trace on the disk.
-        book = PskFile(config.path(file.link.book))
-        book.header()
+        anchors = open_anchors(config)
+        if anchors.book is None or anchors.trust is not None:
+            raise ConfigurationError(f"{config.toml}: no link can open by bootstrap {anchors.method!r} in this release")
         kek = FileKek(config.path(file.kek), randomness)
         tls = _kme_tls(config), _agent_tls(config)
         database = Database(config.path(file.store), kek)
@@ -161,7 +172,8 @@ class _Site:
             kek,
             randomness,
             keys,
-            LinkRunner(plan, registration, book, parts, hooks),
+            anchors,
+            LinkRunner(plan, registration, anchors.book, parts, hooks),
         )
         sweeper = asyncio.create_task(_sweep(database, store, lambda: _trim(keys, stocks, file.link.keys_max)))
         stack.push_async_callback(_end, sweeper)
@@ -208,10 +220,15 @@ class _Site:
             process_id=os.getpid(),
             randomness=self._randomness.kind,
             kek=self._kek.kind,
-            link=self.link.status(),
+            link=self._link_status(),
             kme=KmeStatus(self.deliverable(), to_masters, to_slaves),
             agent=dataclasses.asdict(self.agent.status()) if self.agent else None,
         )
+
+    def _link_status(self) -> LinkStatus:
+        link = self.link.status()
+        compared = describe_comparison(read_comparison(self._config, link.epoch))
+        return msgspec.structs.replace(link, algorithms=self._anchors.algorithms, compared=compared)
 
     def deliverable(self) -> int:
         """Return how many keys this site's SAEs could fetch as masters."""

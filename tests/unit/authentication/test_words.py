@@ -47,7 +47,7 @@ def test_a_word_that_is_none_is_named_with_its_place_and_what_it_may_be():
 
 
 def test_most_misheard_words_break_the_checksum():
-    """Four bits: of the 2047 other words in one place, about 15 of 16 are noticed at once, the rest at the comparison."""
+    """Four bits: of the 2047 other words in one place, 15 of 16 are noticed at once, the rest when compared."""
     value = hashlib.sha256(b"a value").digest()[:16]
     right = words(value).split()
     noticed = 0
