@@ -46,7 +46,9 @@ def verify(
             print(json.dumps(document))
             return
         for e in found.entries:
-            print(f"{e.sequence:4}  {datetime.fromtimestamp(e.time, UTC):%Y-%m-%d %H:%M:%S} UTC  {e.event}, {e.approver}")
+            print(
+                f"{e.sequence:4}  {datetime.fromtimestamp(e.time, UTC):%Y-%m-%d %H:%M:%S} UTC  {e.event}, {e.approver}"
+            )
         print(f"{len(found.entries)} lines, whole and in order; note the last digest elsewhere:")
         print(f"  {found.head}")
         if not found.end_checked:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from heliograph import __version__
-from heliograph.cli import audit, demo, distill, keyrate, site
+from heliograph.cli import audit, demo, distill, keyrate, pki, site
 
 __all__ = ["app", "main"]
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("distill")(distill.distill)
 app.command("keyrate")(keyrate.keyrate)
+app.add_typer(pki.app, name="pki")
 app.add_typer(site.app, name="site")
 app.add_typer(audit.app, name="audit")
 

@@ -82,7 +82,9 @@ def init(
                 )
         ends = (name, peer) if role == "transmitter" else (peer, name)
         saes = (f"sae-{ends[0]}", f"sae-{ends[1]}")
-        registration = plan_registration(f"{ends[0]}--{ends[1]}", ends, saes, distance_km, decoys=decoys, bootstrap=bootstrap)
+        registration = plan_registration(
+            f"{ends[0]}--{ends[1]}", ends, saes, distance_km, decoys=decoys, bootstrap=bootstrap
+        )
         if dial is None and listen is None:
             dial, listen = ("192.0.2.2:7001", None) if role == "transmitter" else (None, "0.0.0.0:7001")
         for entry, address in (("--kme-listen", kme_listen), ("--dial", dial), ("--listen", listen)):

@@ -1,4 +1,7 @@
-"""Who is calling: identities are read from certificates, never from what a request says (ETSI GS QKD 014 5.1)."""
+"""Who is calling: identities are read from certificates, never from what a request says (ETSI GS QKD 014 5.1).
+
+Three schemes keep three uses apart: an SAE, a KME, and a site as one end of a link. No certificate has two of them.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,19 @@ from cryptography import x509
 
 from heliograph.errors import NotPermitted
 
-__all__ = ["KME_SCHEME", "SAE_SCHEME", "identity_uri", "kme_id_from_certificate", "sae_id_from_certificate"]
+__all__ = [
+    "KME_SCHEME",
+    "SAE_SCHEME",
+    "SITE_SCHEME",
+    "identity_uri",
+    "kme_id_from_certificate",
+    "sae_id_from_certificate",
+    "site_name_from_certificate",
+]
 
 SAE_SCHEME = "sae"
 KME_SCHEME = "kme"
+SITE_SCHEME = "site"
 
 
 def identity_uri(scheme: str, name: str) -> str:
@@ -31,6 +43,11 @@ def sae_id_from_certificate(certificate: x509.Certificate | bytes) -> str:
 def kme_id_from_certificate(certificate: x509.Certificate | bytes) -> str:
     """Return the KME ID of a certificate with exactly one URI name, ``kme:<id>``. Raises NotPermitted."""
     return _identity(certificate, KME_SCHEME, "KME")
+
+
+def site_name_from_certificate(certificate: x509.Certificate | bytes) -> str:
+    """Return the site's name of a certificate with exactly one URI name, ``site:<name>``. Raises NotPermitted."""
+    return _identity(certificate, SITE_SCHEME, "site")
 
 
 def _identity(certificate: x509.Certificate | bytes, scheme: str, what: str) -> str:

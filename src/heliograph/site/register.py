@@ -14,7 +14,15 @@ from heliograph.authentication.anchors.words import grouped
 from heliograph.errors import ConfigurationError
 from heliograph.site.audit import AuditLog, check_approver
 from heliograph.site.config import SiteConfig
-from heliograph.site.credentials import PeerFiles, check_given, check_refreshed, own_credential, peer_anchors, peer_trust, read_given
+from heliograph.site.credentials import (
+    PeerFiles,
+    check_given,
+    check_refreshed,
+    own_credential,
+    peer_anchors,
+    peer_trust,
+    read_given,
+)
 from heliograph.site.trust_store import PeerRecord, TrustStore, fingerprint_of, not_registered
 from heliograph.vault.filekek import FileKek
 from heliograph.vault.openpgp_trust import OpenPgpTrust
@@ -168,4 +176,3 @@ def _book_marks(path: Path, before: PeerRecord | None) -> BookMarks:
             return book.marks()
         return before.book
     return book.marks()
-

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from heliograph.errors import ConfigurationError
 from heliograph.kme.identity import KME_SCHEME, SAE_SCHEME, identity_uri, sae_id_from_certificate
+from heliograph.vault.certificate_parts import (
+    check_name,
+    common_name,
+    key_usage,
+    private_pem,
+    replace_file,
+    start_certificate,
+)
 
 __all__ = ["Identity", "SiteCa", "sae_id_from_certificate"]
 
 DEFAULT_DAYS = 30
-# A peer whose clock is a little behind must still accept a certificate made just now.
-BACKDATING = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ class Identity:
         for path, content, mode in zip(
             paths, (self.certificate, self.key, self.ca), (0o644, 0o600, 0o644), strict=True
         ):
-            _replace(path, content, mode)
+            replace_file(path, content, mode)
         return paths
 
 
@@ -62,11 +67,11 @@ class SiteCa:
     def create(cls, name: str, days: float = 3650, moment: datetime | None = None) -> SiteCa:
         """Make a fresh authority with a self-signed certificate."""
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = _subject(name)
+        subject = common_name(name)
         builder = (
-            _builder(subject, subject, key.public_key(), days, moment)
+            start_certificate(subject, subject, key.public_key(), days, moment)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_key_usage(authority=True), critical=True)
+            .add_extension(key_usage(authority=True), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         )
         return cls(builder.sign(key, hashes.SHA256()), key)
@@ -94,8 +99,8 @@ class SiteCa:
         for name in ("ca.pem", "ca.key"):
             if (Path(directory) / name).exists():
                 raise ConfigurationError(f"{Path(directory) / name}: exists already; load it or name another directory")
-        _replace(Path(directory) / "ca.pem", self.certificate, 0o644)
-        _replace(Path(directory) / "ca.key", _pem_key(self._key), 0o600)
+        replace_file(Path(directory) / "ca.pem", self.certificate, 0o644)
+        replace_file(Path(directory) / "ca.key", private_pem(self._key), 0o600)
 
     @property
     def certificate(self) -> bytes:
@@ -123,55 +128,20 @@ class SiteCa:
         days: float,
         moment: datetime | None,
     ) -> Identity:
-        if not name.strip() or not name.isprintable():
-            raise ConfigurationError(f"{name!r} cannot be an ID in a certificate; use printable text")
+        check_name(name)
         key = ec.generate_private_key(ec.SECP256R1())
         issuer_key = self._key.public_key()
         builder = (
-            _builder(_subject(name), self._certificate.subject, key.public_key(), days, moment)
+            start_certificate(common_name(name), self._certificate.subject, key.public_key(), days, moment)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(authority=False), critical=True)
+            .add_extension(key_usage(authority=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
         )
         certificate = builder.sign(self._key, hashes.SHA256())
-        return Identity(certificate.public_bytes(serialization.Encoding.PEM), _pem_key(key), self.certificate)
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: float, moment: datetime | None
-) -> x509.CertificateBuilder:
-    start = moment or datetime.now(UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start - BACKDATING)
-        .not_valid_after(start + timedelta(days=days))
-    )
-
-
-def _subject(name: str) -> x509.Name:
-    # For people only: RFC 5280 allows 64 characters, and nothing here ever decides by the common name.
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
-
-
-def _key_usage(*, authority: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not authority,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=authority,
-        crl_sign=authority,
-        encipher_only=False,
-        decipher_only=False,
-    )
+        return Identity(certificate.public_bytes(serialization.Encoding.PEM), private_pem(key), self.certificate)
 
 
 def _host_name(host: str) -> x509.GeneralName:
@@ -179,23 +149,3 @@ def _host_name(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         return x509.DNSName(host)
-
-
-def _pem_key(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-def _replace(path: Path, content: bytes, mode: int) -> None:
-    # Through a new file of the final mode: a private key is at no moment readable by others, nor half written.
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError as error:
-        fresh.unlink(missing_ok=True)
-        raise ConfigurationError(f"{path}: {error.strerror}; name a directory this user can write") from error

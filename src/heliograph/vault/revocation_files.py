@@ -32,7 +32,9 @@ def check_crl(path: Path | None, older: Path | None = None) -> None:
     lists, before = _lists(path), {} if older is None else _lists(older)
     for issuer, moment in before.items():
         if issuer not in lists:
-            raise ConfigurationError(f"{path}: the list of {issuer} is missing, which is registered; put all in one file")
+            raise ConfigurationError(
+                f"{path}: the list of {issuer} is missing, which is registered; put all in one file"
+            )
         if lists[issuer] < moment:
             raise ConfigurationError(
                 f"{path}: the list of {issuer} is of {date(lists[issuer])}, older than the registered one of "
@@ -52,7 +54,9 @@ def _lists(path: Path) -> dict[str, datetime]:
     except ValueError:
         found = {}
     if not found:
-        raise ConfigurationError(f"{path}: holds no sound PEM revocation lists (X509 CRL); fetch them from the peer's CA")
+        raise ConfigurationError(
+            f"{path}: holds no sound PEM revocation lists (X509 CRL); fetch them from the peer's CA"
+        )
     return found
 
 

@@ -30,7 +30,9 @@ def root_fingerprint(chain_file: Path, root_file: Path | None) -> str:
         return fingerprint(last)
     roots = read_chain(root_file, "root certificate")
     if last not in roots and not any(_issued(root, last) for root in roots):
-        raise ConfigurationError(f"{root_file}: did not issue {describe(last)} of {chain_file}; name the chain's own root")
+        raise ConfigurationError(
+            f"{root_file}: did not issue {describe(last)} of {chain_file}; name the chain's own root"
+        )
     return anchor_fingerprint(root_file)
 
 
