@@ -1,4 +1,4 @@
-"""``heliograph audit verify``: is the audit log what was written?"""
+"""``heliograph audit verify``: whether the audit log is what was written."""
 
 from __future__ import annotations
 

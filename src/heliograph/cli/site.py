@@ -73,7 +73,7 @@ def init(
     module: Annotated[str | None, typer.Option(help="Entry point of the QKD module.")] = None,
     module_address: Annotated[str, typer.Option(help="The module's address.")] = "unix:/run/heliograph/light.sock",
 ) -> None:
-    """Set up a site: its secrets, a small certificate authority, link.json and SITE.toml; not what trust starts from."""
+    """Set up a site: its secrets, a small certificate authority, link.json, SITE.toml; not what trust starts from."""
     with refusals():
         for entry, text in (("--name", name), ("--peer", peer)):
             if not 1 <= len(text) <= _NAME_CHARS_MAX or not text.isprintable() or text != text.strip():

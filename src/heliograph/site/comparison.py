@@ -20,7 +20,7 @@ NAME = "compared.json"
 
 
 class ChainDiffers(HeliographError):
-    """The other site has another chain. Somebody in between may have made both keys: stop the link, use no key of it."""
+    """The other site has another chain. Somebody in between may have made both keys: stop the link, use none of it."""
 
 
 class Comparison(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,8 +72,8 @@ def compare_chain(config: SiteConfig, link: LinkStatus, said: str, approver: str
     )
     if not equal:
         raise ChainDiffers(
-            f"the other site's chain is NOT this one's (epoch {link.epoch}). If both were read out correctly, a man in the "
-            "middle shares a key with each of you: stop both sites, use no key of this link, register anew"
+            f"the other site's chain is NOT this one's (epoch {link.epoch}). If both were read out correctly, a "
+            "man in the middle shares a key with each of you: stop both sites, use no key of this link, register anew"
         )
     found = Comparison(link.epoch, own.hex(), approver, entry.time)
     kept = [one for epoch in range(1, link.epoch) if (one := read_comparison(config, epoch))]

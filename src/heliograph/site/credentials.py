@@ -12,7 +12,8 @@ from heliograph.ports import PeerTrust, Signer
 from heliograph.site.clocks import WallClock
 from heliograph.site.config import SiteConfig
 from heliograph.site.trust_store import PeerRecord
-from heliograph.vault.openpgp import OpenPgpSigner, certificate_fingerprint, read_certificate_file
+from heliograph.vault.openpgp import OpenPgpSigner
+from heliograph.vault.openpgp_certificate import certificate_fingerprint, read_certificate_file
 from heliograph.vault.openpgp_trust import OpenPgpTrust
 from heliograph.vault.revocation_files import check_crl, check_ocsp_response
 from heliograph.vault.x509_keys import X509Signer
@@ -181,8 +182,8 @@ def _check_kinds(config: SiteConfig, files: PeerFiles) -> None:
                 raise ConfigurationError(f"{option}: not with bootstrap {method}, which has no {_MEANING[kind]}")
     if files.revocations is not None and b"-----BEGIN PGP" not in read_given(files.revocations):
         raise ConfigurationError(
-            f"{files.revocations}: holds no armoured OpenPGP data: write it with gpg --armor, and remove the colon with "
-            "which GnuPG guards a revocation certificate"
+            f"{files.revocations}: holds no armoured OpenPGP data: write it with gpg --armor, and remove the colon "
+            "with which GnuPG guards a revocation certificate"
         )
 
 

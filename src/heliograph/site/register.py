@@ -116,8 +116,8 @@ def register(config: SiteConfig, approver: str, files: PeerFiles, *, replace: bo
 def revoke(config: SiteConfig, approver: str, files: PeerFiles) -> PeerRecord:
     """Replace revocation lists and OCSP responses, add OpenPGP revocations. Raises ConfigurationError, nothing written.
 
-    ``files``: only ``crl``, ``ocsp`` and ``revocations``. The anchor stays, so nobody has to compare anything. A running
-    site honours them at its next connection.
+    ``files``: only ``crl``, ``ocsp`` and ``revocations``. The anchor stays, so nobody has to compare anything. A
+    running site honours them at its next connection.
     """
     check_approver(approver)
     store = TrustStore(config, FileKek(config.path(config.file.kek), SystemRandomness()))

@@ -24,8 +24,8 @@ def root_fingerprint(chain_file: Path, root_file: Path | None) -> str:
     if root_file is None:
         if last.subject != last.issuer:
             raise ConfigurationError(
-                f"{chain_file}: its last certificate, {describe(last)}, is not a root: add the root at the end, or name it "
-                "as root in [link.pki]"
+                f"{chain_file}: its last certificate, {describe(last)}, is not a root: add the root at the end, or "
+                "name it as root in [link.pki]"
             )
         return fingerprint(last)
     roots = read_chain(root_file, "root certificate")
