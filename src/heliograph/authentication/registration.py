@@ -3,7 +3,7 @@
 It covers the link's identity (with the digest of everything the sites agreed on) and both sites' trust anchors, the
 transmitter's first. A man in the middle must give each site an anchor of his own, so that the two sites cover
 different anchors. He chooses both, so he may look for two choices with one fingerprint: 2^64 trials at 128 bits.
-Each trial therefore costs 64 MiB of memory and a tenth of a second (scrypt, RFC 7914).
+Each trial therefore costs 32 MiB of memory and about a tenth of a second (scrypt, RFC 7914).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ __all__ = ["FINGERPRINT_BYTES", "anchor_kinds", "registration_fingerprint"]
 
 FINGERPRINT_BYTES = 16
 _LABEL = b"heliograph/1 registration"
-# Our choice: N * 128 * r bytes = 64 MiB.
-_N, _R, _P = 1 << 16, 8, 1
+# Our choice: N * 128 * r bytes = 32 MiB.
+_N, _R, _P = 1 << 15, 8, 1
 
 
 def anchor_kinds(method: str) -> tuple[str, ...]:

@@ -12,9 +12,9 @@ from heliograph.errors import ConfigurationError, StoreUnavailable, TransportClo
 from heliograph.site.status_socket import read_status, serve_status
 from heliograph.status import KmeStatus, LinkStatus, SiteStatus
 
-TEXTS = {"link": "a-b", "state": "running", "peer": "site-b", "bootstrap": "psk", "last_discard": ""}
+TEXTS = {"link": "a-b", "state": "running", "peer": "site-b", "bootstrap": "psk", "last_discard": "", "compared": ""}
 FIGURES = {field.name: 0 for field in msgspec.structs.fields(LinkStatus)}
-LINK = msgspec.convert({**FIGURES, **TEXTS, "first_key_s": None}, LinkStatus)
+LINK = msgspec.convert({**FIGURES, **TEXTS, "first_key_s": None, "chain": None, "algorithms": []}, LinkStatus)
 STATUS = SiteStatus("site-a", 1, "computational", "file", LINK, KmeStatus(1, 2, 3), None)
 
 
