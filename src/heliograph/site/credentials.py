@@ -178,7 +178,8 @@ def _check_kinds(config: SiteConfig, files: PeerFiles) -> None:
     kinds = anchor_kinds(method)
     for kind, options in _OPTIONS.items():
         for name, option in options.items():
-            if kind not in kinds and getattr(files, name) not in {None, True}:
+            value = getattr(files, name)
+            if kind not in kinds and value is not None and value is not True:
                 raise ConfigurationError(f"{option}: not with bootstrap {method}, which has no {_MEANING[kind]}")
     if files.revocations is not None and b"-----BEGIN PGP" not in read_given(files.revocations):
         raise ConfigurationError(
