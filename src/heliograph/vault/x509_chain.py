@@ -34,6 +34,11 @@ _CAUSES: Final[dict[int, RefusalCause]] = {
     Codes.ERR_INVALID_CA: "wrong-key-usage",
     Codes.ERR_KEYUSAGE_NO_CERTSIGN: "wrong-key-usage",
     Codes.ERR_INVALID_PURPOSE: "wrong-key-usage",
+    # Of strict mode, and not named by pyOpenSSL; in OpenSSL X509_V_ERR_PATHLEN_WITHOUT_KU_KEY_CERT_SIGN,
+    # _KU_KEY_CERT_SIGN_INVALID_FOR_NON_CA, _CA_CERT_MISSING_KEY_USAGE (x509_vfy.h).
+    81: "wrong-key-usage",
+    82: "wrong-key-usage",
+    92: "wrong-key-usage",
     Codes.ERR_UNABLE_TO_GET_ISSUER_CERT: "untrusted",
     Codes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "untrusted",
     Codes.ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE: "untrusted",
@@ -172,7 +177,7 @@ def _refusal(error: X509StoreContextError, lists: Sequence[x509.CertificateRevoc
     elif cause == "path-length":
         text = f"{which}: more CAs stand below its CA than that one's path length allows; have it issued by a CA above"
     elif cause == "wrong-key-usage":
-        text = f"{which} signed a certificate and is no CA (basic constraints, key usage); it must be issued by a CA"
+        text = f"{which}: {error.errors[2]}; only a CA, marked as one and allowed keyCertSign, may issue certificates"
     elif cause == "untrusted":
         text = (
             f"{which}, issued by {issuer}, does not lead to the registered CA ({error.errors[2]}); "

@@ -91,6 +91,26 @@ def test_counts_earn_the_key_that_the_page_prints(tmp_path):
     assert done.stdout == _block("keyrate.md", "output")
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed: apt-get install -y openssl")
+def test_certificates_are_made_shown_and_revoked_as_the_page_says(tmp_path):
+    make, compare, look = (b.text for b in blocks(HOW_TO / "pki.md") if b.marker == "walkthrough")
+    made, compared, looked = (_shell(text, tmp_path) for text in (make, compare, look))
+    assert [done.returncode for done in (made, compared, looked)] == [0, 0, 0], made.stderr + looked.stderr
+    mark = compared.stdout.splitlines()[-1].strip()
+    assert re.fullmatch(r"[0-9a-f]{64}", mark)
+    assert mark in made.stdout
+    assert looked.stdout.endswith("site-a/link.pem: OK\n")
+    page = (HOW_TO / "pki.md").read_text()
+    (purpose,) = re.findall(r"^  purposes +(2\.25\.\d+)$", looked.stdout, re.MULTILINE)[:1]
+    assert purpose in page
+    revoked = _shell(_block("pki.md", "revoke"), tmp_path)
+    assert revoked.returncode == 0, revoked.stderr
+    again = _shell(look, tmp_path)
+    assert again.returncode != 0
+    assert "certificate revoked" in again.stderr
+    assert (tmp_path / "site-b.ocsp").exists()
+
+
 @pytest.mark.slow
 def test_the_readmes_demo_prints_the_report_it_shows(tmp_path):
     (sample,) = [b.text for b in blocks(ROOT / "README.md") if b.language == "text" and b.text.startswith("LIGHT")]
