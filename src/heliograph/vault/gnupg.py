@@ -5,6 +5,7 @@ Any failure of the program (missing, too old, killed, slow) is an answer of nobo
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -19,7 +20,8 @@ from heliograph.errors import ConfigurationError
 __all__ = ["GnuPG", "GnuPGFailed", "Keyring"]
 
 TIMEOUT_S: Final = 20.0
-# 2.2.18 is the first that refuses third-party SHA-1 signatures (CVE-2019-14855) and prints what is read here.
+_PLACE_BYTES_MAX: Final = 60
+# 2.2.18 is the first that knows --allow-weak-key-signatures (CVE-2019-14855).
 _OLDEST: Final = (2, 2, 18)
 _OPTIONS: Final = (
     "--batch",
@@ -29,9 +31,10 @@ _OPTIONS: Final = (
     "--disable-dirmngr",
     "--no-auto-key-retrieve",
     "--no-auto-check-trustdb",
-    # Every signature is checked anew. SHA-1 ones too: as certifications they are refused later, by name, but a
-    # revocation that somebody made with SHA-1 must still revoke.
-    "--no-sig-cache",
+    # SHA-1 signatures are checked too: as certifications they are refused later, by name, but a revocation that
+    # somebody made with SHA-1 must still revoke. Never --no-sig-cache: in 2.2.40 it makes the listing free the
+    # signer's key twice, so that a credential could corrupt GnuPG's memory. What is cached here, GnuPG itself found
+    # at the import into this same keyring, a moment ago and at the same standing time.
     "--allow-weak-key-signatures",
     "--import-options=no-import-local-sigs,no-keep-ownertrust",
 )
@@ -60,8 +63,14 @@ class GnuPG:
     @contextmanager
     def keyring(self, now: int) -> Iterator[Keyring]:
         """Open an empty keyring whose time stands still at ``now`` (seconds since 1970), and remove it afterwards."""
+        # GnuPG looks for an agent, which never runs, at a socket in its home: a path of at most 108 bytes.
+        place = tempfile.gettempdir()
         try:
-            home = tempfile.TemporaryDirectory(prefix="heliograph-openpgp-", ignore_cleanup_errors=True)
+            home = tempfile.TemporaryDirectory(
+                prefix="heliograph-openpgp-",
+                dir=place if len(os.fsencode(place)) <= _PLACE_BYTES_MAX else "/tmp",  # noqa: S108  - a fresh 0700 one in it
+                ignore_cleanup_errors=True,
+            )
         except OSError as error:
             raise ConfigurationError(f"no temporary directory for GnuPG ({error.strerror}); free space") from None
         with home as place:  # made with mode 0700

@@ -154,16 +154,16 @@ class OpenPgpSigner:
         content = read_file(key, 2 * CREDENTIAL_BYTES_MAX, "OpenPGP key", private=True)
         try:
             data = b"".join(blocks_of_file(content))
-            found = certificates(read_packets(data), secret=True)
+            found = len(certificates(read_packets(data), secret=True))
+            if found != 1:
+                raise ConfigurationError(f"OpenPGP key {key}: holds {found} secret keys; export one by its fingerprint")
             with sequoia_errors():
                 tsk: pysequoia.Tsk = self._sequoia.Tsk.from_bytes(data)
                 fingerprint = tsk.extract_certificate().fingerprint
-        except (Unreadable, SequoiaRefused) as why:
+        except Unreadable as why:
             raise ConfigurationError(f"OpenPGP key {key}: {why}") from None
-        if len(found) != 1:
-            raise ConfigurationError(
-                f"OpenPGP key {key}: holds {len(found)} secret keys; export one by its fingerprint"
-            )
+        except SequoiaRefused as why:
+            raise ConfigurationError(f"OpenPGP key {key}: {why}; export it again, or make an ed25519 key") from None
         if fingerprint != public.fingerprint:
             raise ConfigurationError(
                 f"OpenPGP key {key}: is {fingerprint}, but {certificate} is {public.fingerprint}; name the pair"

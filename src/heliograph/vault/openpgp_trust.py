@@ -94,9 +94,9 @@ class OpenPgpTrust:
         self._check_peer(peer, verifier, moment)
         self._check_key_ids(peer, [*introducers, *updates])
         # Only what concerns a key of this anchor: GnuPG would stumble over the revocation of a key that it lacks.
-        concerned = {name: raw for name, raw in revocations if _is_of(name, {peer.fingerprint, *names})}
-        keys = self._ask(peer, introducers, list(concerned.values()), updates, moment)
-        for name in concerned:
+        concerned = [(name, raw) for name, raw in revocations if _is_of(name, {peer.fingerprint, *names})]
+        keys = self._ask(peer, introducers, [raw for _, raw in concerned], updates, moment)
+        for name, _ in concerned:
             revoked = [key for fingerprint, key in keys.items() if _is_of(name, {fingerprint})]
             if not all(key.primary.validity == "r" for key in revoked):
                 raise ConfigurationError(

@@ -1,8 +1,8 @@
 """GnuPG's machine-readable listing, ``gpg --check-sigs --with-colons`` (its doc/DETAILS), as records.
 
-Not used: field 13 of a signature, its maker's fingerprint. GnuPG 2.2.40 fills it with a number that belongs to no key
-when it checks a certification by somebody else, so makers are told apart by the 64-bit key ID of field 5; whoever
-prepares the keyring sees to it that no two keys in it share one.
+Not used: field 13 of a signature, its maker's fingerprint. GnuPG gives it only with ``--no-sig-cache``, and then 2.2.40
+prints a number that belongs to no key, or crashes (it frees the maker's key twice). So makers are told apart by the
+64-bit key ID of field 5; whoever prepares the keyring sees to it that no two keys in it share one.
 """
 
 from __future__ import annotations

@@ -46,15 +46,13 @@ _KEYS: Final = frozenset({PUBLIC_KEY, PUBLIC_SUBKEY, SECRET_KEY, SECRET_SUBKEY})
 _OF_A_CERTIFICATE: Final = frozenset({SIGNATURE, USER_ID, PUBLIC_SUBKEY, USER_ATTRIBUTE})
 
 # RFC 9580 9.1 and 9.2. Our choice of what is weak: DSA, ElGamal, and RSA below 2048 bits.
+# Brainpool curves are not weak, but the Sequoia in use cannot compute on them.
 _RSA: Final = frozenset({1, 3})
 _RSA_BITS_MIN: Final = 2048
 _CURVES: Final = {
     bytes.fromhex("2a8648ce3d030107"): "p256",
     bytes.fromhex("2b81040022"): "p384",
     bytes.fromhex("2b81040023"): "p521",
-    bytes.fromhex("2b2403030208010107"): "brainpoolp256r1",
-    bytes.fromhex("2b240303020801010b"): "brainpoolp384r1",
-    bytes.fromhex("2b240303020801010d"): "brainpoolp512r1",
 }
 _EDDSA_CURVES: Final = {bytes.fromhex("2b06010401da470f01"): "ed25519", bytes.fromhex("2b6571"): "ed448"}
 
