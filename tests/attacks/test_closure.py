@@ -142,7 +142,7 @@ def test_the_closure_of_another_block_yields_no_reveal(tmp_path):
         if message_name(frame) != "QuantumPhaseClosed":
             return (frame,)
         old.append(parse_frame(frame))
-        return (frame,) if len(old) == 1 else (replace(old[0], block=2).wire(),)
+        return (frame,) if len(old) == 1 else (replace(old[0], block=9).wire(),)
 
     pair = make(tmp_path / "pair", prefilter=False, wire=eve)
     first = pair.run_block()

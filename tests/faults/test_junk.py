@@ -12,7 +12,7 @@ from fault_rehearsal import SITES, Store, blocks, check_stores, direct_ports, ne
 
 from heliograph.lab.rehearsal import Ports
 from heliograph.lab.wiretap import Wiretap
-from heliograph.protocol.handshake import HELLO_BYTES_MAX, Hello, HelloConfirm
+from heliograph.protocol.hello import HELLO_BYTES_MAX, Hello, HelloConfirm
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,8 @@ def framed(data):
 
 
 def hello(nonce=None, site="site-a", link="a-b", marks=(0, 0, 0, 0, 0)):
-    return msgspec.msgpack.encode(Hello(1, link, site, nonce or os.urandom(32), marks))
+    said = Hello(1, link, site, 0, nonce or os.urandom(32), marks, b"", os.urandom(16), b"", b"", b"", b"")
+    return msgspec.msgpack.encode(said)
 
 
 async def talk(port, data, *, read=False, then=b""):
@@ -84,7 +85,7 @@ def test_a_thousand_forged_hellos_open_no_epoch_and_burn_no_slot():
         try:
             await rehearsal.start("fibre")
             await rehearsal.start("site_b")
-            forged = framed(msgspec.msgpack.encode(HelloConfirm(bytes(32))))
+            forged = framed(msgspec.msgpack.encode(HelloConfirm(bytes(32), b"")))
             for _ in range(20):
                 await asyncio.gather(*(talk(port, framed(hello()), read=True, then=forged) for _ in range(50)))
             status = await rehearsal.status("site_b")

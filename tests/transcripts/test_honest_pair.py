@@ -6,6 +6,7 @@ from itertools import groupby
 
 import pytest
 
+from heliograph.authentication.bootstrap import BOOTSTRAP_BLOCKS
 from heliograph.authentication.pads import PadRole
 from heliograph.errors import LocalProtocolError
 from heliograph.protocol import actions as a
@@ -14,6 +15,7 @@ from heliograph.protocol.codec import decode
 from heliograph.protocol.frames import Direction, parse_frame
 from heliograph.testing.links import quick_channel, quick_registration
 from heliograph.testing.pair import Pair
+from heliograph.types import BlockId
 
 PAIRS = (("sae-a", "sae-b"), ("sae-b", "sae-a"))
 DOWN, UP = Direction.TO_RECEIVER, Direction.TO_TRANSMITTER
@@ -49,9 +51,9 @@ def test_both_sides_hold_the_same_keys(tmp_path):
     for _ in range(3):
         pair.run_block()
     keys = all_keys(pair)
-    # 7850 secret bits: one pad set of 1792, then keys of 256 in turns.
+    # 7850 secret bits: the link's own keys of 1024 once, two pad sets of 1792, then keys of 256 in turns.
     length = quick_registration().parameters[0].secret_key_length
-    assert len(keys) == 3 * ((length - 1792) // 256)
+    assert len(keys) == (length - 1024 - 2 * 1792) // 256 + 2 * ((length - 2 * 1792) // 256)
     assert all(master == slave for master, slave in keys.values())
     assert len({material for material, _ in keys.values()}) == len(keys)
 
@@ -134,6 +136,7 @@ def test_a_key_is_deliverable_only_with_the_peers_proof(tmp_path):
 def test_a_refill_arrives_only_with_the_peers_proof(tmp_path):
     pair = make(tmp_path)
     before = pair.tx.records.assigned()
+    assert before == BOOTSTRAP_BLOCKS
     pair.begin_block(refills=2)
     while pair.advance():
         for side, proof in ((pair.tx, records.PeerAcknowledged), (pair.rx, records.ObeyedCommit)):
@@ -143,8 +146,8 @@ def test_a_refill_arrives_only_with_the_peers_proof(tmp_path):
 
 def test_a_block_on_refilled_pads_runs_like_any_other(tmp_path):
     pair = make(tmp_path)
-    blocks = [pair.run_block() for _ in range(12)]  # the slot holds the pads of eight
-    assert pair.tx.finished() == pair.rx.finished() == blocks == list(range(1, 13))
+    blocks = [pair.run_block() for _ in range(5)]  # the first one ends the bootstrap, whose last block is the eighth
+    assert pair.tx.finished() == pair.rx.finished() == blocks == [1, 9, 10, 11, 12]
 
 
 def test_a_used_block_number_or_a_refill_too_large_cannot_begin(tmp_path):
@@ -153,7 +156,7 @@ def test_a_used_block_number_or_a_refill_too_large_cannot_begin(tmp_path):
     with pytest.raises(LocalProtocolError):
         pair.tx.running.begin(block, (50,))
     with pytest.raises(LocalProtocolError, match="cannot refill"):
-        pair.tx.running.begin(block + 1, tuple(range(50, 60)))
+        pair.tx.running.begin(BlockId(9), tuple(range(50, 60)))
 
 
 def test_the_epsilon_ledger_grows_by_the_block_and_its_tags(tmp_path):
@@ -162,5 +165,5 @@ def test_the_epsilon_ledger_grows_by_the_block_and_its_tags(tmp_path):
     for side in pair.sides:
         totals = side.records.totals()
         assert totals.bits_spent == 7 * 256  # all seven pads, whichever side made the tag
-        assert totals.bits_refilled == 1792
+        assert totals.bits_refilled == 2 * 1792
         assert 2e-15 < totals.eps_total < 2e-15 + 1e-20

@@ -8,9 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from heliograph.authentication.anchors.psk import make_book, secret_size
 from heliograph.authentication.prefilter import FrameFilter
 from heliograph.protocol import actions as a
-from heliograph.protocol.handshake import Initiator, Responder
-from heliograph.protocol.resynchronisation import resynchronise
 from heliograph.site.engine import Connection, Engine, EngineParts
+from heliograph.site.greeting import greet, welcome
 from heliograph.testing.clock import ManualClock
 from heliograph.testing.links import quick_channel, quick_registration
 from heliograph.testing.pair import Pair
@@ -60,11 +59,7 @@ class Fibre:
 
 
 async def serve(side, transport, established, fibre, finished, block_count):
-    side.resume(
-        resynchronise(side.records.marks(), established.peer, side.records.operator_epoch()),
-        established,
-        prefilter=True,
-    )
+    side.resume(side.plan(established), established, prefilter=True)
     with ThreadPoolExecutor(1) as store, ThreadPoolExecutor(1) as compute:
         parts = EngineParts(
             side.records,
@@ -86,7 +81,7 @@ async def serve(side, transport, established, fibre, finished, block_count):
             if not side.is_transmitter or session.floor >= block_count or session.open_blocks():
                 return None
             last = side.commits.assigned()
-            return session.begin(session.floor + 1, (last + 1,))
+            return session.begin(session.floor + 1, (last + 1, last + 2))
 
         engine = Engine(side.session, parts, observe)
         assert isinstance(side.outgoing, FrameFilter)
@@ -107,19 +102,16 @@ async def over_tcp(directory, pair):
     served = asyncio.get_running_loop().create_future()
 
     async def accept(transport):
-        side = Responder(registration.identity(), rx.site, rx.resync_key(), rx.records.marks(), rx.randomness.draw(32))
-        await transport.send(side.reply(await transport.receive()))
-        established = side.finish(await transport.receive())
+        with ThreadPoolExecutor(1) as thread:
+            _, established = await welcome(transport, rx.doors, thread, thread)
         await serve(rx, transport, established, fibre, finished, 1)
         served.set_result(None)
 
     server = await listen("127.0.0.1", 0, accept)
     async with server:
         transport = await dial("127.0.0.1", server.sockets[0].getsockname()[1])
-        side = Initiator(registration.identity(), tx.site, tx.resync_key(), tx.records.marks(), tx.randomness.draw(32))
-        await transport.send(side.hello())
-        last, established = side.confirm(await transport.receive())
-        await transport.send(last)
+        with ThreadPoolExecutor(1) as thread:
+            _, established = await greet(transport, tx.doors, thread, thread)
         await serve(tx, transport, established, fibre, finished, 1)
         await asyncio.wait_for(served, 20)
     return tx, rx

@@ -44,7 +44,7 @@ def test_both_sides_hold_the_same_keys(tmp_path):
     assert len(PARAMETERS.light.intensities) == 3
     assert pair.tx.finished() == pair.rx.finished() == [1]
     found = keys(pair)
-    assert len(found) == (PARAMETERS.secret_key_length - 1792) // 256
+    assert len(found) == (PARAMETERS.secret_key_length - 1024 - 2 * 1792) // 256
     assert all(master == slave for master, slave in found.values())
 
 

@@ -44,10 +44,13 @@ class PadAddress:
 class PadStore(Protocol):
     """Durable pads. Every method returns only after its change would survive a crash."""
 
-    def burn(self, address: PadAddress) -> Pad:
-        """Mark the pad as used, then return it. Raises PadsExhausted if it is absent or was used before."""
+    def burn(self, address: PadAddress) -> Pad | None:
+        """Mark the pad as used, then return it. Raises PadsExhausted if it is absent or was used before.
 
-    def attempt(self, address: PadAddress) -> tuple[Pad, int]:
+        None: the address holds a permit, without key, for one signature of a bootstrap block. It is spent likewise.
+        """
+
+    def attempt(self, address: PadAddress) -> tuple[Pad | None, int]:
         """Count one more attempt to check a tag, then return the pad and the count. Raises PadsExhausted."""
 
     def accepted(self, address: PadAddress, forgery_bound: float) -> None:

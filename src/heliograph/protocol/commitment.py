@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 # Our choice: a block refills the pads of at most this many later blocks.
-REFILLS_MAX = 4
+REFILLS_MAX = 6
 
 # What a peer repeats that did not hear our last word of that kind. Nothing else is answered: two last words that
 # answered each other would never end.
@@ -282,7 +282,7 @@ def _check_acknowledgement(waiting: AwaitingAcknowledgement, message: Acknowledg
     if not message.commit:
         raise RemoteProtocolError("the acknowledgement is of another decision")
     context = waiting.context
-    _, expected = cutting.key_counts(context.length, waiting.refills, context.registration)
+    _, expected = cutting.key_counts(context.block, context.length, waiting.refills, context.registration)
     parse_key_ids(message.key_ids, expected)
 
 
@@ -295,7 +295,7 @@ def _check_decision(context: CommitContext, message: Decision) -> None:
     blocks = message.refill_for
     if not 1 <= len(blocks) <= REFILLS_MAX or any(b <= a for a, b in pairwise((context.block, *blocks))):
         raise RemoteProtocolError(f"a refill for blocks {blocks} from block {context.block}")
-    if not cutting.refills_fit(context.length, len(blocks)):
+    if not cutting.refills_fit(context.block, context.length, len(blocks)):
         raise RemoteProtocolError(f"a refill for {len(blocks)} blocks from {context.length} secret bits")
     _, expected = _own_and_peer_counts(context, message)
     parse_key_ids(message.key_ids, expected)
@@ -303,7 +303,7 @@ def _check_decision(context: CommitContext, message: Decision) -> None:
 
 def _acknowledged(waiting: AwaitingAcknowledgement, message: Acknowledgement) -> CommitStep:
     context = waiting.context
-    _, expected = cutting.key_counts(context.length, waiting.refills, context.registration)
+    _, expected = cutting.key_counts(context.block, context.length, waiting.refills, context.registration)
     key_ids = parse_key_ids(message.key_ids, expected)
     frame = commit_frame(context, Direction.TO_RECEIVER, PadRole.SETTLEMENT, Settlement())
     covered = _cover(context, PadRole.SETTLEMENT, frame)
@@ -347,7 +347,9 @@ def _participant(state: CommitState, event: Event) -> CommitStep:
 
 
 def _own_and_peer_counts(context: CommitContext, decision: Decision) -> tuple[int, int]:
-    transmitter, receiver = cutting.key_counts(context.length, len(decision.refill_for), context.registration)
+    transmitter, receiver = cutting.key_counts(
+        context.block, context.length, len(decision.refill_for), context.registration
+    )
     return receiver, transmitter
 
 

@@ -6,6 +6,7 @@ transmitter to receiver by sequence, then the reverse. It is never re-encoded an
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 
 from heliograph.authentication.pads import PadAddress, PadRole
@@ -93,3 +94,7 @@ class Conversation:
         """
         down, up = (self.sent, self.received) if self.own is Direction.TO_RECEIVER else (self.received, self.sent)
         return (self.identity.prefix(), bytes([role]), _framed(down), _framed(up), last.covered())
+
+    def digest(self, role: PadRole, last: Frame) -> str:
+        """Return SHA-256 of ``transcript_cover`` in hexadecimal: a name for it in reports; no tag is over a digest."""
+        return hashlib.sha256(b"".join(self.transcript_cover(role, last))).hexdigest()

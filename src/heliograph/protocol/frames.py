@@ -13,7 +13,6 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-from heliograph.authentication.mac import TAG_BYTES
 from heliograph.errors import RemoteProtocolError
 
 __all__ = ["WIRE_VERSION", "Direction", "Frame", "parse_frame"]
@@ -21,6 +20,7 @@ __all__ = ["WIRE_VERSION", "Direction", "Frame", "parse_frame"]
 WIRE_VERSION = 1
 _HEADER = struct.Struct(">BBBIQIII")
 _TAGGED = 1
+_TAG_BYTES_MAX = 8192  # our choice: a one-time tag has 16 to 48 bytes, a signature by ML-DSA-87 4,627
 BLOCKS_MAX = 2**48  # our choice: more than a block a nanosecond for three days, and well inside the store's integers
 
 
@@ -74,8 +74,9 @@ def parse_frame(wire: bytes) -> Frame:
         raise RemoteProtocolError(f"flags {flags}, direction {direction}: unknown")
     if block >= BLOCKS_MAX:
         raise RemoteProtocolError(f"block {block}: no link has that many")
-    tag_size = TAG_BYTES if flags else 0
-    if len(wire) != _HEADER.size + length + tag_size:
+    tag_size = len(wire) - _HEADER.size - length
+    # How long a tag must be, its method knows; a tag of any other length is refused when it is checked.
+    if not (1 <= tag_size <= _TAG_BYTES_MAX if flags else tag_size == 0):
         raise RemoteProtocolError(f"a frame of {len(wire)} bytes names a body of {length}")
     body = wire[_HEADER.size : _HEADER.size + length]
     tag = wire[_HEADER.size + length :]

@@ -1,112 +1,155 @@
 """Each connection starts here: who is there, is the registration the same, where does each side stand.
 
-    initiator -> Hello;  responder -> HelloReply (MAC);  initiator -> HelloConfirm (MAC)
-
-No one-time pad is touched: marks and two fresh nonces are authenticated by HMAC-SHA-256 under the book's
-resynchronisation key (security.md 4). An invalid message is refused and changes nothing at all.
+No one-time pad is touched. A connection is proved by the link's own keys, cut from QKD key (``Door.generation`` > 0),
+or, until those exist or when an operator asks, by the bootstrap: the key book's resynchronisation key, signatures
+under the registered anchor over a fresh exchange, or both, so that an attacker must break both (security.md 4, 7).
+Every proof covers the registration, both names and both messages in full: roles, nonces, marks, credentials, version.
+An invalid message is refused and changes nothing at all.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated
 
-import msgspec
-from msgspec import Meta, Struct
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from msgspec.structs import replace
 
-from heliograph.errors import RemoteProtocolError
+from heliograph.errors import AnchorRefused, AuthenticationFailed, RemoteProtocolError, RollbackDetected
+from heliograph.ports import PeerTrust, Signer, Verifier
 from heliograph.protocol.conversation import LinkIdentity
 from heliograph.protocol.frames import WIRE_VERSION
+from heliograph.protocol.hello import (
+    Hello,
+    HelloConfirm,
+    HelloReply,
+    HelloWelcome,
+    decode_hello,
+    encode_hello,
+    marks_tuple,
+)
 from heliograph.protocol.records import Marks
 
-__all__ = ["HELLO_BYTES_MAX", "Established", "Initiator", "Responder"]
+__all__ = ["DRAWN_BYTES", "Door", "Established", "Initiator", "Presence", "Responder"]
 
-HELLO_BYTES_MAX = 1024  # our choice: nothing longer is read before the peer is known
-
-_Nonce = Annotated[bytes, Meta(min_length=32, max_length=32)]
-_Mac = Annotated[bytes, Meta(min_length=32, max_length=32)]
-_Mark = Annotated[int, Meta(ge=0, lt=2**48)]
-_Marks = tuple[_Mark, _Mark, _Mark, _Mark, _Mark]
-_Name = Annotated[str, Meta(min_length=1, max_length=64)]
+DRAWN_BYTES = 64  # fresh bytes for each handshake: a nonce, the seed of the exchange
 
 
-class _Wire(Struct, frozen=True, tag=True, forbid_unknown_fields=True, array_like=True):
-    pass
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What proves a connection. ``key``: b"" where signatures alone do; both are given where both must hold."""
+
+    generation: int
+    key: bytes = field(default=b"", repr=False)
+    signer: Signer | None = field(default=None, repr=False)
+    trust: PeerTrust | None = field(default=None, repr=False)
 
 
-class Hello(_Wire, frozen=True):
-    """First message of whoever dials."""
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """What a side says of itself.
 
-    version: int
-    link: _Name
-    site: _Name
-    nonce: _Nonce
-    marks: _Marks
+    ``context``: of its epoch's bootstrap; ``instance``, ``before``, ``seen``: see ``hello.Hello`` and ``_fence``.
+    """
 
-
-class HelloReply(_Wire, frozen=True):
-    """Answer, with proof that it knows the key and this Hello."""
-
-    version: int
-    site: _Name
-    nonce: _Nonce
-    marks: _Marks
-    mac: _Mac
-
-
-class HelloConfirm(_Wire, frozen=True):
-    """Proof of the one who dialled."""
-
-    mac: _Mac
+    site: str
+    marks: Marks
+    instance: bytes
+    before: bytes = b""
+    seen: bytes = b""
+    context: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Established:
-    """The peer is who the registration names, now. ``transcript`` keys the pre-filter of this connection."""
+    """The peer is who the registration names, now.
+
+    ``transcript`` and ``secret`` key the pre-filter of this connection; ``verifier`` and ``credential`` are the peer's
+    where signatures took part; ``digest``: of both messages, the context of an epoch that this handshake opens.
+    """
 
     peer: Marks
+    generation: int
     transcript: bytes = field(repr=False)
+    context: bytes = b""
+    instance: bytes = b""
+    secret: bytes = field(default=b"", repr=False)
+    verifier: Verifier | None = field(default=None, repr=False)
+    credential: bytes = field(default=b"", repr=False)
 
-
-def _decode(wire: bytes, kind: type[Hello | HelloReply | HelloConfirm]) -> Hello | HelloReply | HelloConfirm:
-    try:
-        message = msgspec.msgpack.decode(wire, type=kind)
-    except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError):  # ValueError: not UTF-8
-        raise RemoteProtocolError(f"not a {kind.__name__}: is the other end a Heliograph site?") from None
-    if msgspec.msgpack.encode(message) != wire:
-        raise RemoteProtocolError(f"a {kind.__name__} in a form that is not its own")
-    return message
-
-
-def _marks(marks: Marks) -> tuple[int, int, int, int, int]:
-    return (marks.epoch, marks.touched, marks.proved, marks.committed, marks.pads)
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 over the handshake's two long messages."""
+        return hashlib.sha256(b"heliograph/1 context" + self.transcript).digest()
 
 
 class _Side:
-    """What both ends hold: the key, the identity, this site's name and marks, one fresh nonce."""
+    """What both ends hold: the identity, what this site says of itself, one fresh nonce and exchange."""
 
-    def __init__(self, identity: LinkIdentity, site: str, resync_key: bytes, marks: Marks, nonce: bytes) -> None:
+    def __init__(self, identity: LinkIdentity, presence: Presence, drawn: bytes, now: float) -> None:
+        """``drawn``: DRAWN_BYTES fresh bytes; ``now``: seconds since 1970, for the validity of credentials."""
         self._identity = identity
-        self._site = site
-        self._peer = identity.receiver_site if site == identity.transmitter_site else identity.transmitter_site
-        self._key = resync_key
-        self._own_marks = marks
-        self._nonce = nonce
+        self._own = presence
+        self._peer = identity.receiver_site if presence.site == identity.transmitter_site else identity.transmitter_site
+        self._nonce = drawn[:32]
+        self._exchange = X25519PrivateKey.from_private_bytes(drawn[32:DRAWN_BYTES])
+        self._now = now
+        self._key = b""
+
+    def _public(self, door: Door) -> tuple[bytes, bytes]:
+        if door.signer is None:
+            return b"", b""
+        return self._exchange.public_key().public_bytes_raw(), door.signer.credential
+
+    def _agree(self, door: Door, exchange: bytes, credential: bytes) -> bytes:
+        """Return the secret of the exchange, b"" without signatures; key every MAC of this connection."""
+        if bool(exchange) != (door.signer is not None) or bool(credential) != (door.signer is not None):
+            raise RemoteProtocolError(
+                f"{self._peer} uses another kind of bootstrap than the registration of link {self._identity.link!r}"
+            )
+        secret = b""
+        if exchange:
+            try:
+                secret = self._exchange.exchange(X25519PublicKey.from_public_bytes(exchange))
+            except ValueError:
+                raise RemoteProtocolError("the peer's exchange is not a point of X25519") from None
+        self._key = hmac.new(door.key, b"heliograph/1 door" + secret, hashlib.sha256).digest()
+        return secret
+
+    def _covered(self, label: bytes, *parts: bytes) -> bytes:
+        framed = b"".join(len(part).to_bytes(4, "big") + part for part in (self._identity.prefix(), *parts))
+        return b"heliograph/1 resync " + label + framed
 
     def _mac(self, label: bytes, *parts: bytes) -> bytes:
-        mac = hmac.new(self._key, b"heliograph/1 resync " + label, hashlib.sha256)
-        for part in (self._identity.prefix(), *parts):
-            mac.update(len(part).to_bytes(4, "big") + part)
-        return mac.digest()
+        return hmac.new(self._key, self._covered(label, *parts), hashlib.sha256).digest()
 
-    def _check(self, mac: bytes, label: bytes, *parts: bytes) -> None:
+    def _sign(self, door: Door, label: bytes, *parts: bytes) -> bytes:
+        return b"" if door.signer is None else door.signer.sign(self._covered(label, *parts))
+
+    def _check_mac(self, mac: bytes, label: bytes, *parts: bytes) -> None:
         if not hmac.compare_digest(mac, self._mac(label, *parts)):
             raise RemoteProtocolError(
-                f"{self._peer} does not prove itself: its key book or its registration of link "
-                f"{self._identity.link!r} is not the same as here"
+                f"{self._peer} does not prove itself: its keys or its registration of link "
+                f"{self._identity.link!r} are not the same as here"
             )
+
+    def _check_signature(
+        self, door: Door, credential: bytes, signature: bytes, label: bytes, *parts: bytes
+    ) -> Verifier | None:
+        """Believe the peer's key: first that it made this signature, which is cheap, then whose it is."""
+        if door.trust is None:
+            if signature:
+                raise RemoteProtocolError("a signature where the registration has none")
+            return None
+        try:
+            door.trust.recall(credential).verify(self._covered(label, *parts), signature)
+        except AuthenticationFailed:
+            raise AnchorRefused(
+                "untrusted", f"{self._peer} does not prove itself: its signature is not good for its credential"
+            ) from None
+        return door.trust.accept(credential, self._now)
 
     def _check_name(self, version: int, site: str) -> None:
         if version != WIRE_VERSION:
@@ -114,49 +157,144 @@ class _Side:
         if site != self._peer:
             raise RemoteProtocolError(f"the peer calls itself {site!r}; registered is {self._peer!r}")
 
+    def _fence(self, message: Hello | HelloReply) -> None:
+        """Tell copies from sites (security.md 4). The message is authentic; each site has one line of instances.
+
+        The peer must know the instance that was last accepted from it here, or it is a copy that has not lived since.
+        And if the peer, who is none, accepted an instance of this site that this site does not know, then this one is
+        the copy.
+        """
+        if self._own.seen and self._own.seen not in (message.instance, message.before):
+            raise RemoteProtocolError(
+                f"{self._peer} is a copy of a site that has connected since: fenced; its operator has to stop one of "
+                "them and run `heliograph site rebootstrap` on both sites"
+            )
+        if message.seen and message.seen not in (self._own.instance, self._own.before):
+            raise RollbackDetected(
+                f"{self._peer} has met a later instance of this site: this is a restored backup or a clone. Its pads "
+                "and keys are destroyed; run `heliograph site rebootstrap`"
+            )
+
 
 class Initiator(_Side):
     """The end that dials."""
 
-    def hello(self) -> bytes:
+    def hello(self, door: Door) -> bytes:
         """Return the first message."""
-        self._hello = msgspec.msgpack.encode(
-            Hello(WIRE_VERSION, self._identity.link, self._site, self._nonce, _marks(self._own_marks))
+        self._door = door
+        exchange, credential = self._public(door)
+        own = self._own
+        self._hello = encode_hello(
+            Hello(
+                WIRE_VERSION,
+                self._identity.link,
+                own.site,
+                door.generation,
+                self._nonce,
+                marks_tuple(own.marks),
+                own.context,
+                own.instance,
+                own.before,
+                own.seen,
+                exchange,
+                credential,
+            )
         )
         return self._hello
 
     def confirm(self, wire: bytes) -> tuple[bytes, Established]:
-        """Check the reply; return the last message and the result. Raises RemoteProtocolError."""
-        reply = _decode(wire, HelloReply)
-        assert isinstance(reply, HelloReply)
+        """Check the reply; return the confirmation and the result. Raises RemoteProtocolError, RollbackDetected.
+
+        The peer's instance in the result must be stored before the confirmation is sent.
+        """
+        reply = decode_hello(wire, HelloReply)
         self._check_name(reply.version, reply.site)
-        bare = msgspec.msgpack.encode(HelloReply(reply.version, reply.site, reply.nonce, reply.marks, bytes(32)))
-        self._check(reply.mac, b"reply", self._hello, bare)
-        last = msgspec.msgpack.encode(HelloConfirm(self._mac(b"confirm", self._hello, wire)))
-        return last, Established(Marks(*reply.marks), self._hello + wire)
+        secret = self._agree(self._door, reply.exchange, reply.credential)
+        bare = encode_hello(_bare(reply))
+        self._check_mac(reply.mac, b"reply", self._hello, bare)
+        verifier = self._check_signature(self._door, reply.credential, reply.signature, b"reply", self._hello, bare)
+        self._fence(reply)
+        mac = self._mac(b"confirm", self._hello, wire)
+        self._confirm = encode_hello(HelloConfirm(mac, self._sign(self._door, b"confirm", self._hello, wire)))
+        established = Established(
+            Marks(*reply.marks),
+            self._door.generation,
+            self._hello + wire,
+            reply.context,
+            reply.instance,
+            secret,
+            verifier,
+            reply.credential,
+        )
+        return self._confirm, established
+
+    def welcome(self, wire: bytes) -> None:
+        """Check that the responder took the confirmation: it knows this site's instance now."""
+        self._check_mac(decode_hello(wire, HelloWelcome).mac, b"welcome", self._confirm)
 
 
 class Responder(_Side):
     """The end that listens."""
 
-    def reply(self, wire: bytes) -> bytes:
-        """Check the form of a Hello; return the answer. Raises RemoteProtocolError."""
-        hello = _decode(wire, Hello)
-        assert isinstance(hello, Hello)
+    def reply(self, wire: bytes, door_of: Callable[[int], Door]) -> bytes:
+        """Check the form of a Hello; return the answer. Raises RemoteProtocolError.
+
+        ``door_of``: the door of a generation; it raises RemoteProtocolError for one that is shut here.
+        """
+        hello = decode_hello(wire, Hello)
         self._check_name(hello.version, hello.site)
         if hello.link != self._identity.link:
             raise RemoteProtocolError(f"the peer asks for link {hello.link!r}; here is {self._identity.link!r}")
-        self._hello, self._peer_marks = wire, Marks(*hello.marks)
-        bare = HelloReply(WIRE_VERSION, self._site, self._nonce, _marks(self._own_marks), bytes(32))
-        mac = self._mac(b"reply", wire, msgspec.msgpack.encode(bare))
-        self._reply = msgspec.msgpack.encode(
-            HelloReply(WIRE_VERSION, self._site, self._nonce, _marks(self._own_marks), mac)
+        self._door = door = door_of(hello.generation)
+        self._hello, self._message = wire, hello
+        self._secret = self._agree(door, hello.exchange, hello.credential)
+        exchange, credential = self._public(door)
+        own = self._own
+        bare = HelloReply(
+            WIRE_VERSION,
+            own.site,
+            self._nonce,
+            marks_tuple(own.marks),
+            own.context,
+            own.instance,
+            own.before,
+            own.seen,
+            exchange,
+            credential,
+            bytes(32),
+            b"",
         )
+        covered = encode_hello(bare)
+        mac, signature = self._mac(b"reply", wire, covered), self._sign(door, b"reply", wire, covered)
+        self._reply = encode_hello(replace(bare, mac=mac, signature=signature))
         return self._reply
 
     def finish(self, wire: bytes) -> Established:
-        """Check the last message. Only now is the peer known. Raises RemoteProtocolError."""
-        confirm = _decode(wire, HelloConfirm)
-        assert isinstance(confirm, HelloConfirm)
-        self._check(confirm.mac, b"confirm", self._hello, self._reply)
-        return Established(self._peer_marks, self._hello + self._reply)
+        """Check the confirmation. Only now is the peer known. Raises RemoteProtocolError, RollbackDetected."""
+        confirm = decode_hello(wire, HelloConfirm)
+        self._check_mac(confirm.mac, b"confirm", self._hello, self._reply)
+        hello = self._message
+        verifier = self._check_signature(
+            self._door, hello.credential, confirm.signature, b"confirm", self._hello, self._reply
+        )
+        self._fence(hello)
+        self._confirmed = wire
+        return Established(
+            Marks(*hello.marks),
+            self._door.generation,
+            self._hello + self._reply,
+            hello.context,
+            hello.instance,
+            self._secret,
+            verifier,
+            hello.credential,
+        )
+
+    def welcome(self) -> bytes:
+        """Return the last message, to be sent when the peer's instance is stored."""
+        return encode_hello(HelloWelcome(self._mac(b"welcome", self._confirmed)))
+
+
+def _bare(reply: HelloReply) -> HelloReply:
+    """Return the reply as its proofs cover it."""
+    return replace(reply, mac=bytes(32), signature=b"")

@@ -272,7 +272,8 @@ def _computed(state: State, event: Event, result: object) -> Step:
         case Amplifying(_, _, parameters, report), SecretKey():
             frame = talk.draft(m.ParticipantAccept(), tagged=True)
             covered = talk.transcript_cover(PadRole.PARTICIPANT, frame)
-            tagging = TaggingTranscript(registration, talk, parameters, report, result, frame)
+            named = replace(report, transcript_sha256=talk.digest(PadRole.PARTICIPANT, frame))
+            tagging = TaggingTranscript(registration, talk, parameters, named, result, frame)
             return tagging, [Tag(PadRole.PARTICIPANT, covered)]
         case _:
             refuse(state, event)

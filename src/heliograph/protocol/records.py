@@ -24,7 +24,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class BlockReport:
-    """The public figures of a block that made a key; both sites compute the same ones."""
+    """The public figures of a block that made a key; both sites compute the same ones.
+
+    ``transcript_sha256``: of what the participant's tag covers, for the comparison of chains.
+    """
 
     parameters: str
     pulses: int
@@ -39,6 +42,7 @@ class BlockReport:
     double_clicks: int
     eps_sec: float
     eps_cor: float
+    transcript_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from typing import Final
 
 import msgspec
 
-from heliograph.authentication.bootstrap import METHODS
+from heliograph.authentication.bootstrap import BOOTSTRAP_BLOCKS, METHODS
+from heliograph.authentication.link_keys import LINK_KEYS_BITS
 from heliograph.authentication.pads import PAD_SET_BITS
 from heliograph.errors import ConfigurationError
 from heliograph.postprocessing.secrecy.acceptance import check_parameters
@@ -38,9 +39,10 @@ class LinkRegistration:
     """A link as both sites have registered it.
 
     ``opening`` names the parameters of an epoch's first blocks (small: a key within seconds), ``opening_blocks`` how
-    many those are, ``steady`` the parameters of all later ones. ``transmitter_pairs`` are owned by the transmitter's
-    site, ``receiver_pairs`` by the receiver's. ``bootstrap``: one of ``METHODS``; ``mac``: what
-    protects all blocks after it. ``eps_total_max`` stops the link when its ledger is spent.
+    many of those make a key, ``steady`` the parameters of all later ones. ``transmitter_pairs`` are owned by the
+    transmitter's site, ``receiver_pairs`` by the receiver's. ``bootstrap``: one of
+    ``authentication.bootstrap.METHODS``; ``mac``: what protects all blocks after it. ``eps_total_max`` stops the link
+    when its ledger is spent.
     """
 
     link: str
@@ -82,7 +84,8 @@ class LinkRegistration:
             check_parameters(parameters)
             if collision_bound(parameters.acceptance.sifted_bits_max) > parameters.eps_cor:
                 raise ConfigurationError(f"{parameters.name}: eps_cor is below what the verification hash can promise")
-            least = PAD_SET_BITS + 2 * self.key_size_bits  # the pads of one block, a key for each site
+            # The link's own keys, the pads of one block, a key for each site.
+            least = LINK_KEYS_BITS + PAD_SET_BITS + 2 * self.key_size_bits
             if parameters.secret_key_length < least:
                 raise ConfigurationError(
                     f"link {self.link}: blocks {parameters.name!r} yield {parameters.secret_key_length} secret bits, "
@@ -103,6 +106,8 @@ class LinkRegistration:
 
     def for_block(self, block: int) -> BlockParameters:
         """Return the parameters the transmitter's site proposes for the ``block``-th block of an epoch."""
-        found = self.find(self.opening if block <= self.opening_blocks else self.steady)
+        # Block numbers jump when the bootstrap ends: whichever of its blocks made a key counts as the first.
+        opening = self.opening_blocks > 0 and block < BOOTSTRAP_BLOCKS + self.opening_blocks
+        found = self.find(self.opening if opening else self.steady)
         assert found is not None
         return found

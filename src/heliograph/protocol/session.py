@@ -105,7 +105,7 @@ class Session:
         if not self.is_transmitter or block <= self.floor:
             raise LocalProtocolError(f"block {block} cannot begin here: the floor is {self.floor}")
         parameters = self.registration.for_block(block)
-        if not cutting.refills_fit(parameters.secret_key_length, len(refill_for)):
+        if not cutting.refills_fit(block, parameters.secret_key_length, len(refill_for)):
             raise LocalProtocolError(
                 f"{parameters.secret_key_length} secret bits cannot refill {len(refill_for)} blocks"
             )

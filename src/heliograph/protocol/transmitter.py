@@ -176,7 +176,8 @@ def _received(state: State, frame: Frame) -> Step:
             return Judging(context, talk, verified), [job]
         case AwaitingParticipant(_, _, report, secret), m.ParticipantAccept():
             covered = state.talk.transcript_cover(PadRole.PARTICIPANT, frame)
-            checking = CheckingParticipant(context, talk, report, secret)
+            named = replace(report, transcript_sha256=state.talk.digest(PadRole.PARTICIPANT, frame))
+            checking = CheckingParticipant(context, talk, named, secret)
             return checking, [CheckTag(PadRole.PARTICIPANT, covered, frame.tag)]
         case _:
             refuse(state, Received(frame))
@@ -223,7 +224,7 @@ def _answered(state: State, event: Event) -> Step:
             sealed = replace(frame, tag=tag)
             return AwaitingParticipant(context, talk.with_sent(sealed), report, secret), [Send(sealed)]
         case CheckingParticipant(_, _, report, secret), TagAccepted():
-            own, _ = cutting.key_counts(len(secret.bits), len(context.refill_for), context.registration)
+            own, _ = cutting.key_counts(talk.block, len(secret.bits), len(context.refill_for), context.registration)
             return DrawingKeyIds(context, talk, report, secret), [Draw(16 * own)]
         case DrawingKeyIds(_, _, report, secret), Drawn(data):
             return _decide(state, report, secret, new_key_ids(data))

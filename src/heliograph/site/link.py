@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from heliograph.authentication.anchors.psk import EpochSecrets
+from heliograph.authentication.anchors.psk import EpochSecrets, SlotUsed
+from heliograph.authentication.bootstrap import BOOTSTRAP_BLOCKS, is_bootstrap_block
 from heliograph.authentication.pads import PAD_SET_BITS
-from heliograph.authentication.prefilter import FrameFilter, connection_key
+from heliograph.authentication.prefilter import FrameFilter
 from heliograph.errors import (
     ConfigurationError,
     PadsExhausted,
@@ -19,27 +21,29 @@ from heliograph.errors import (
     TransportClosed,
 )
 from heliograph.protocol.actions import Discard, Finish
-from heliograph.protocol.handshake import HELLO_BYTES_MAX, Established, Initiator, Responder
+from heliograph.protocol.cutting import link_keys_bits
+from heliograph.protocol.handshake import Established
 from heliograph.protocol.records import Marks
 from heliograph.protocol.registration import LinkRegistration
 from heliograph.protocol.resynchronisation import resynchronise
 from heliograph.protocol.session import BlockAction, Session, SessionStep
 from heliograph.site.bugs import place
+from heliograph.site.doors import LinkDoors
 from heliograph.site.engine import Connection, Engine, EngineParts
+from heliograph.site.greeting import greet, welcome
 from heliograph.site.ledger import LinkLedger
 from heliograph.site.link_plan import LinkPlan, SupplyHooks
 from heliograph.site.pacing import Pace
 from heliograph.status import LinkStatus
+from heliograph.storage.link_door import Bootstrap
 from heliograph.transport.tcp import TcpTransport, dial, listen
 from heliograph.types import BlockId
-from heliograph.vault.pskfile import PskFile, SlotUsed
 
 __all__ = ["LinkRunner"]
 
 log = structlog.get_logger("heliograph.link")
 
 # Our choices.
-_HANDSHAKE_S = 5.0
 _END_S = 1.0  # what an ending site gives its connections to discard their blocks in order
 _UNAUTHENTICATED_MAX = 8
 _REFUSAL_LINE_S = 1.0
@@ -51,11 +55,13 @@ class LinkRunner:
     """Runs until cancelled. Nothing that the peer or anyone else sends ends it."""
 
     def __init__(
-        self, plan: LinkPlan, registration: LinkRegistration, book: PskFile, parts: EngineParts, hooks: SupplyHooks
+        self, plan: LinkPlan, registration: LinkRegistration, doors: LinkDoors, parts: EngineParts, hooks: SupplyHooks
     ) -> None:
         self._plan = plan
         self._registration = registration
-        self._book = book
+        self._doors = doors
+        # Certificates are checked one after another: who sends many occupies one thread, not the link.
+        self._anchor = ThreadPoolExecutor(1, "anchor")
         self._parts = parts
         self._hooks = hooks
         self._ledger = LinkLedger()
@@ -143,12 +149,7 @@ class LinkRunner:
     async def _initiate(self, transport: TcpTransport) -> None:
         try:
             await self._prove_store()
-            marks = self._parts.records.marks()
-            side = Initiator(self._registration.identity(), self._plan.site, self._resync_key(), marks, self._nonce())
-            async with asyncio.timeout(_HANDSHAKE_S):
-                await transport.send(side.hello())
-                last, established = side.confirm(await transport.receive(HELLO_BYTES_MAX))
-                await transport.send(last)
+            _, established = await greet(transport, self._doors, self._parts.store, self._anchor)
             await self._serve(transport, established)
         finally:
             await transport.close()
@@ -175,15 +176,10 @@ class LinkRunner:
             self._unproven[transport] = None
             try:
                 await self._prove_store()
-                marks = self._parts.records.marks()
-                identity = self._registration.identity()
-                side = Responder(identity, self._plan.site, self._resync_key(), marks, self._nonce())
-                async with asyncio.timeout(_HANDSHAKE_S):
-                    await transport.send(side.reply(await transport.receive(HELLO_BYTES_MAX)))
-                    established = side.finish(await transport.receive(HELLO_BYTES_MAX))
+                presence, established = await welcome(transport, self._doors, self._parts.store, self._anchor)
             finally:
                 del self._unproven[transport]
-            await self._take_over(transport, established, marks)
+            await self._take_over(transport, established, presence.marks)
         finally:
             await transport.close()
 
@@ -205,20 +201,24 @@ class LinkRunner:
             await asyncio.get_running_loop().run_in_executor(self._parts.store, self._hooks.probe)
             self._store_failed = False
 
-    def _resync_key(self) -> bytes:
-        return self._book.header().resync_key
-
-    def _nonce(self) -> bytes:
-        return self._parts.randomness.draw(32)
-
     # Serving.
     async def _serve(self, transport: TcpTransport, established: Established) -> None:
         records = self._parts.records
-        plan = resynchronise(records.marks(), established.peer, records.operator_epoch())
-        if plan.opens:
+        plan = resynchronise(
+            records.marks(),
+            established.peer,
+            records.operator_epoch(),
+            has_book=self._doors.anchors.book is not None,
+            contexts_differ=established.context != records.door.bootstrap().context,
+        )
+        if plan.opens or plan.rebinds:
             # Both open it, then both come back and show that they have: no pad of the new epoch is spent before.
             await self._forget_engine()
-            self._open_epoch(plan.epoch)
+            bootstrap = self._doors.bootstrap_of(established)
+            if plan.rebinds:
+                records.door.rebind(bootstrap)
+            else:
+                self._open_epoch(plan.epoch, bootstrap)
             return
         if established.peer.epoch != plan.epoch:
             raise TransportClosed(
@@ -226,15 +226,11 @@ class LinkRunner:
                 "operator has to run `heliograph site rebootstrap` too"
             )
         engine = self._engine_for(plan.epoch, plan.floor)
-        keys = records.filter_keys()
-        outgoing, incoming = keys.to_receiver, keys.to_transmitter
+        self._parts.authenticator.sign_for(self._doors.signed_epoch())
+        outgoing, incoming = self._doors.filters(established)
         if not self._plan.is_transmitter:
             outgoing, incoming = incoming, outgoing
-        connection = Connection(
-            transport,
-            FrameFilter(connection_key(outgoing, established.transcript)),
-            FrameFilter(connection_key(incoming, established.transcript)),
-        )
+        connection = Connection(transport, FrameFilter(outgoing), FrameFilter(incoming))
         self._state, self._running = "running", True
         log.info("link running", epoch=plan.epoch, floor=plan.floor)
         try:
@@ -246,19 +242,19 @@ class LinkRunner:
         finally:
             self._running = False
 
-    def _open_epoch(self, epoch: int) -> None:
-        """Open an epoch with its slot, which is erased from the book before its first byte is used."""
-        records = self._parts.records
+    def _open_epoch(self, epoch: int, bootstrap: Bootstrap) -> None:
+        """Open an epoch, with its slot if there is a book, which is erased from it before its first byte is used."""
+        records, method, book = self._parts.records, self._doors.method, self._doors.anchors.book
         try:
-            secrets = self._book.burn_slot(epoch)
+            secrets = None if book is None else book.burn_slot(epoch)
         except SlotUsed:
             # A crash between burning the slot and opening the epoch: the attempt is over, the next slot's turn comes
             # with the next connection (security.md 7). No pad, and filter keys that nobody has.
             nobody = self._parts.randomness.draw(64)
-            records.open_epoch(epoch, EpochSecrets(nobody[:32], nobody[32:], ()), "psk")
+            records.open_epoch(epoch, EpochSecrets(nobody[:32], nobody[32:], ()), method, bootstrap)
             raise TransportClosed(f"the slot of epoch {epoch} was burnt in an attempt that did not end") from None
-        records.open_epoch(epoch, secrets, "psk")
-        log.info("epoch opened", epoch=epoch, bootstrap="psk")
+        records.open_epoch(epoch, secrets, method, bootstrap)
+        log.info("epoch opened", epoch=epoch, bootstrap=method, algorithms=bootstrap.algorithms)
 
     async def _forget_engine(self) -> None:
         engine, self._engine = self._engine, None
@@ -301,6 +297,8 @@ class LinkRunner:
         if records.totals().eps_total >= self._registration.eps_total_max:
             self._state = "stopped: the link's epsilon ledger is spent; plan a new link"
             return None
+        if not records.marks().committed and (busy or doubtful):
+            return None  # at most one block rests on the bootstrap
         free = records.available(session.floor)
         if not free:
             if not busy and not doubtful:
@@ -309,9 +307,11 @@ class LinkRunner:
         if not self._pace.may_begin(len(free), busy, plan.in_flight):
             return None
         registration = self._registration
-        length = registration.for_block(free[0]).secret_key_length
-        refills = self._pace.refills(len(free), length, registration.key_size_bits)
-        promised = max(self._promised, free[-1])
+        length = registration.for_block(free[0]).secret_key_length - link_keys_bits(free[0])
+        # What the bootstrap left is gone when this block has made a key: its refill is all there will be.
+        left = 0 if is_bootstrap_block(free[0]) else len(free)
+        refills = self._pace.refills(left, length, registration.key_size_bits)
+        promised = max(self._promised, free[-1], BOOTSTRAP_BLOCKS)
         refill_for = tuple(range(promised + 1, promised + 1 + refills))
         self._promised = refill_for[-1]
         return session.begin(BlockId(free[0]), refill_for)
@@ -371,6 +371,7 @@ class LinkRunner:
             task.cancel()
         await asyncio.gather(*accepted, return_exceptions=True)
         await self._forget_engine()
+        self._anchor.shutdown(wait=False, cancel_futures=True)
 
 
 def _nothing() -> None:

@@ -16,7 +16,7 @@ import msgspec
 from heliograph.agent.agent import Agent
 from heliograph.agent.config import AgentConfig
 from heliograph.authentication.authenticator import Authenticator
-from heliograph.errors import ConfigurationError, StoreUnavailable
+from heliograph.errors import StoreUnavailable
 from heliograph.http.client import Etsi014Client
 from heliograph.http.server import serve
 from heliograph.http.tls import client_tls, server_tls
@@ -26,6 +26,7 @@ from heliograph.site.anchors import SiteAnchors, open_anchors
 from heliograph.site.clocks import MonotonicClock, WallClock
 from heliograph.site.comparison import describe_comparison, read_comparison
 from heliograph.site.config import SiteConfig, parse_address
+from heliograph.site.doors import LinkAnchors, LinkDoors
 from heliograph.site.engine import EngineParts
 from heliograph.site.link import LinkRunner
 from heliograph.site.link_plan import LinkPlan, SupplyHooks
@@ -96,6 +97,10 @@ def _agent_tls(config: SiteConfig) -> ssl.SSLContext | None:
     return client_tls(path(agent.certificate), path(agent.key), path(kme.ca), kme.id)
 
 
+def _transcripts(commits: CommitRecords, epoch: int) -> dict[int, str]:
+    return {block: str(report["transcript_sha256"]) for of, block, report in commits.committed_blocks() if of == epoch}
+
+
 class _Site:
     def __init__(
         self,
@@ -105,6 +110,7 @@ class _Site:
         keys: KeyRecords,
         anchors: SiteAnchors,
         link: LinkRunner,
+        chain: Callable[[int], str | None],
     ) -> None:
         self.link = link
         self.agent: Agent | None = None
@@ -113,6 +119,8 @@ class _Site:
         self._randomness = randomness
         self._keys = keys
         self._anchors = anchors
+        self._chain = chain
+        self._chains: dict[int, str] = {}
 
     @classmethod
     async def open(cls, config: SiteConfig, stack: AsyncExitStack) -> _Site:
@@ -121,8 +129,6 @@ class _Site:
         randomness, clock, wall = SystemRandomness(), MonotonicClock(), WallClock()
         # What is only read comes first: a refusal then leaves no trace on the disk.
         anchors = open_anchors(config)
-        if anchors.book is None or anchors.trust is not None:
-            raise ConfigurationError(f"{config.toml}: no link can open by bootstrap {anchors.method!r} in this release")
         kek = FileKek(config.path(file.kek), randomness)
         tls = _kme_tls(config), _agent_tls(config)
         database = Database(config.path(file.store), kek)
@@ -161,6 +167,9 @@ class _Site:
             in_flight=file.link.in_flight,
             keys_max=file.link.keys_max,
         )
+        doors = LinkDoors(
+            registration, file.name, LinkAnchors(anchors.book, anchors.signer, anchors.trust), records, public, wall
+        )
         own, peer = registration.transmitter_pairs, registration.receiver_pairs
         if not is_transmitter:
             own, peer = peer, own
@@ -173,7 +182,8 @@ class _Site:
             randomness,
             keys,
             anchors,
-            LinkRunner(plan, registration, anchors.book, parts, hooks),
+            LinkRunner(plan, registration, doors, parts, hooks),
+            lambda epoch: doors.chain(_transcripts(commits, epoch)),
         )
         sweeper = asyncio.create_task(_sweep(database, store, lambda: _trim(keys, stocks, file.link.keys_max)))
         stack.push_async_callback(_end, sweeper)
@@ -228,7 +238,11 @@ class _Site:
     def _link_status(self) -> LinkStatus:
         link = self.link.status()
         compared = describe_comparison(read_comparison(self._config, link.epoch))
-        return msgspec.structs.replace(link, algorithms=self._anchors.algorithms, compared=compared)
+        # Once there is one it stays for the epoch.
+        chain = self._chains.get(link.epoch) or (self._chain(link.epoch) if link.blocks else None)
+        if chain is not None:
+            self._chains = {link.epoch: chain}
+        return msgspec.structs.replace(link, chain=chain, algorithms=self._anchors.algorithms, compared=compared)
 
     def deliverable(self) -> int:
         """Return how many keys this site's SAEs could fetch as masters."""

@@ -7,6 +7,8 @@ import json
 import sqlite3
 from collections.abc import Callable
 
+from heliograph.authentication.bootstrap import is_bootstrap_block
+from heliograph.authentication.link_keys import LINK_KEYS_BITS
 from heliograph.authentication.pads import PAD_SET_BITS, PadRole
 from heliograph.bits import BitString
 from heliograph.errors import LocalProtocolError
@@ -88,6 +90,9 @@ class CommitRecords:
                     (json.dumps(refill_for), json.dumps(key_ids), epoch, block),
                 )
                 self._count(cursor, epoch, block)
+                if is_bootstrap_block(block):
+                    # The participant may come back with the new keys before its acknowledgement is here.
+                    self._links.door.add(cursor, block, secret[:LINK_KEYS_BITS].to_bytes())
                 self._links.erase_stored(cursor, epoch, block, PadRole.DECISION)
             case DecidedAbort(block, wire):
                 cursor.execute(
@@ -109,11 +114,19 @@ class CommitRecords:
                 self._stage(cursor, epoch, block, "decided", "ended", wire)
                 self._cut(cursor, epoch, block, refill_for, key_ids, peer_key_ids)
                 self._keys.acknowledge(cursor, epoch, block)
+                self._shut_bootstrap(cursor, block)
                 self._end(cursor, epoch, block, PadRole.SETTLEMENT)
             case PeerSettled(block):
                 self._stage(cursor, epoch, block, "obeyed", "ended", b"")
                 self._keys.acknowledge(cursor, epoch, block)
+                self._shut_bootstrap(cursor, block)
                 self._end(cursor, epoch, block, PadRole.SETTLEMENT)
+
+    def _shut_bootstrap(self, cursor: sqlite3.Cursor, block: int) -> None:
+        """Let nobody in by an older generation any more: the peer is known to have this one."""
+        if is_bootstrap_block(block):
+            self._links.door.use(cursor, block)
+            self._links.door.close_older(cursor, block)
 
     def in_doubt(self) -> list[StoredCommitment]:
         """Return the epoch's blocks whose last word is not known to have arrived, or may have to be repeated.
@@ -201,7 +214,11 @@ class CommitRecords:
             "SELECT length, sealed_secret, report FROM link_blocks WHERE epoch = ? AND block = ?", (epoch, block)
         ).fetchone()
         secret = BitString(self._database.vault.unseal(sealed, _context(epoch, block)), length)
-        cut = cut_block(secret, len(refill_for), self._registration)
+        cut = cut_block(block, secret, len(refill_for), self._registration)
+        if is_bootstrap_block(block):
+            self._links.door.add(cursor, block, cut.link_keys)
+            self._links.door.use(cursor, block)
+            self._links.retire_bootstrap(cursor, epoch, block)
         for number, pad_set in zip(refill_for, cut.pad_sets, strict=True):
             self._links.insert_pad_set(cursor, epoch, number, pad_set)
         own, peer = cut.transmitter_keys, cut.receiver_keys

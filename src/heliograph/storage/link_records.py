@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from heliograph.authentication.anchors.psk import EpochSecrets
+from heliograph.authentication.bootstrap import BOOTSTRAP_BLOCKS
 from heliograph.authentication.mac import PAD_BYTES, Pad
 from heliograph.authentication.pads import PadAddress, PadRole, split_pad_set
 from heliograph.errors import LocalProtocolError, PadsExhausted, RollbackDetected
 from heliograph.ports import Anchor
 from heliograph.protocol.records import Marks
 from heliograph.storage.database import Database
+from heliograph.storage.link_door import Bootstrap, LinkDoor
 from heliograph.storage.store_seal import StoreSeal
 
 __all__ = ["ATTEMPTS_MAX", "SCHEMA", "FilterKeys", "LinkRecords", "Totals"]
@@ -25,6 +27,8 @@ _PADS_KEPT_BLOCKS = 1024
 # transaction that stores the message, or what follows from it: were they erased earlier, a crash in between would
 # leave a block in doubt that no message could ever end.
 _STORED_ROLES = frozenset({PadRole.DECISION, PadRole.ACKNOWLEDGEMENT, PadRole.SETTLEMENT})
+
+_UNSIGNED = Bootstrap()
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS link_state(
@@ -80,6 +84,7 @@ class LinkRecords:
         self._seal = seal
         self._unstored: set[PadAddress] = set()
         database.define(SCHEMA)
+        self.door = LinkDoor(database)
         self._check_anchor()
 
     @classmethod
@@ -90,6 +95,7 @@ class LinkRecords:
         records._seal = None  # noqa: SLF001  - the same
         records._unstored = set()  # noqa: SLF001  - the same
         database.define(SCHEMA)
+        records.door = LinkDoor(database)
         return records
 
     def _check_anchor(self) -> None:
@@ -107,8 +113,9 @@ class LinkRecords:
             epoch, touched, proved, committed = cursor.execute(
                 "SELECT epoch, touched, proved, committed FROM link_state"
             ).fetchone()
-        floor = max(touched, proved)
-        return Marks(epoch, touched, proved, committed, len(self.available(floor)))
+            # Those of bootstrap blocks count until the link's own are there: an empty pool would need an operator.
+            pads = self._complete(cursor, max(touched, proved), 0)
+        return Marks(epoch, touched, proved, committed, len(pads))
 
     def totals(self) -> Totals:
         """Return the ledger."""
@@ -121,13 +128,21 @@ class LinkRecords:
             )
 
     def available(self, floor: int) -> list[int]:
-        """Return the numbers above ``floor`` of blocks whose seven pads are all there, ascending."""
+        """Return the numbers above ``floor`` of blocks that may begin: all seven pads are there; ascending.
+
+        Once a block made a key, no other begins on the bootstrap's pads: the link lives on its own.
+        """
         with self._database.reading() as cursor:
-            rows = cursor.execute(
-                "SELECT block FROM link_pads WHERE epoch = (SELECT epoch FROM link_state) AND block > ? "
-                "GROUP BY block HAVING count(sealed) = ? ORDER BY block",
-                (floor, len(PadRole)),
-            ).fetchall()
+            (committed,) = cursor.execute("SELECT committed FROM link_state").fetchone()
+            return self._complete(cursor, floor, BOOTSTRAP_BLOCKS if committed else 0)
+
+    @staticmethod
+    def _complete(cursor: sqlite3.Cursor, floor: int, beyond: int) -> list[int]:
+        rows = cursor.execute(
+            "SELECT block FROM link_pads WHERE epoch = (SELECT epoch FROM link_state) AND block > ? "
+            "GROUP BY block HAVING count(sealed) = ? ORDER BY block",
+            (max(floor, beyond), len(PadRole)),
+        ).fetchall()
         return [block for (block,) in rows]
 
     def assigned(self) -> int:
@@ -139,9 +154,18 @@ class LinkRecords:
         return int(row[0] or 0)
 
     # Opening an epoch.
-    def open_epoch(self, epoch: int, secrets: EpochSecrets, bootstrap: str) -> None:
-        """Take a slot's pads, which were erased from the book before. Older epochs' pads are destroyed."""
-        filters = secrets.filter_key_to_receiver + secrets.filter_key_to_transmitter
+    def open_epoch(
+        self, epoch: int, secrets: EpochSecrets | None, method: str, bootstrap: Bootstrap = _UNSIGNED
+    ) -> None:
+        """Begin an epoch; pads and keys of older ones are destroyed.
+
+        ``secrets``: of a slot, which was erased from the book before; None where signatures alone authenticate the
+        bootstrap blocks, which then get permits in place of pads.
+        """
+        filters = None
+        if secrets is not None:
+            keys = secrets.filter_key_to_receiver + secrets.filter_key_to_transmitter
+            filters = self._database.vault.seal(keys, b"heliograph/1 filters %d" % epoch)
         with self._database.transaction() as cursor:
             (known,) = cursor.execute("SELECT epoch FROM link_state").fetchone()
             if epoch <= known:
@@ -150,18 +174,24 @@ class LinkRecords:
             cursor.execute(
                 "UPDATE link_state SET epoch = ?, touched = 0, proved = 0, committed = 0, filters = ?, bootstrap = ?, "
                 "opened_at = ?",
-                (epoch, self._database.vault.seal(filters, b"heliograph/1 filters %d" % epoch), bootstrap, self._now()),
+                (epoch, filters, method, self._now()),
             )
-            for number, pad_set in enumerate(secrets.pad_sets, start=1):
+            self.door.reopen(cursor, bootstrap)
+            for number, pad_set in enumerate(secrets.pad_sets if secrets else (), start=1):
                 self.insert_pad_set(cursor, epoch, number, pad_set)
+            if secrets is None:
+                cursor.executemany(
+                    "INSERT INTO link_pads(epoch, block, role, sealed) VALUES (?, ?, ?, x'')",
+                    [(epoch, block, role) for block in range(1, BOOTSTRAP_BLOCKS + 1) for role in PadRole],
+                )
         self._anchor.advance(epoch, 0)
 
     def filter_keys(self) -> FilterKeys:
-        """Return the pre-filter keys of the epoch. Raises PadsExhausted before the first."""
+        """Return the bootstrap's pre-filter keys. Raises PadsExhausted where no slot gave any, or they are gone."""
         with self._database.reading() as cursor:
             epoch, sealed = cursor.execute("SELECT epoch, filters FROM link_state").fetchone()
         if sealed is None:
-            raise PadsExhausted("no epoch is open on this link")
+            raise PadsExhausted("no slot of a key book is open on this link")
         keys = self._database.vault.unseal(sealed, b"heliograph/1 filters %d" % epoch)
         return FilterKeys(keys[:32], keys[32:])
 
@@ -187,6 +217,8 @@ class LinkRecords:
             cursor.execute("UPDATE link_state SET operator_epoch = ?, epoch = max(epoch, ? - 1)", (epoch, epoch))
             cursor.execute("UPDATE link_state SET touched = max(touched, ?)", (self._anchor.read()[1],))
             cursor.execute("DELETE FROM link_pads")
+            self.door.destroy(cursor)
+            self.door.forget_instances(cursor)
         return epoch
 
     def operator_epoch(self) -> int:
@@ -195,13 +227,14 @@ class LinkRecords:
             return int(cursor.execute("SELECT operator_epoch FROM link_state").fetchone()[0])
 
     def destroy_pads(self) -> None:
-        """Destroy every pad; only an operator's new epoch goes on from here."""
+        """Destroy every pad and the link's keys; only an operator's new epoch goes on from here."""
         with self._database.transaction() as cursor:
             cursor.execute("DELETE FROM link_pads")
+            self.door.destroy(cursor)
         self._database.checkpoint()
 
     # PadStore.
-    def burn(self, address: PadAddress) -> Pad:
+    def burn(self, address: PadAddress) -> Pad | None:
         """Spend the pad: erased from the store, and the store's mark outside it, before it is returned.
 
         A commit message's pad is returned once, and erased by ``erase_stored`` with the record of that message: no
@@ -224,11 +257,13 @@ class LinkRecords:
 
     @staticmethod
     def _erase(cursor: sqlite3.Cursor, address: PadAddress) -> None:
-        cursor.execute(
-            "UPDATE link_pads SET sealed = NULL WHERE epoch = ? AND block = ? AND role = ?",
-            (address.epoch, address.block, address.role),
+        where = (address.epoch, address.block, address.role)
+        cursor.execute(  # a permit has no bits
+            "UPDATE link_state SET bits_spent = bits_spent + ? WHERE EXISTS (SELECT 1 FROM link_pads "
+            "WHERE epoch = ? AND block = ? AND role = ? AND length(sealed) > 0)",
+            (8 * PAD_BYTES, *where),
         )
-        cursor.execute("UPDATE link_state SET bits_spent = bits_spent + ?", (8 * PAD_BYTES,))
+        cursor.execute("UPDATE link_pads SET sealed = NULL WHERE epoch = ? AND block = ? AND role = ?", where)
 
     def erase_stored(self, cursor: sqlite3.Cursor, epoch: int, block: int, last: PadRole) -> None:
         """Erase a block's commit pads up to ``last`` inside the transaction that stores what they were used for."""
@@ -244,7 +279,7 @@ class LinkRecords:
         """Take up the pads whose message was never stored: called only when whoever held their tags is gone."""
         self._unstored.clear()
 
-    def attempt(self, address: PadAddress) -> tuple[Pad, int]:
+    def attempt(self, address: PadAddress) -> tuple[Pad | None, int]:
         """Count an attempt; the pad stays for the next one until one is accepted."""
         with self._database.transaction() as cursor:
             sealed = self._sealed(cursor, address)
@@ -273,6 +308,14 @@ class LinkRecords:
                 "UPDATE link_state SET proved = max(proved, ?), eps_total = eps_total + ?",
                 (address.block, forgery_bound),
             )
+
+    @staticmethod
+    def retire_bootstrap(cursor: sqlite3.Cursor, epoch: int, block: int) -> None:
+        """Destroy what the bootstrap left for other blocks: ``block`` made a key, and nothing rests on it after."""
+        cursor.execute(
+            "UPDATE link_pads SET sealed = NULL WHERE epoch = ? AND block <= ? AND block <> ?",
+            (epoch, BOOTSTRAP_BLOCKS, block),
+        )
 
     def discard(self, block: int) -> None:
         """Destroy a discarded block's pads, but for the decision on it if its transcript tag may have left."""
@@ -308,5 +351,7 @@ class LinkRecords:
             raise PadsExhausted(f"block {address.block} has no {address.role.name.lower()} pad, or it was used")
         return bytes(row[0])
 
-    def _unseal(self, sealed: bytes, address: PadAddress) -> Pad:
+    def _unseal(self, sealed: bytes, address: PadAddress) -> Pad | None:
+        if not sealed:
+            return None
         return Pad(self._database.vault.unseal(sealed, _pad_context(address.epoch, address.block, address.role)))

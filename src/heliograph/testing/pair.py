@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from heliograph.authentication.anchors.psk import make_book, secret_size
+from heliograph.authentication.bootstrap import BOOTSTRAP_BLOCKS, has_signature
 from heliograph.authentication.pads import PadAddress
 from heliograph.errors import (
     AuthenticationFailed,
@@ -24,18 +25,18 @@ from heliograph.errors import (
 from heliograph.kernels.expansion import SeededPulses, expand_bases
 from heliograph.protocol import actions as a
 from heliograph.protocol.frames import Direction
-from heliograph.protocol.handshake import Initiator, Responder
+from heliograph.protocol.handshake import Established, Initiator, Responder
 from heliograph.protocol.registration import LinkRegistration
-from heliograph.protocol.resynchronisation import resynchronise
 from heliograph.protocol.session import BlockAction
 from heliograph.sim.channel import Channel
 from heliograph.sim.clicks import Clicks, sample_clicks
 from heliograph.sim.eve import Attack
+from heliograph.testing.anchor import KnownKey, SeededSigner
 from heliograph.testing.randomness import SeededRandom
 from heliograph.testing.side import Side
 from heliograph.types import BlockId, DetectionRecord, LightParameters
 
-__all__ = ["Pair", "Wire"]
+__all__ = ["Pair", "Wire", "shake_hands"]
 
 Wire = Callable[[Direction, bytes], Iterable[bytes]]
 """What becomes of a frame on its way: nothing, itself, something else, several."""
@@ -74,6 +75,9 @@ class Pair:
         book = make_book(SeededRandom(seed, "book").draw(secret_size()))
         self.tx = Side.create("tx", registration, directory, book, seed)
         self.rx = Side.create("rx", registration, directory, book, seed)
+        if has_signature(registration.bootstrap):
+            for side, own, peer in ((self.tx, 1, 2), (self.rx, 2, 1)):
+                side.signer, side.trust = SeededSigner(own), KnownKey(SeededSigner(peer).credential)
         self._light: dict[BlockId, tuple[LightParameters, bytes]] = {}
         self._armed: dict[BlockId, tuple[LightParameters, bytes]] = {}
         self._todo: deque[tuple[Side, BlockId, a.Event] | tuple[Side, bytes]] = deque()
@@ -93,19 +97,8 @@ class Pair:
         """Shake hands, resynchronise, and let both sides repeat what the other may not have heard."""
         self.disconnect()
         self._promised = 0  # blocks that were promised pads by no stored decision are free again
-        hands = []
-        for side, kind in ((self.tx, Initiator), (self.rx, Responder)):
-            identity, nonce = side.registration.identity(), side.randomness.draw(32)
-            hands.append(kind(identity, side.site, side.resync_key(), side.records.marks(), nonce))
-        initiator, responder = hands
-        assert isinstance(initiator, Initiator)
-        assert isinstance(responder, Responder)
-        last, at_tx = initiator.confirm(responder.reply(initiator.hello()))
-        at_rx = responder.finish(last)
-        plans = [
-            resynchronise(side.records.marks(), established.peer, side.records.operator_epoch())
-            for side, established in ((self.tx, at_tx), (self.rx, at_rx))
-        ]
+        at_tx, at_rx = shake_hands(self.tx, self.rx)
+        plans = [side.plan(established) for side, established in ((self.tx, at_tx), (self.rx, at_rx))]
         for side, plan, established in zip(self.sides, plans, (at_tx, at_rx), strict=True):
             side.resume(plan, established, prefilter=self._prefilter)
         self.connected = True
@@ -130,16 +123,16 @@ class Pair:
         self.disconnect()
 
     # Driving.
-    def begin_block(self, refills: int = 1) -> BlockId:
+    def begin_block(self, refills: int = 2) -> BlockId:
         """Let the transmitter's site begin one more block; nothing is delivered yet."""
         block = BlockId(self.tx.records.available(self.tx.running.floor)[0])
-        last = max(self.tx.commits.assigned(), self._promised)
+        last = max(self.tx.commits.assigned(), self._promised, BOOTSTRAP_BLOCKS)
         self._promised = last + refills
         self.tx.session, actions = self.tx.running.begin(block, tuple(range(last + 1, last + 1 + refills)))
         self._carry_out(self.tx, actions)
         return block
 
-    def run_block(self, refills: int = 1) -> BlockId:
+    def run_block(self, refills: int = 2) -> BlockId:
         """Run one more block until nothing moves any more; whatever came of it."""
         block = self.begin_block(refills)
         self.settle()
@@ -260,6 +253,22 @@ class Pair:
         record = DetectionRecord(light, clicks.slots, bases, bits, int(double.sum()), 0)
         self._todo.append((self.tx, block, a.Emitted(SeededPulses(light, seed))))
         self._todo.append((self.rx, block, a.Clicked(record)))
+
+
+def shake_hands(dialling: Side, listening: Side) -> tuple[Established, Established]:
+    """Let one side dial the other, as ``site.greeting`` does; return what each has established."""
+    doors, other = dialling.doors, listening.doors
+    own, theirs = doors.presence(), other.presence()
+    initiator = Initiator(doors.identity, own, doors.draw(), doors.now())
+    responder = Responder(other.identity, theirs, other.draw(), other.now())
+    last, at_initiator = initiator.confirm(responder.reply(initiator.hello(doors.initial()), other.of))
+    doors.accept(at_initiator, own)
+    at_responder = responder.finish(last)
+    other.accept(at_responder, theirs)
+    other.confirmed(theirs)
+    initiator.welcome(responder.welcome())
+    doors.confirmed(own)
+    return at_initiator, at_responder
 
 
 @lru_cache(maxsize=128)

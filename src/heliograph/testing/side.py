@@ -6,22 +6,25 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from heliograph.authentication.anchors.psk import book_size, parse_header, slot_range, slot_secrets
 from heliograph.authentication.authenticator import Authenticator
+from heliograph.authentication.bootstrap import has_book
 from heliograph.authentication.pads import PadAddress
-from heliograph.authentication.prefilter import FrameFilter, connection_key
+from heliograph.authentication.prefilter import FrameFilter
 from heliograph.errors import LocalProtocolError
+from heliograph.ports import PeerTrust, Signer
 from heliograph.protocol import actions as a
 from heliograph.protocol.frames import Direction
 from heliograph.protocol.handshake import Established
 from heliograph.protocol.registration import LinkRegistration
-from heliograph.protocol.resynchronisation import Resumption
+from heliograph.protocol.resynchronisation import Resumption, resynchronise
 from heliograph.protocol.session import BlockAction, Session
+from heliograph.site.doors import LinkAnchors, LinkDoors
 from heliograph.storage.commit_records import CommitRecords
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords
 from heliograph.storage.link_records import LinkRecords
-from heliograph.testing.anchor import MemoryAnchor
+from heliograph.testing.anchor import MemoryAnchor, MemoryBook
+from heliograph.testing.clock import ManualClock
 from heliograph.testing.randomness import SeededRandom
 from heliograph.types import BlockId
 from heliograph.vault.filekek import KEK_BYTES, FileKek
@@ -54,6 +57,8 @@ class Side:
     tagged: list[tuple[PadAddress, bytes]] = field(default_factory=list)
     attempts: int = 0
     refused: list[str] = field(default_factory=list)
+    signer: Signer | None = field(default=None, repr=False)
+    trust: PeerTrust | None = field(default=None, repr=False)
 
     @classmethod
     def create(cls, name: str, registration: LinkRegistration, directory: Path, book: bytes, seed: int) -> Side:
@@ -111,18 +116,38 @@ class Side:
         self.authenticator = fresh.authenticator
         self.session = self.outgoing = self.incoming = None
 
-    def resync_key(self) -> bytes:
-        """Return the book's key for the handshake."""
-        return parse_header(bytes(self.book)).resync_key
+    @property
+    def anchors(self) -> LinkAnchors:
+        """What this site's trust starts from: its book in memory, and what a test gave it to sign and check with."""
+        method = self.registration.bootstrap
+        book = MemoryBook(self.book) if has_book(method) else None
+        return LinkAnchors(book, self.signer, self.trust)
+
+    @property
+    def doors(self) -> LinkDoors:
+        """The doors of its link, as a running site has them."""
+        return LinkDoors(self.registration, self.site, self.anchors, self.records, self.randomness, ManualClock())
+
+    def plan(self, established: Established) -> Resumption:
+        """Return how the link goes on after a handshake."""
+        return resynchronise(
+            self.records.marks(),
+            established.peer,
+            self.records.operator_epoch(),
+            has_book=has_book(self.registration.bootstrap),
+            contexts_differ=established.context != self.records.door.bootstrap().context,
+        )
 
     def resume(self, plan: Resumption, established: Established, *, prefilter: bool) -> None:
         """Go on as resynchronisation decided: open the epoch, make or raise the session, key the pre-filter."""
+        doors = self.doors
         if plan.opens:
-            start, stop = slot_range(plan.epoch - 1)
-            secrets = slot_secrets(bytes(self.book[start:stop]))
-            self.book[start:stop] = bytes(stop - start)
-            assert len(self.book) == book_size()
-            self.records.open_epoch(plan.epoch, secrets, "psk")
+            book = doors.anchors.book
+            secrets = None if book is None else book.burn_slot(plan.epoch)
+            self.records.open_epoch(plan.epoch, secrets, doors.method, doors.bootstrap_of(established))
+        elif plan.rebinds:
+            self.records.door.rebind(doors.bootstrap_of(established))
+        self.authenticator.sign_for(doors.signed_epoch())
         if self.session is None or self.session.epoch != plan.epoch:
             self.session = Session.resumed(
                 self.registration,
@@ -134,9 +159,7 @@ class Side:
         else:
             self.session = self.session.raised(plan.floor)
         if prefilter:
-            keys = self.records.filter_keys()
-            down = FrameFilter(connection_key(keys.to_receiver, established.transcript))
-            up = FrameFilter(connection_key(keys.to_transmitter, established.transcript))
+            down, up = (FrameFilter(key) for key in doors.filters(established))
             self.outgoing, self.incoming = (down, up) if self.is_transmitter else (up, down)
 
     def tag(self, address: PadAddress, covered: tuple[bytes, ...]) -> bytes:

@@ -9,6 +9,7 @@ from heliograph.authentication.anchors.book_marks import BookMarks
 from heliograph.authentication.anchors.psk import (
     BookHeader,
     EpochSecrets,
+    SlotUsed,
     fingerprint,
     make_book,
     parse_header,
@@ -19,11 +20,7 @@ from heliograph.authentication.anchors.psk import (
 from heliograph.errors import ConfigurationError, StoreUnavailable
 from heliograph.ports import RandomSource
 
-__all__ = ["PskFile", "SlotUsed", "create_book", "write_book"]
-
-
-class SlotUsed(ConfigurationError):
-    """This slot of the key book was burnt before: it never opens another epoch."""
+__all__ = ["PskFile", "create_book", "write_book"]
 
 
 def create_book(path: Path, randomness: RandomSource) -> str:

@@ -7,7 +7,6 @@ from itertools import pairwise
 import pytest
 
 from heliograph.authentication.anchors.psk import (
-    BOOTSTRAP_BLOCKS,
     SLOTS,
     book_size,
     fingerprint,
@@ -17,6 +16,7 @@ from heliograph.authentication.anchors.psk import (
     slot_range,
     slot_secrets,
 )
+from heliograph.authentication.bootstrap import BOOTSTRAP_BLOCKS
 from heliograph.authentication.pads import PAD_SET_BYTES, PadRole, split_pad_set
 from heliograph.errors import ConfigurationError, LocalProtocolError
 from heliograph.testing.randomness import SeededRandom

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 from heliograph.authentication.anchors.psk import make_book, secret_size
 from heliograph.authentication.prefilter import FrameFilter, connection_key
-from heliograph.protocol.handshake import Initiator, Responder
+from heliograph.protocol.handshake import Door, Initiator, Presence, Responder
 from heliograph.protocol.records import Marks
 from heliograph.testing.links import example_channel, example_registration
 from heliograph.testing.pair import Pair
@@ -70,20 +70,31 @@ def test_every_tag_of_a_block_is_what_sections_1_and_5_say(tmp_path):
 
 def test_the_handshake_and_its_macs_are_what_section_3_says():
     key, identity, marks = bytes(range(32)), REGISTRATION.identity(), Marks(1, 4, 3, 2, 9)
-    dialler = Initiator(identity, REGISTRATION.transmitter_site, key, marks, b"n" * 32)
-    listener = Responder(identity, REGISTRATION.receiver_site, key, marks, b"m" * 32)
-    hello = dialler.hello()
-    reply = listener.reply(hello)
+    here, there = (
+        Presence(site, marks, instance * 16, before, seen, context)
+        for site, instance, before, seen, context in (
+            ("site-a", b"i", b"b" * 16, b"", b"c" * 32),
+            ("site-b", b"j", b"", b"b" * 16, b"c" * 32),
+        )
+    )
+    dialler, listener = Initiator(identity, here, b"n" * 64, 0.0), Responder(identity, there, b"m" * 64, 0.0)
+    hello = dialler.hello(Door(7, key))
+    reply = listener.reply(hello, lambda generation: Door(generation, key))
     confirm, _ = dialler.confirm(reply)
+    listener.finish(confirm)
+    mac_key = hmac.digest(key, b"heliograph/1 door", "sha256")
 
-    def h(label, x, y):
-        return hmac.digest(key, b"heliograph/1 resync " + label + f(prefix()) + f(x) + f(y), "sha256")
+    def h(label, *parts):
+        return hmac.digest(mac_key, b"heliograph/1 resync " + label + b"".join(map(f, (prefix(), *parts))), "sha256")
 
-    five = [1, 4, 3, 2, 9]
-    assert hello == msgspec.msgpack.encode(["Hello", 1, REGISTRATION.link, "site-a", b"n" * 32, five])
-    bare = msgspec.msgpack.encode(["HelloReply", 1, "site-b", b"m" * 32, five, bytes(32)])
-    assert reply == bare[:-32] + h(b"reply", hello, bare)
-    assert confirm == msgspec.msgpack.encode(["HelloConfirm", h(b"confirm", hello, reply)])
+    five, context = [1, 4, 3, 2, 9], b"c" * 32
+    said = ["Hello", 1, REGISTRATION.link, "site-a", 7, b"n" * 32, five, context, b"i" * 16, b"b" * 16, b"", b"", b""]
+    assert hello == msgspec.msgpack.encode(said)
+    answer = ["HelloReply", 1, "site-b", b"m" * 32, five, context, b"j" * 16, b"", b"b" * 16, b"", b"", bytes(32), b""]
+    answer[-2] = h(b"reply", hello, msgspec.msgpack.encode(answer))
+    assert reply == msgspec.msgpack.encode(answer)
+    assert confirm == msgspec.msgpack.encode(["HelloConfirm", h(b"confirm", hello, reply), b""])
+    assert listener.welcome() == msgspec.msgpack.encode(["HelloWelcome", h(b"welcome", confirm)])
 
 
 @pytest.mark.parametrize("count", [0, 3])

@@ -332,7 +332,7 @@ def forged_frames(blocks):
     for block in blocks:
         context = commitment.CommitContext(REGISTRATION, REGISTRATION.identity(), 1, BlockId(block), LENGTH)
         ids = [hashlib.shake_256(b"eve %d %d" % (block, i)).digest(16) for i in range(200)]
-        own, peer = key_counts(LENGTH, 1, REGISTRATION)
+        own, peer = key_counts(block, LENGTH, 1, REGISTRATION)
 
         def names(number, ids=tuple(ids)):
             return key_id_bytes(new_key_ids(b"".join(ids[:number])))

@@ -13,7 +13,7 @@ from heliograph.protocol import actions as a
 from heliograph.protocol import commitment
 from heliograph.protocol import messages as m
 from heliograph.protocol.codec import decode, encode
-from heliograph.protocol.cutting import cut_block, key_counts
+from heliograph.protocol.cutting import cut_block, key_counts, refills_fit
 from heliograph.protocol.frames import Direction, Frame, parse_frame
 from heliograph.protocol.session import BLOCKS_REMEMBERED
 from heliograph.testing.links import quick_channel, quick_registration
@@ -29,21 +29,22 @@ def message(wire):
 
 
 def test_blocks_in_flight_share_nothing(tmp_path):
-    """Four at once, interleaved frame by frame, one of them hit: the other three make their keys."""
+    """Three at once, interleaved frame by frame, one of them hit: the other two make their keys."""
 
     def eve(_, frame):
-        hit = parse_frame(frame).block == 2 and isinstance(message(frame), m.BasisReveal)
+        hit = parse_frame(frame).block == 10 and isinstance(message(frame), m.BasisReveal)
         return (frame[:50] + bytes([frame[50] ^ 1]) + frame[51:],) if hit else (frame,)
 
     pair = make(tmp_path / "pair", wire=eve)
-    blocks = [pair.begin_block() for _ in range(4)]
+    pair.run_block(refills=3)
+    blocks = [pair.begin_block() for _ in range(3)]
     pair.settle()
     pair.time_out()
-    assert blocks == [1, 2, 3, 4]
-    assert sorted(pair.tx.finished()) == sorted(pair.rx.finished()) == [1, 3, 4]
-    assert pair.tx.records.available(4) == pair.rx.records.available(4)
-    assert pair.tx.records.assigned() == 12
-    assert 10 not in pair.tx.records.available(4)  # what block 2 would have refilled
+    assert blocks == [9, 10, 11]
+    assert sorted(pair.tx.finished()) == sorted(pair.rx.finished()) == [1, 9, 11]
+    assert pair.tx.records.available(11) == pair.rx.records.available(11)
+    assert pair.tx.records.assigned() == 17
+    assert 14 not in pair.tx.records.available(11)  # what block 10 would have refilled
 
 
 def test_frames_of_two_blocks_exchanged_by_eve_are_refused(tmp_path):
@@ -102,8 +103,8 @@ def test_a_forged_proposal_costs_one_attempt_and_no_block(tmp_path):
     assert pair.rx.running.blocks == {}
     assert pair.rx.attempts == 2
     assert pair.rx.discards() == []
-    assert [pair.run_block() for _ in range(4)] == [1, 2, 3, 4]
-    assert pair.tx.finished() == pair.rx.finished() == [1, 2, 3, 4]
+    assert [pair.run_block() for _ in range(3)] == [1, 9, 10]
+    assert pair.tx.finished() == pair.rx.finished() == [1, 9, 10]
 
 
 def test_forged_proposals_fill_no_memory(tmp_path):
@@ -184,18 +185,21 @@ def test_last_words_do_not_answer_each_other(tmp_path):
 
 
 # What a block's bits become.
+@pytest.mark.parametrize("block", [1, 8, 9])
 @pytest.mark.parametrize("refills", [1, 2, 4])
-@pytest.mark.parametrize("length", [1792 + 512, 7850, 7850 + 255, 10_001])
-def test_the_bits_of_a_block_are_counted_once(length, refills):
+@pytest.mark.parametrize("length", [1024 + 1792 + 512, 7850, 7850 + 255, 10_001])
+def test_the_bits_of_a_block_are_counted_once(length, refills, block):
     registration = quick_registration()
     secret = BitString.from_array(np.random.default_rng(length).integers(0, 2, length, np.uint8))
-    if refills * 1792 > length:
+    if not refills_fit(block, length, refills):
+        assert (1024 if block <= 8 else 0) + refills * 1792 > length
         return
-    cut = cut_block(secret, refills, registration)
-    counts = key_counts(length, refills, registration)
+    cut = cut_block(block, secret, refills, registration)
+    counts = key_counts(block, length, refills, registration)
+    assert len(cut.link_keys) == (128 if block <= 8 else 0)
     assert (len(cut.transmitter_keys), len(cut.receiver_keys)) == counts
     turns = [key for pair in zip(cut.transmitter_keys, (*cut.receiver_keys, None), strict=False) for key in pair if key]
-    joined = b"".join((*cut.pad_sets, *(key.material for key in turns)))
+    joined = b"".join((cut.link_keys, *cut.pad_sets, *(key.material for key in turns)))
     assert secret.to_bytes().startswith(joined)
     assert length - 8 * len(joined) < 256
     assert {key.pair.master for key in cut.transmitter_keys} <= {"sae-a"}
@@ -203,10 +207,10 @@ def test_the_bits_of_a_block_are_counted_once(length, refills):
 
 def test_a_block_too_small_for_its_own_pads_is_not_registered():
     registration = quick_registration()
-    small = replace(registration.parameters[0], secret_key_length=1792 + 511)
+    small = replace(registration.parameters[0], secret_key_length=1024 + 1792 + 511)
     with pytest.raises(ConfigurationError, match="plan larger blocks") as caught:
         replace(registration, parameters=(small,))
-    assert "2303 secret bits, 2304 are needed" in str(caught.value)
+    assert "3327 secret bits, 3328 are needed" in str(caught.value)
 
 
 def test_a_decision_that_the_key_cannot_hold_is_refused_before_its_tag_is_tried(tmp_path):
@@ -214,13 +218,13 @@ def test_a_decision_that_the_key_cannot_hold_is_refused_before_its_tag_is_tried(
     pair.run_block()
     names = parse_frame(next(f for _, f in pair.frames if isinstance(message(f), m.Decision)))
     said = decode(names.body)
-    for refill in ((9, 10, 11, 12, 13), (1,), (9, 9), (10, 9), ()):
+    for refill in ((9, 10, 11, 12, 13, 14, 15), (1,), (9, 9), (10, 9), ()):
         bent = replace(names, body=encode(m.Decision(commit=True, refill_for=refill, key_ids=said.key_ids)))
         with pytest.raises(RemoteProtocolError):
             pair.rx.running.receive(bent.wire())
     state = pair.rx.running.blocks[1]
-    tight = replace(state, context=replace(state.context, length=2 * 1792 - 1))
+    tight = replace(state, context=replace(state.context, length=1024 + 2 * 1792 - 1))
     bent = replace(names, body=encode(m.Decision(commit=True, refill_for=(9, 10), key_ids=b"")))
-    with pytest.raises(RemoteProtocolError, match="a refill for 2 blocks from 3583 secret bits"):
+    with pytest.raises(RemoteProtocolError, match="a refill for 2 blocks from 4607 secret bits"):
         commitment.step(tight, a.Received(bent))
     assert pair.rx.attempts == 2  # proposal and transcript: no attempt was spent on these

@@ -11,7 +11,8 @@ from heliograph.sim.address import Address
 from heliograph.sim.config import FibreConfig
 from heliograph.sim.fibre import Fibre
 from heliograph.sim.modules import open_receiver, open_transmitter
-from heliograph.site.clocks import MonotonicClock
+from heliograph.site.clocks import MonotonicClock, WallClock
+from heliograph.site.doors import LinkAnchors, LinkDoors
 from heliograph.site.engine import EngineParts
 from heliograph.site.link import LinkRunner
 from heliograph.site.link_plan import LinkPlan, SupplyHooks
@@ -35,7 +36,7 @@ class OsRandom:
 class End:
     """One site's end, without a KME."""
 
-    def __init__(self, directory, book, *, is_transmitter, port, module):
+    def __init__(self, directory, book, *, is_transmitter, port, module, registration=REGISTRATION, anchors=None):
         directory.mkdir(mode=0o700)
         write_book(directory / "psk.book", book)
         self.is_transmitter = is_transmitter
@@ -46,7 +47,7 @@ class End:
             self.database,
             self.store.records,
             self.store.keys,
-            REGISTRATION,
+            registration,
             is_transmitter=is_transmitter,
             now=lambda: 0.0,
         )
@@ -55,13 +56,15 @@ class End:
             self.store.records, self.commits, Authenticator(self.store.records), OsRandom(), MonotonicClock(), module,
             *self.pools, 20.0,
         )  # fmt: skip
-        here = REGISTRATION.transmitter_site if is_transmitter else REGISTRATION.receiver_site
+        here = registration.transmitter_site if is_transmitter else registration.receiver_site
         where = ("127.0.0.1", port)
         plan = LinkPlan(
             here, is_transmitter, dial=where if is_transmitter else None, listen=None if is_transmitter else where
         )
         hooks = SupplyHooks(lambda: 0, self.store.probe, self.store.destroy_all)
-        self.link = LinkRunner(plan, REGISTRATION, PskFile(directory / "psk.book"), parts, hooks)
+        anchors = anchors or LinkAnchors(PskFile(directory / "psk.book"))
+        doors = LinkDoors(registration, here, anchors, self.store.records, OsRandom(), WallClock())
+        self.link = LinkRunner(plan, registration, doors, parts, hooks)
 
     def committed(self):
         return {(epoch, block): report for epoch, block, report in self.commits.committed_blocks()}

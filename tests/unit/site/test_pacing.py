@@ -1,6 +1,7 @@
 """Failures slow the link down before they can drain its pads; success forgets them."""
 
 from heliograph.authentication.pads import PAD_SET_BITS
+from heliograph.protocol.commitment import REFILLS_MAX
 from heliograph.site.pacing import Pace
 from heliograph.testing.clock import ManualClock
 
@@ -60,10 +61,10 @@ def test_a_low_pool_is_refilled_first_and_a_full_one_by_a_third_at_most():
     for length in range(PAD_SET_BITS + 512, 60_000, 777):
         for free in range(30):
             refills = Pace.refills(free, length, 256)
-            assert 1 <= refills <= 4
+            assert 1 <= refills <= REFILLS_MAX
             assert refills * PAD_SET_BITS + 512 <= length
             if free >= 8 and length >= 3 * PAD_SET_BITS:
                 assert refills * PAD_SET_BITS <= length // 3
-    assert Pace.refills(2, 60_000, 256) == 4
+    assert Pace.refills(2, 60_000, 256) == REFILLS_MAX
     assert Pace.refills(2, 6_483, 256) == 3
     assert Pace.refills(20, 60_000, 256) == 1

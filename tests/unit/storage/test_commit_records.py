@@ -83,7 +83,7 @@ def test_the_store_tells_a_restarted_site_where_each_block_stands(tmp_path, stor
         assert (one.block, one.stage) == (1, STAGES[type(record)])
         assert parse_frame(one.wire).tagged
         assert one.length == quick_registration().parameters[0].secret_key_length
-        assert one.refills == (1 if name == "tx" else 0)  # what a decider needs to read the acknowledgement
+        assert one.refills == (2 if name == "tx" else 0)  # what a decider needs to read the acknowledgement
 
 
 def test_a_secret_leaves_the_table_when_it_is_cut(tmp_path, stored):
@@ -129,7 +129,7 @@ def test_promised_pads_are_not_promised_again(tmp_path, stored):
     assert pair.tx.commits.assigned() == 8
     pair.tx.commits.persist(stored["tx"][0])
     pair.tx.restart()
-    assert pair.tx.commits.assigned() == 9
+    assert pair.tx.commits.assigned() == 10
     assert pair.tx.records.assigned() == 8
     pair.tx.commits.persist(stored["tx"][1])
-    assert pair.tx.records.assigned() == pair.tx.commits.assigned() == 9
+    assert pair.tx.records.assigned() == pair.tx.commits.assigned() == 10

@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 
 from heliograph.authentication.anchors.psk import (
-    BOOTSTRAP_BLOCKS,
     make_book,
     secret_size,
     slot_range,
     slot_secrets,
 )
 from heliograph.authentication.authenticator import Authenticator
+from heliograph.authentication.bootstrap import BOOTSTRAP_BLOCKS
 from heliograph.authentication.mac import make_tag
 from heliograph.authentication.pads import PAD_SET_BYTES, PadAddress, PadRole, split_pad_set
 from heliograph.errors import AuthenticationFailed, LocalProtocolError, PadsExhausted, RollbackDetected

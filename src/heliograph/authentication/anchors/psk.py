@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from heliograph.authentication.bootstrap import BOOTSTRAP_BLOCKS
 from heliograph.authentication.pads import PAD_SET_BYTES
 from heliograph.errors import ConfigurationError
 
 __all__ = [
-    "BOOTSTRAP_BLOCKS",
     "OPERATOR_SLOTS",
     "SLOTS",
     "BookHeader",
     "EpochSecrets",
+    "KeyBook",
+    "SlotUsed",
     "book_size",
     "fingerprint",
     "make_book",
@@ -32,12 +35,28 @@ __all__ = [
 _MAGIC = b"HELIOGRAPH-PSK-1"
 _KEY_BYTES = 32
 
-# Our choice: eight blocks may be tried under one slot, sixteen slots make a book, two are kept for an operator.
-BOOTSTRAP_BLOCKS = 8
+# Our choice: sixteen slots make a book, two are kept for an operator.
 SLOTS = 16
 OPERATOR_SLOTS = 2
 SLOT_BYTES = 2 * _KEY_BYTES + BOOTSTRAP_BLOCKS * PAD_SET_BYTES
 _HEADER_BYTES = len(_MAGIC) + 16 + _KEY_BYTES
+
+
+class KeyBook(Protocol):
+    """A site's copy of a book, wherever it is kept."""
+
+    def header(self) -> BookHeader:
+        """Return the part that is not used up. Raises ConfigurationError."""
+
+    def burn_slot(self, epoch: int) -> EpochSecrets:
+        """Erase the slot that opens ``epoch``, and all earlier ones, durably; then return it.
+
+        Raises SlotUsed if it was burnt before, StoreUnavailable if it cannot be erased.
+        """
+
+
+class SlotUsed(ConfigurationError):
+    """This slot of the key book was burnt before: it never opens another epoch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,173 @@
+"""By what a connection of this site's link is proved, and what a proved connection gives the link to work with."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+
+from heliograph.authentication.anchors.psk import KeyBook
+from heliograph.authentication.bootstrap import SignedEpoch, has_book, has_signature
+from heliograph.authentication.link_keys import chain_value
+from heliograph.authentication.prefilter import connection_key
+from heliograph.errors import ConfigurationError, RemoteProtocolError
+from heliograph.ports import Clock, PeerTrust, RandomSource, Signer
+from heliograph.protocol.handshake import DRAWN_BYTES, Door, Established, Presence
+from heliograph.protocol.hello import HELLO_BYTES_MAX, SIGNED_HELLO_BYTES_MAX
+from heliograph.protocol.registration import LinkRegistration
+from heliograph.storage.link_door import Bootstrap
+from heliograph.storage.link_records import LinkRecords
+
+__all__ = ["LinkAnchors", "LinkDoors"]
+
+_INSTANCE_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class LinkAnchors:
+    """What this site's trust in its peer starts from; each is there exactly if the registered bootstrap needs it."""
+
+    book: KeyBook | None = None
+    signer: Signer | None = None
+    trust: PeerTrust | None = None
+
+
+class LinkDoors:
+    """The doors of one link. Methods that store or check certificates block: call them outside the event loop."""
+
+    def __init__(
+        self,
+        registration: LinkRegistration,
+        site: str,
+        anchors: LinkAnchors,
+        records: LinkRecords,
+        randomness: RandomSource,
+        wall: Clock,
+    ) -> None:
+        """Check that the anchors are those of the registered bootstrap. Raises ConfigurationError otherwise."""
+        self.registration = registration
+        self.identity = registration.identity()
+        self.anchors = anchors
+        self.method = registration.bootstrap
+        self._site = site
+        self._records = records
+        self._randomness = randomness
+        self._wall = wall
+        signs = anchors.signer is not None and anchors.trust is not None
+        if has_book(self.method) != (anchors.book is not None) or has_signature(self.method) != signs:
+            raise ConfigurationError(
+                f"link {registration.link}: the registered bootstrap is {self.method}, and this site is not set up "
+                "for it: see [link] in SITE.toml and run `heliograph site register`"
+            )
+
+    @property
+    def hello_bytes_max(self) -> int:
+        """How long a handshake message may be."""
+        return SIGNED_HELLO_BYTES_MAX if has_signature(self.method) else HELLO_BYTES_MAX
+
+    # Before a handshake.
+    def draw(self) -> bytes:
+        """Return what one handshake needs of fresh randomness."""
+        return self._randomness.draw(DRAWN_BYTES)
+
+    def now(self) -> float:
+        """Return the time at which credentials must be valid."""
+        return self._wall.now()
+
+    def presence(self) -> Presence:
+        """Return what this site says of itself; its instance is on the disk before it is shown."""
+        door = self._records.door
+        instances = door.instances(self._randomness.draw(_INSTANCE_BYTES))
+        return Presence(
+            self._site,
+            self._records.marks(),
+            instances.pending,
+            instances.confirmed,
+            instances.peer,
+            door.bootstrap().context,
+        )
+
+    def initial(self) -> Door:
+        """Return the door to dial through. Raises PadsExhausted if its keys were destroyed."""
+        generation, _ = self._records.door.generations()
+        return self._bootstrap_door() if generation == 0 else Door(generation, self._records.door.in_use().resync_key)
+
+    def of(self, generation: int) -> Door:
+        """Return the door at which the peer knocks. Raises RemoteProtocolError if it is shut, or not there yet."""
+        _, lowest = self._records.door.generations()
+        if generation == 0 and lowest == 0:
+            return self._bootstrap_door()
+        keys = self._records.door.keys(generation) if generation >= lowest else None
+        if keys is None and generation == 0:
+            raise RemoteProtocolError(
+                "the peer asks for a new bootstrap, which is shut since the first block: agree with its operator, then "
+                "run `heliograph site rebootstrap`"
+            )
+        if keys is None:
+            raise RemoteProtocolError(
+                f"the peer comes with the link's keys of block {generation}, which are not held here: if that lasts, "
+                "run `heliograph site rebootstrap` on both sites"
+            )
+        return Door(generation, keys.resync_key)
+
+    def _bootstrap_door(self) -> Door:
+        book = self.anchors.book
+        return Door(0, b"" if book is None else book.header().resync_key, self.anchors.signer, self.anchors.trust)
+
+    # After one.
+    def accept(self, established: Established, presence: Presence) -> None:
+        """Store the peer's instance before it is told. Raises TransportClosed if a later connection was faster."""
+        self._records.door.accept_peer(established.instance, presence.seen)
+
+    def confirmed(self, presence: Presence) -> None:
+        """Store that the peer knows this site's instance."""
+        self._records.door.confirm_own(presence.instance)
+
+    def filters(self, established: Established) -> tuple[bytes, bytes]:
+        """Return the pre-filter keys of this connection, to the receiver and to the transmitter."""
+        if established.generation:
+            keys = self._records.door.keys(established.generation)
+            if keys is None:
+                raise RemoteProtocolError("the keys of this connection were replaced while it was made")
+            down, up = keys.filter_to_receiver, keys.filter_to_transmitter
+        elif has_book(self.method):
+            slot = self._records.filter_keys()
+            down, up = slot.to_receiver, slot.to_transmitter
+        else:
+            down = up = bytes(32)  # nothing but the exchange keys this connection
+        if established.secret:
+            down = _mixed(down, b"to receiver", established.secret)
+            up = _mixed(up, b"to transmitter", established.secret)
+        return connection_key(down, established.transcript), connection_key(up, established.transcript)
+
+    def bootstrap_of(self, established: Established) -> Bootstrap:
+        """Return the bootstrap that this handshake is, for the epoch that it opens."""
+        if established.verifier is None or self.anchors.signer is None:
+            return Bootstrap()
+        own, peer = self.anchors.signer.algorithm, established.verifier.algorithm
+        is_transmitter = self._site == self.registration.transmitter_site
+        names = (own, peer) if is_transmitter else (peer, own)
+        return Bootstrap(established.digest, established.credential, ", ".join(names))
+
+    def signed_epoch(self) -> SignedEpoch | None:
+        """Return what the epoch's bootstrap blocks are signed and checked with; None without signatures."""
+        signer, trust, bootstrap = self.anchors.signer, self.anchors.trust, self._records.door.bootstrap()
+        if signer is None or trust is None or not bootstrap.context:
+            return None
+        return SignedEpoch(bootstrap.context, signer, trust.recall(bootstrap.credential))
+
+    def chain(self, transcripts: dict[int, str]) -> str | None:
+        """Return the value that two people compare; None before the first block, or if its keys are gone.
+
+        ``transcripts``: ``BlockReport.transcript_sha256`` by block of this epoch.
+        """
+        generation, _ = self._records.door.generations()
+        keys = self._records.door.keys(generation) if generation else None
+        if keys is None or generation not in transcripts:
+            return None
+        context = self._records.door.bootstrap().context
+        return chain_value(keys, self.identity.prefix(), self._records.marks().epoch, context, transcripts[generation])
+
+
+def _mixed(key: bytes, label: bytes, secret: bytes) -> bytes:
+    return hmac.new(key, b"heliograph/1 prefilter exchange " + label + secret, hashlib.sha256).digest()
