@@ -38,7 +38,12 @@ class Budget(Struct, frozen=True):
 
 
 class LinkStatus(Struct, frozen=True):
-    """One link. Rates of the error are over accepted blocks; ``None`` before the first."""
+    """One link. Rates of the error are over accepted blocks; ``None`` before the first.
+
+    ``chain``: 32 hexadecimal digits that two people compare by voice, ``None`` before there is one; ``opened_at``: when
+    the epoch's bootstrap was, in seconds since 1970, 0 before the first; ``algorithms``: what this site's end of the
+    bootstrap rests on; ``compared``: who compared the chain of this epoch and when, empty if nobody did.
+    """
 
     link: str
     state: str
@@ -68,6 +73,10 @@ class LinkStatus(Struct, frozen=True):
     junk_frames: int
     refused_frames: int
     blocks_in_doubt: int
+    chain: str | None = None
+    opened_at: float = 0.0
+    algorithms: tuple[str, ...] = ()
+    compared: str = ""
 
     @property
     def qber_z(self) -> float | None:

@@ -22,7 +22,9 @@ def demo(
     ] = None,
     distance_km: Annotated[float, typer.Option(help="Length of the simulated fibre.")] = 25.0,
     decoys: Annotated[int, typer.Option(help="Decoy intensities: 1 or 2; names the theorem too.")] = 1,
-    bootstrap: Annotated[Literal["psk"], typer.Option(help="What trust starts from.")] = "psk",
+    bootstrap: Annotated[
+        Literal["psk", "pki", "openpgp", "psk+pki", "psk+openpgp"], typer.Option(help="What trust starts from.")
+    ] = "psk",
     seed: Annotated[int | None, typer.Option(help="Seeds the fibre and a made payload; sites draw fresh.")] = None,
     no_dashboard: Annotated[bool, typer.Option("--no-dashboard", help="No page yet: changes nothing.")] = False,
     stay: Annotated[bool, typer.Option("--stay", help="Leave both sites running until Ctrl-C.")] = False,

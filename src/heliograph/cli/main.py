@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from heliograph import __version__
-from heliograph.cli import bench, demo, distill, keyrate, pki, site
+from heliograph.cli import audit, bench, demo, distill, keyrate, pki, site
 
 __all__ = ["app", "main"]
 
@@ -24,6 +24,7 @@ app.command("distill")(distill.distill)
 app.command("keyrate")(keyrate.keyrate)
 app.add_typer(pki.app, name="pki")
 app.add_typer(site.app, name="site")
+app.add_typer(audit.app, name="audit")
 
 
 def _version(asked: bool) -> None:

@@ -13,6 +13,8 @@ import msgspec
 import typer
 
 from heliograph.authentication.anchors.psk import fingerprint, parse_header
+from heliograph.authentication.registration import anchor_kinds
+from heliograph.cli import chain, register
 from heliograph.cli.logs import configure_logs
 from heliograph.cli.process import harden_process
 from heliograph.cli.refusals import refusals
@@ -31,6 +33,10 @@ __all__ = ["app"]
 _NAME_CHARS_MAX = 40  # our choice: a hello carries 64
 
 app = typer.Typer(help="Set up, run and look at one site.", no_args_is_help=True)
+app.command("register")(register.register)
+app.command("revoke")(register.revoke)
+app.command("window")(chain.window)
+app.command("compare")(chain.compare)
 
 SiteFile = Annotated[Path, typer.Argument(metavar="SITE.toml", help="The site's configuration.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
@@ -58,13 +64,17 @@ def init(
     role: Annotated[Literal["transmitter", "receiver"], typer.Option(help="Which end of the light this site has.")],
     distance_km: Annotated[float, typer.Option(help="Length of the fibre; the same number on both sites.")] = 25.0,
     decoys: Annotated[int, typer.Option(help="Decoy intensities, 1 or 2; the same number on both sites.")] = 1,
+    bootstrap: Annotated[
+        Literal["psk", "pki", "openpgp", "psk+pki", "psk+openpgp"],
+        typer.Option(help="What trust starts from; the same on both sites."),
+    ] = "psk",
     dial: Annotated[str | None, typer.Option(help="host:port of the peer, if this site opens the connection.")] = None,
     listen: Annotated[str | None, typer.Option(help="host:port to listen on, if the peer opens it.")] = None,
     kme_listen: Annotated[str, typer.Option(help="host:port of this site's key manager.")] = "127.0.0.1:8443",
     module: Annotated[str | None, typer.Option(help="Entry point of the QKD module.")] = None,
     module_address: Annotated[str, typer.Option(help="The module's address.")] = "unix:/run/heliograph/light.sock",
 ) -> None:
-    """Set up a site: its secrets, a small certificate authority, link.json and SITE.toml. No key book: carry that."""
+    """Set up a site: its secrets, a small certificate authority, link.json, SITE.toml; not what trust starts from."""
     with refusals():
         for entry, text in (("--name", name), ("--peer", peer)):
             if not 1 <= len(text) <= _NAME_CHARS_MAX or not text.isprintable() or text != text.strip():
@@ -73,7 +83,9 @@ def init(
                 )
         ends = (name, peer) if role == "transmitter" else (peer, name)
         saes = (f"sae-{ends[0]}", f"sae-{ends[1]}")
-        registration = plan_registration(f"{ends[0]}--{ends[1]}", ends, saes, distance_km, decoys=decoys)
+        registration = plan_registration(
+            f"{ends[0]}--{ends[1]}", ends, saes, distance_km, decoys=decoys, bootstrap=bootstrap
+        )
         if dial is None and listen is None:
             dial, listen = ("192.0.2.2:7001", None) if role == "transmitter" else (None, "0.0.0.0:7001")
         for entry, address in (("--kme-listen", kme_listen), ("--dial", dial), ("--listen", listen)):
@@ -95,9 +107,20 @@ def init(
             listen=listen,
         )
         path = set_up_site(directory, setup, registration, SystemRandomness())
-        print(f"{path}: written. Next: put the key book at {directory / 'psk.book'} (mode 0600), check SITE.toml,")
-        print(f"then `heliograph site run {path}`. The registration's digest must be the same on both sites:")
+        print(f"{path}: written. Next: {_bring(directory, bootstrap)}, check SITE.toml,")
+        print(f"then `heliograph site register {path}` and `heliograph site run {path}`.")
+        print("The registration's digest must be the same on both sites:")
         print(f"  {registration.digest().hex()[:32]}")
+
+
+def _bring(directory: Path, bootstrap: str) -> str:
+    """Return what a person has to put where before the site can run."""
+    what = {
+        "psk": f"the key book at {directory / 'psk.book'} (0600)",
+        "pki": f"chain, key (0600) and root at {directory / 'identity'}/link.pem, link.key and root.pem",
+        "openpgp": f"certificate and key (0600) at {directory / 'identity'}/openpgp.asc and openpgp.key",
+    }
+    return "put " + "; ".join(what[kind] for kind in anchor_kinds(bootstrap))
 
 
 @app.command()
@@ -166,6 +189,7 @@ def _lasts(budget: Budget) -> str:
 @app.command()
 def rebootstrap(
     site: SiteFile,
+    approver: Annotated[str, typer.Option(help="Who answers for this; the audit log keeps the name.")],
     confirm: Annotated[bool, typer.Option("--yes", help="The other site's operator has agreed.")] = False,
 ) -> None:
     """Destroy the link's pads and let the next connection open a new slot of the key book. Stop the site first."""
@@ -175,7 +199,7 @@ def rebootstrap(
                 "heliograph: this reopens the bootstrap; agree with the other operator, then add --yes", file=sys.stderr
             )
             raise typer.Exit(1)
-        epoch = request_rebootstrap(read_site(site))
+        epoch = request_rebootstrap(read_site(site), approver)
         print(f"The next connection opens epoch {epoch}; do the same on the other site.")
 
 

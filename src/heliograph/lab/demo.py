@@ -102,7 +102,15 @@ async def run_demo(options: DemoOptions) -> dict[str, Any]:
         "rekey_bytes": max(1 << 16, min(_REKEY_BYTES, len(payload) // 4)),
     }
     limits = {**limits, "max_key_age_s": 30.0}
-    rehearsal = Rehearsal(directory, Ports.free(), options.distance_km, options.seed, {**limits}, decoys=options.decoys)
+    rehearsal = Rehearsal(
+        directory,
+        Ports.free(),
+        options.distance_km,
+        options.seed,
+        {**limits},
+        decoys=options.decoys,
+        bootstrap=options.bootstrap,
+    )
     async with AsyncExitStack() as stack:
         if options.keep is None:
             stack.callback(rehearsal.remove)

@@ -1,6 +1,7 @@
 """Two sites and a fibre on one machine, as three processes that share no memory, file or key.
 
-What a courier would do by hand is done here once: each site gets its own copy of the key book.
+What couriers and operators would do by hand is done here once: books, certificates or keys are carried over, and each
+site registers the other.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from heliograph.errors import ConfigurationError, TransportClosed
+from heliograph.lab.introductions import introduce
 from heliograph.protocol.registration import LinkRegistration
 from heliograph.site.setup import SiteSetup, plan_registration, set_up_site
 from heliograph.site.status_socket import read_status
 from heliograph.status import SiteStatus
-from heliograph.vault.pskfile import create_book, write_book
 from heliograph.vault.randomness import SystemRandomness
 
 __all__ = ["Ports", "Rehearsal", "free_ports"]
@@ -76,6 +77,7 @@ class Rehearsal:
     registration: LinkRegistration | None = None
     log_level: str = "info"
     decoys: int = 1
+    bootstrap: str = "psk"
     processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
 
     @property
@@ -84,14 +86,19 @@ class Rehearsal:
         return {name: self.directory / name[-1] / "SITE.toml" for name in ("site_a", "site_b")}
 
     def prepare(self) -> LinkRegistration:
-        """Write both sites and the fibre's configuration, return the link's registration.
+        """Write both sites and the fibre's configuration, register each at the other; return the link's registration.
 
         Raises ConfigurationError, for instance out of reach.
         """
         ports = self.ports
         if self.registration is None:
             self.registration = plan_registration(
-                "a--b", ("site-a", "site-b"), ("sae-a", "sae-b"), self.distance_km, decoys=self.decoys
+                "a--b",
+                ("site-a", "site-b"),
+                ("sae-a", "sae-b"),
+                self.distance_km,
+                decoys=self.decoys,
+                bootstrap=self.bootstrap,
             )
         light = {end: f"unix:{self.directory / f'{end[0]}.sock'}" for end in ("transmitter", "receiver")}
         shared = {"control": f"{_HOST}:{ports.control}", **self.tunnel_limits}
@@ -134,20 +141,12 @@ class Rehearsal:
         )
         for setup, where in ((a, "a"), (b, "b")):
             set_up_site(self.directory / where, setup, self.registration, SystemRandomness())
-        self._carry_book()
+        introduce(self.directory, self.registration)
         seed = "" if self.fibre_seed is None else f"seed = {self.fibre_seed}\n"
         text = "".join(f'{end} = "{address}"\n' for end, address in light.items()) + seed
         text += f"\n[fibre]\ndistance_km = {self.distance_km}\n{self.eve}"
         (self.directory / "FIBRE.toml").write_text(text, encoding="utf-8")
         return self.registration
-
-    def _carry_book(self) -> None:
-        """Make one book, hand a copy to each site, keep none."""
-        original = self.directory / "book"
-        create_book(original, SystemRandomness())
-        for where in ("a", "b"):
-            write_book(self.directory / where / "psk.book", original.read_bytes())
-        original.unlink()
 
     async def start(self, name: str) -> None:
         """Start "fibre", "site_a" or "site_b" and wait until it listens. Raises ConfigurationError with its reason."""

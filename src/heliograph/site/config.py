@@ -8,9 +8,19 @@ status = "status.sock"
 
 [link]
 registration = "link.json"       # the same on both sites
-book = "psk.book"                # this site's copy of the key book
+trust = "trust"                  # what `heliograph site register` wrote about the peer
+book = "psk.book"                # this site's copy of the key book, if the bootstrap has a book
 role = "transmitter"             # or "receiver"
 dial = "192.0.2.2:7001"          # or listen = "..."
+
+[link.pki]                       # if the bootstrap has certificates
+certificate = "identity/link.pem"  # the chain, this site's own certificate first
+key = "identity/link.key"
+root = "identity/root.pem"         # if the chain leaves its root out
+
+[link.openpgp]                   # if the bootstrap has OpenPGP keys
+certificate = "identity/openpgp.asc"
+key = "identity/openpgp.key"
 
 [module]
 name = "simulated-transmitter"   # an entry point of the group heliograph.modules
@@ -44,18 +54,32 @@ from typing import Any, Literal
 import msgspec
 
 from heliograph.agent.config import AgentConfig
+from heliograph.authentication.registration import anchor_kinds
 from heliograph.errors import ConfigurationError
 from heliograph.protocol.registration import LinkRegistration
+from heliograph.site.audit import AUDIT_NAME
 
 __all__ = ["SOCKET_PATH_BYTES_MAX", "SiteConfig", "parse_address", "read_registration", "read_site"]
 
 SOCKET_PATH_BYTES_MAX = 100  # sun_path of unix(7) is 108 bytes
 
 
+class _KeyPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    certificate: str
+    key: str
+
+
+class _Pki(_KeyPair, frozen=True, forbid_unknown_fields=True):
+    root: str | None = None
+
+
 class _Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     registration: str
-    book: str
     role: Literal["transmitter", "receiver"]
+    trust: str = "trust"
+    book: str | None = None
+    pki: _Pki | None = None
+    openpgp: _KeyPair | None = None
     dial: str | None = None
     listen: str | None = None
     block_seconds: float = 120.0
@@ -100,8 +124,9 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class SiteConfig:
-    """A site's configuration, checked. ``directory``: what relative paths start from."""
+    """A site's configuration, checked. ``toml``: SITE.toml as given; relative paths start from ``directory``."""
 
+    toml: Path
     directory: Path
     file: _File
     registration: LinkRegistration
@@ -109,6 +134,22 @@ class SiteConfig:
     def path(self, entry: str) -> Path:
         """Return the absolute path of an entry."""
         return (self.directory / entry).absolute()
+
+    @property
+    def peer(self) -> str:
+        """The other site's registered name."""
+        here = self.registration
+        return here.receiver_site if self.file.link.role == "transmitter" else here.transmitter_site
+
+    @property
+    def trust(self) -> Path:
+        """The directory in which the peer is registered."""
+        return self.path(self.file.link.trust)
+
+    @property
+    def audit(self) -> Path:
+        """What operators did to this site's trust."""
+        return self.path(AUDIT_NAME)
 
 
 def read_site(path: Path) -> SiteConfig:
@@ -125,7 +166,7 @@ def read_site(path: Path) -> SiteConfig:
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{path}: {error}") from None
     registration = read_registration(path.parent / file.link.registration)
-    config = SiteConfig(path.parent.absolute(), file, registration)
+    config = SiteConfig(path, path.parent.absolute(), file, registration)
     _check(path, config)
     return config
 
@@ -186,6 +227,7 @@ def _check(path: Path, config: SiteConfig) -> None:
         raise ConfigurationError(f"{path}: [link] in_flight = {link.in_flight}: between 1 and 8 blocks")
     if not 1 <= link.block_seconds <= 86_400:
         raise ConfigurationError(f"{path}: [link] block_seconds = {link.block_seconds}: between 1 and 86400")
+    _check_bootstrap(path, config)
     _check_paths(path, config)
     _check_agent(path, config)
     if registration.opening_blocks < 0 or not 0 < registration.eps_total_max < 1:
@@ -195,10 +237,36 @@ def _check(path: Path, config: SiteConfig) -> None:
         )
 
 
+def _check_bootstrap(path: Path, config: SiteConfig) -> None:
+    """Refuse credentials that the registered bootstrap lacks, or does not use: neither is a silent second way in."""
+    link, kinds = config.file.link, anchor_kinds(config.registration.bootstrap)
+    for kind, entry, given in (
+        ("psk", "[link] book", link.book),
+        ("pki", "[link.pki]", link.pki),
+        ("openpgp", "[link.openpgp]", link.openpgp),
+    ):
+        if kind in kinds and given is None:
+            raise ConfigurationError(
+                f"{path}: {entry} is missing: the registration says bootstrap {config.registration.bootstrap!r}"
+            )
+        if kind not in kinds and given is not None:
+            raise ConfigurationError(
+                f"{path}: {entry} is given, but the registration says bootstrap {config.registration.bootstrap!r}: "
+                "remove it"
+            )
+
+
 def _check_paths(path: Path, config: SiteConfig) -> None:
-    file = config.file
+    file, link = config.file, config.file.link
     named = {"store": file.store, "kek": file.kek, "anchor": file.anchor, "status": file.status}
-    named["[link] book"] = file.link.book
+    named |= {"[link] trust": link.trust, "the audit log": AUDIT_NAME}
+    if link.book is not None:
+        named["[link] book"] = link.book
+    for entry, pair in (("[link.pki]", link.pki), ("[link.openpgp]", link.openpgp)):
+        if pair is not None:
+            named |= {f"{entry} certificate": pair.certificate, f"{entry} key": pair.key}
+    if link.pki is not None and link.pki.root is not None:
+        named["[link.pki] root"] = link.pki.root
     for entry, value in named.items():
         if not value or config.path(value) == config.directory or "\0" in value:
             raise ConfigurationError(f"{path}: {entry} = {value!r}: name a file")

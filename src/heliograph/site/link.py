@@ -358,6 +358,7 @@ class LinkRunner:
             junk_frames=engine.junk_frames if engine else 0,
             refused_frames=engine.refused_frames if engine else 0,
             blocks_in_doubt=len(engine.session.doubtful_blocks()) if engine else 0,
+            opened_at=totals.opened_at or 0.0,
         )
 
     async def close(self) -> None:

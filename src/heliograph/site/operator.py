@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from heliograph.site.audit import AuditLog, check_approver
 from heliograph.site.config import SiteConfig
 from heliograph.site.store import reopen_for_operator
 from heliograph.storage.database import Database
@@ -11,14 +12,19 @@ from heliograph.vault.randomness import SystemRandomness
 __all__ = ["rebootstrap"]
 
 
-def rebootstrap(config: SiteConfig) -> int:
+def rebootstrap(config: SiteConfig, approver: str) -> int:
     """Allow the next epoch and destroy the pads of this one. Returns the epoch. Raises ConfigurationError.
 
-    This is the defined way out of an empty pool, a doubt without a peer, and a detected rollback.
+    This is the defined way out of an empty pool, a doubt without a peer, and a detected rollback. The audit log tells
+    of the order before it is carried out, and of the epoch afterwards.
     """
-    randomness = SystemRandomness()
+    check_approver(approver)
+    randomness, audit = SystemRandomness(), AuditLog(config.audit)
     database = Database(config.path(config.file.store), FileKek(config.path(config.file.kek), randomness))
     try:
-        return reopen_for_operator(database, config.path(config.file.anchor), randomness)
+        audit.append("rebootstrap ordered", approver, {"link": config.registration.link})
+        epoch = reopen_for_operator(database, config.path(config.file.anchor), randomness)
+        audit.append("rebootstrap done", approver, {"link": config.registration.link, "epoch": epoch})
+        return epoch
     finally:
         database.close()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import msgspec
 
+from heliograph.authentication.bootstrap import has_signature
+from heliograph.authentication.registration import anchor_kinds
 from heliograph.errors import ConfigurationError
 from heliograph.ports import RandomSource
 from heliograph.postprocessing.secrecy.link import fibre_link
@@ -22,6 +24,11 @@ __all__ = ["SiteSetup", "plan_registration", "set_up_site"]
 # Design, settled questions: small blocks first, so that a key is there within seconds, then larger ones.
 OPENING_BITS, OPENING_BLOCKS, STEADY_BITS = 100_000, 3, 1_000_000
 _CERTIFICATE_DAYS = 90.0
+# Where the link's own credential has its place, by kind.
+_IDENTITIES: dict[str, dict[str, object]] = {
+    "pki": {"certificate": "identity/link.pem", "key": "identity/link.key", "root": "identity/root.pem"},
+    "openpgp": {"certificate": "identity/openpgp.asc", "key": "identity/openpgp.key"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +50,19 @@ class SiteSetup:
 
 
 def plan_registration(
-    link: str, sites: tuple[str, str], saes: tuple[str, str], distance_km: float, *, decoys: int = 1
+    link: str,
+    sites: tuple[str, str],
+    saes: tuple[str, str],
+    distance_km: float,
+    *,
+    decoys: int = 1,
+    bootstrap: str = "psk",
 ) -> LinkRegistration:
     """Plan a link's registration for a fibre of ``distance_km`` and the default detectors.
 
     Both sites plan the same record from the same numbers. ``sites``: transmitter, receiver; ``decoys``: 1 or 2, which
-    also names the theorem. Raises ConfigurationError if blocks of these sizes give no key at this distance.
+    also names the theorem; ``bootstrap``: what trust starts from. Raises ConfigurationError if blocks of these sizes
+    give no key at this distance.
     """
     model = fibre_link(distance_km)
     opening = plan_block("opening", model, OPENING_BITS, decoys=decoys)
@@ -64,11 +78,14 @@ def plan_registration(
         key_size_bits=256,
         transmitter_pairs=(SaePair(saes[0], saes[1]),),
         receiver_pairs=(SaePair(saes[1], saes[0]),),
+        bootstrap=bootstrap,
     )
 
 
 def set_up_site(directory: Path, setup: SiteSetup, registration: LinkRegistration, randomness: RandomSource) -> Path:
-    """Write everything but the key book, which a person carries. Returns the path of SITE.toml.
+    """Write everything but what trust starts from, which a person brings. Returns the path of SITE.toml.
+
+    The key book has its place at ``psk.book``, the link's own certificates and keys in ``identity``.
 
     Raises ConfigurationError if the directory holds a site already, or cannot be written.
     """
@@ -80,6 +97,8 @@ def set_up_site(directory: Path, setup: SiteSetup, registration: LinkRegistratio
         if any(directory.iterdir()) or directory.stat().st_mode & 0o077:
             raise ConfigurationError(f"{directory}: not empty, or open to others; name a new directory")
         (directory / "pki").mkdir(mode=0o700)
+        if has_signature(registration.bootstrap):
+            (directory / "identity").mkdir(mode=0o700)
         (directory / "link.json").write_bytes(msgspec.json.format(msgspec.json.encode(registration)) + b"\n")
     except OSError as error:
         raise ConfigurationError(f"{directory}: {error.strerror}; name a directory this user can write") from None
@@ -89,7 +108,7 @@ def set_up_site(directory: Path, setup: SiteSetup, registration: LinkRegistratio
     host = setup.kme_listen.rpartition(":")[0]
     authority.issue_kme(setup.kme_id, [host], days=_CERTIFICATE_DAYS).write(directory / "pki", "kme")
     authority.issue_sae(setup.sae, days=_CERTIFICATE_DAYS).write(directory / "pki", "sae")
-    target.write_text(_site_toml(setup), encoding="utf-8")
+    target.write_text(_site_toml(setup, anchor_kinds(registration.bootstrap)), encoding="utf-8")
     return target
 
 
@@ -105,7 +124,7 @@ def _table(entries: Mapping[str, object | None]) -> str:
     return "".join(f"{name} = {_value(value)}\n" for name, value in entries.items() if value is not None)
 
 
-def _site_toml(setup: SiteSetup) -> str:
+def _site_toml(setup: SiteSetup, kinds: tuple[str, ...]) -> str:
     top = {
         "name": setup.name,
         "store": "store/site.db",
@@ -115,7 +134,8 @@ def _site_toml(setup: SiteSetup) -> str:
     }
     link = {
         "registration": "link.json",
-        "book": "psk.book",
+        "trust": "trust",
+        "book": "psk.book" if "psk" in kinds else None,
         "role": setup.role,
         "dial": setup.dial,
         "listen": setup.listen,
@@ -130,6 +150,9 @@ def _site_toml(setup: SiteSetup) -> str:
     }
     text = _table(top)
     text += "\n[link]\n" + _table(link)
+    for kind in kinds:
+        if kind in _IDENTITIES:
+            text += f"\n[link.{kind}]\n" + _table(_IDENTITIES[kind])
     text += "\n[module]\n" + _table({"name": setup.module, "settings": setup.module_settings})
     text += "\n[kme]\n" + _table(kme)
     if setup.tunnel:

@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
+import msgspec
+
 from heliograph.agent.agent import Agent
 from heliograph.agent.config import AgentConfig
 from heliograph.authentication.authenticator import Authenticator
@@ -21,7 +23,9 @@ from heliograph.http.server import serve
 from heliograph.http.tls import client_tls, server_tls
 from heliograph.kme.supply import Limits, SaePair, Supply
 from heliograph.ports import RandomSource
+from heliograph.site.anchors import SiteAnchors, open_anchors
 from heliograph.site.clocks import MonotonicClock, WallClock
+from heliograph.site.comparison import describe_comparison, read_comparison
 from heliograph.site.config import SiteConfig, parse_address
 from heliograph.site.doors import LinkAnchors, LinkDoors
 from heliograph.site.engine import EngineParts
@@ -30,12 +34,11 @@ from heliograph.site.link_plan import LinkPlan, SupplyHooks
 from heliograph.site.modules import open_module
 from heliograph.site.status_socket import serve_status
 from heliograph.site.store import open_store
-from heliograph.status import KmeStatus, SiteStatus
+from heliograph.status import KmeStatus, LinkStatus, SiteStatus
 from heliograph.storage.commit_records import CommitRecords
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords
 from heliograph.vault.filekek import FileKek
-from heliograph.vault.pskfile import PskFile
 from heliograph.vault.randomness import SystemRandomness
 
 __all__ = ["run_site"]
@@ -95,9 +98,20 @@ def _agent_tls(config: SiteConfig) -> ssl.SSLContext | None:
     return client_tls(path(agent.certificate), path(agent.key), path(kme.ca), kme.id)
 
 
+def _transcripts(commits: CommitRecords, epoch: int) -> dict[int, str]:
+    return {block: str(report["transcript_sha256"]) for of, block, report in commits.committed_blocks() if of == epoch}
+
+
 class _Site:
     def __init__(
-        self, config: SiteConfig, kek: FileKek, randomness: RandomSource, keys: KeyRecords, link: LinkRunner
+        self,
+        config: SiteConfig,
+        kek: FileKek,
+        randomness: RandomSource,
+        keys: KeyRecords,
+        anchors: SiteAnchors,
+        link: LinkRunner,
+        chain: Callable[[int], str | None],
     ) -> None:
         self.link = link
         self.agent: Agent | None = None
@@ -105,6 +119,9 @@ class _Site:
         self._kek = kek
         self._randomness = randomness
         self._keys = keys
+        self._anchors = anchors
+        self._chain = chain
+        self._chains: dict[int, str] = {}
 
     @classmethod
     async def open(cls, config: SiteConfig, stack: AsyncExitStack) -> _Site:
@@ -112,8 +129,7 @@ class _Site:
         file, registration = config.file, config.registration
         randomness, clock, wall = SystemRandomness(), MonotonicClock(), WallClock()
         # What is only read comes first: a refusal then leaves no trace on the disk.
-        book = PskFile(config.path(file.link.book))
-        book.header()
+        anchors = open_anchors(config)
         kek = FileKek(config.path(file.kek), randomness)
         tls = _kme_tls(config), _agent_tls(config)
         database = Database(config.path(file.store), kek)
@@ -152,7 +168,9 @@ class _Site:
             in_flight=file.link.in_flight,
             keys_max=file.link.keys_max,
         )
-        doors = LinkDoors(registration, file.name, LinkAnchors(book), records, public, wall)
+        doors = LinkDoors(
+            registration, file.name, LinkAnchors(anchors.book, anchors.signer, anchors.trust), records, public, wall
+        )
         own, peer = registration.transmitter_pairs, registration.receiver_pairs
         if not is_transmitter:
             own, peer = peer, own
@@ -164,7 +182,9 @@ class _Site:
             kek,
             randomness,
             keys,
+            anchors,
             LinkRunner(plan, registration, doors, parts, hooks),
+            lambda epoch: doors.chain(_transcripts(commits, epoch)),
         )
         sweeper = asyncio.create_task(_sweep(database, store, lambda: _trim(keys, stocks, file.link.keys_max)))
         stack.push_async_callback(_end, sweeper)
@@ -211,10 +231,19 @@ class _Site:
             process_id=os.getpid(),
             randomness=self._randomness.kind,
             kek=self._kek.kind,
-            link=self.link.status(),
+            link=self._link_status(),
             kme=KmeStatus(self.deliverable(), to_masters, to_slaves),
             agent=dataclasses.asdict(self.agent.status()) if self.agent else None,
         )
+
+    def _link_status(self) -> LinkStatus:
+        link = self.link.status()
+        compared = describe_comparison(read_comparison(self._config, link.epoch))
+        # Once there is one it stays for the epoch.
+        chain = self._chains.get(link.epoch) or (self._chain(link.epoch) if link.blocks else None)
+        if chain is not None:
+            self._chains = {link.epoch: chain}
+        return msgspec.structs.replace(link, chain=chain, algorithms=self._anchors.algorithms, compared=compared)
 
     def deliverable(self) -> int:
         """Return how many keys this site's SAEs could fetch as masters."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from heliograph.authentication.anchors.book_marks import BookMarks
 from heliograph.authentication.anchors.psk import (
     BookHeader,
     EpochSecrets,
@@ -70,6 +71,20 @@ class PskFile:
     def _header(self, book: bytes) -> BookHeader:
         try:
             return parse_header(book)
+        except ConfigurationError as why:
+            raise ConfigurationError(f"key book {self._path}: {why}") from None
+
+    def marks(self) -> BookMarks:
+        """Return what a registration keeps of an unused book. Raises ConfigurationError for a used one."""
+        try:
+            return BookMarks.of(self._read())
+        except ConfigurationError as why:
+            raise ConfigurationError(f"key book {self._path}: {why}") from None
+
+    def check(self, marks: BookMarks) -> None:
+        """Raise ConfigurationError unless this is the registered book, whatever of it is burnt."""
+        try:
+            marks.check(self._read())
         except ConfigurationError as why:
             raise ConfigurationError(f"key book {self._path}: {why}") from None
 

@@ -1,5 +1,6 @@
 """The README's demo and the how-to pages, run as they are written."""
 
+import dataclasses
 import json
 import os
 import re
@@ -13,6 +14,11 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 from markdown_pages import ROOT, blocks
+
+from heliograph.lab.rehearsal import Ports, Rehearsal
+from heliograph.testing.links import example_registration
+from heliograph.testing.openpgp_web import OpenPgpWeb
+from heliograph.vault.rehearsal_ca import RehearsalCa
 
 pytestmark = pytest.mark.slow  # real processes or real time: `make test` runs it
 
@@ -148,14 +154,17 @@ def test_two_sites_come_up_as_the_page_says(tmp_path):
         return here(next(b.text for b in page if b.marker == marker)).strip()
 
     (tmp_path / "FIBRE.toml").write_text(one("file: FIBRE.toml"))
-    digests = []
+    digests, fingerprints = [], []
     for block in page:
         if block.marker == "setup":
             done = _shell(here(block.text), tmp_path)
             assert done.returncode == 0, done.stderr
             digests += re.findall(r"^  ([0-9a-f]{32})$", done.stdout, re.MULTILINE)
+            fingerprints += re.findall(r"^  ((?:[0-9a-f]{4} ){7}[0-9a-f]{4})$", done.stdout, re.MULTILINE)
     assert len(digests) == 2
     assert digests[0] == digests[1]
+    *_, at_a, at_b = fingerprints
+    assert at_a == at_b
     for name in ("site-a/SITE.toml", "site-b/SITE.toml"):
         with (tmp_path / name).open("a") as file:
             file.write("\n" + one(f"append: {name}") + "\n")
@@ -172,3 +181,44 @@ def test_two_sites_come_up_as_the_page_says(tmp_path):
                 break
     assert status["link"]["blocks"] > 0, status
     assert status["agent"]["mode"] == "encrypting", status
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("gpg") is None, reason="gpg is not installed: apt-get install -y gnupg")
+def test_peers_are_registered_and_revoked_as_the_page_says(tmp_path):
+    """The rehearsal brings the files; the page's commands run where a site's operator would type them."""
+    for method in ("psk", "pki", "openpgp"):
+        pair = tmp_path / method
+        registration = dataclasses.replace(example_registration(), bootstrap=method)
+        Rehearsal(pair, Ports.free(), registration=registration).prepare()
+        home = pair / "a"
+        if method == "pki":
+            authority = RehearsalCa.load(pair / "ca-b")
+            issued = authority.find(int(next((pair / "ca-b" / "issued").iterdir()).stem, 16))
+            (home / "other-root.pem").write_bytes((pair / "ca-b" / "root.pem").read_bytes())
+            (home / "other-crl.pem").write_bytes(authority.revocation_lists(7.0))
+            (home / "other.der").write_bytes(authority.ocsp_response(issued, 7.0))
+        if method == "openpgp":
+            (home / "introducers.asc").write_bytes((pair / "people" / "introducers.asc").read_bytes())
+            (home / "b.asc").write_bytes((pair / "b" / "identity" / "openpgp.asc").read_bytes())
+            with OpenPgpWeb() as web:
+                (home / "stolen-key.asc").write_bytes(web.revocation(web.make("Somebody")))
+
+        def page(marker):
+            return _block("register.md", marker).replace("Site B <b@example.org>", "site-b <site-b@example>")
+
+        for command in page(method).splitlines():
+            for path in (home / "trust", home / "audit.jsonl", home / "audit.jsonl.head"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            done = _shell(command, home)
+            assert done.returncode == 0, done.stderr
+            assert re.search(r"^  ([0-9a-f]{4} ){7}[0-9a-f]{4}$", done.stdout, re.MULTILINE)
+            (home / "copy-of-audit.jsonl").write_bytes((home / "audit.jsonl").read_bytes())
+            done = _shell(page("audit"), home)
+            assert done.returncode == 0, done.stderr
+            assert "registration, Ann Example" in done.stdout
+            assert "end is unchecked" in done.stdout
+            follow = {"psk": "psk again"}.get(method, f"revoke {method}")
+            if follow != "revoke pki" or "--crl" in command:
+                done = _shell(page(follow), home)
+                assert done.returncode == 0, done.stderr

@@ -8,6 +8,9 @@ import socket
 import tomllib
 
 from heliograph.lab.rehearsal import free_ports
+from heliograph.site.config import read_site
+from heliograph.site.credentials import PeerFiles
+from heliograph.site.register import register
 from heliograph.site.setup import SiteSetup, _value, set_up_site
 from heliograph.testing.links import example_registration
 from heliograph.vault.pskfile import create_book, write_book
@@ -21,7 +24,7 @@ class OsRandom:
 
 
 def make_site(directory, *, light, role="transmitter", ports=None):
-    """Write a whole site, its book included, with a transmitter's light at the Unix socket ``light``."""
+    """Write a whole site, book and registration included, with a transmitter's light at the Unix socket ``light``."""
     kme, classical, control, outer, inner = ports or free_ports(5)
     here, peer = ("a", "b") if role == "transmitter" else ("b", "a")
     setup = SiteSetup(
@@ -55,6 +58,7 @@ def make_site(directory, *, light, role="transmitter", ports=None):
     if not book.exists():
         create_book(book, OsRandom())
     write_book(directory / "psk.book", book.read_bytes())
+    register(read_site(directory / "SITE.toml"), "Ann", PeerFiles())
     return directory
 
 

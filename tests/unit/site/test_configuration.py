@@ -284,8 +284,8 @@ def test_the_registration_is_the_one_that_was_planned(site):
         (["init", "{}/new", "--name", "", "--peer", "y", "--role", "receiver"], "name"),
         (["status", "{}/SITE.toml"], "is it running"),
         (["status", "{}/absent.toml"], "absent.toml"),
-        (["rebootstrap", "{}/SITE.toml"], "--yes"),
-        (["rebootstrap", "{}/absent.toml", "--yes"], "absent.toml"),
+        (["rebootstrap", "{}/SITE.toml", "--approver", "Ann"], "--yes"),
+        (["rebootstrap", "{}/absent.toml", "--yes", "--approver", "Ann"], "absent.toml"),
     ],
 )
 def test_the_other_commands_refuse_in_one_line_too(site, arguments, says):
@@ -314,13 +314,19 @@ def test_two_copies_of_a_book_show_one_fingerprint(tmp_path):
     assert shown[0].stdout == shown[1].stdout != shown[2].stdout
 
 
-def test_a_site_set_up_by_hand_lacks_only_the_book_and_the_fibre(tmp_path):
+def test_a_site_set_up_by_hand_lacks_only_the_book_its_registration_and_the_fibre(tmp_path):
     arguments = ["site", "init", str(tmp_path / "s"), "--name", "site-a", "--peer", "site-b", "--role", "transmitter",
                  "--module-address", f"unix:{tmp_path}/no.sock"]  # fmt: skip
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     site = SiteOnDisk(tmp_path / "s")
-    refused(site, "psk.book", "site psk")
+    refused(site, "site-b", "not registered", f"heliograph site register {site.toml}")
+    register = ["site", "register", str(site.toml), "--approver", "Ann"]
+    without = CliRunner().invoke(app, register)
+    assert without.exit_code == 1
+    assert "psk.book" in without.stderr
+    assert "site psk" in without.stderr
     made = CliRunner().invoke(app, ["site", "psk", str(site.directory / "psk.book"), "--json"])
     assert json.loads(made.stdout)["fingerprint"]
+    assert CliRunner().invoke(app, register).exit_code == 0
     refused(site, "no fibre", changes_nothing=False)
