@@ -49,10 +49,12 @@ async def welcome(
     transport: TcpTransport, doors: LinkDoors, store: Executor, anchor: Executor
 ) -> tuple[Presence, Established]:
     """Shake hands as the one who listened; raises as ``greet`` does."""
-    presence = await _outside(store, doors.presence)
-    side = Responder(doors.identity, presence, doors.draw(), doors.now())
     async with asyncio.timeout(_limit_s(doors)):
         hello = await transport.receive(doors.hello_bytes_max)
+        # Only now: what this site said of itself when the connection was opened may be old news to the peer, who would
+        # have to take one of the two for a copy. Whoever holds a connection open must not choose that moment.
+        presence = await _outside(store, doors.presence)
+        side = Responder(doors.identity, presence, doors.draw(), doors.now())
         await transport.send(await _outside(anchor, lambda: side.reply(hello, doors.of)))
         confirmation = await transport.receive(doors.hello_bytes_max)
         established = await _outside(anchor, lambda: side.finish(confirmation))

@@ -258,10 +258,12 @@ class Pair:
 def shake_hands(dialling: Side, listening: Side) -> tuple[Established, Established]:
     """Let one side dial the other, as ``site.greeting`` does; return what each has established."""
     doors, other = dialling.doors, listening.doors
-    own, theirs = doors.presence(), other.presence()
+    own = doors.presence()
     initiator = Initiator(doors.identity, own, doors.draw(), doors.now())
+    hello = initiator.hello(doors.initial())
+    theirs = other.presence()
     responder = Responder(other.identity, theirs, other.draw(), other.now())
-    last, at_initiator = initiator.confirm(responder.reply(initiator.hello(doors.initial()), other.of))
+    last, at_initiator = initiator.confirm(responder.reply(hello, other.of))
     doors.accept(at_initiator, own)
     at_responder = responder.finish(last)
     other.accept(at_responder, theirs)
