@@ -48,7 +48,7 @@ def test_a_message_of_the_commit_protocol_lost_again_and_again_ends_alike_on_bot
 
 @pytest.mark.parametrize("method", ["psk", "pki"])
 def test_one_side_accepts_and_the_other_gives_up_and_neither_keeps_a_key(tmp_path, method):
-    """The participant is COMMITTED_LOCAL, the decider's time runs out before its acceptance arrives: abort, for both."""
+    """The participant is COMMITTED_LOCAL when the decider's time runs out: abort, for both."""
     pair = make(tmp_path / "pair", method)
     held = []
 
