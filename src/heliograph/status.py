@@ -40,9 +40,11 @@ class Budget(Struct, frozen=True):
 class LinkStatus(Struct, frozen=True):
     """One link. Rates of the error are over accepted blocks; ``None`` before the first.
 
-    ``chain``: 32 hexadecimal digits that two people compare by voice, ``None`` before there is one; ``opened_at``: when
-    the epoch's bootstrap was, in seconds since 1970, 0 before the first; ``algorithms``: what this site's end of the
-    bootstrap rests on; ``compared``: who compared the chain of this epoch and when, empty if nobody did.
+    ``epoch_blocks``: blocks that made a key since the epoch's bootstrap; ``mac``: what authenticates them;
+    ``assurance``: see ``authentication.assurance``; ``chain``: 32 hexadecimal digits that two people compare by voice,
+    ``None`` before there is one; ``opened_at``: when the epoch's bootstrap was, in seconds since 1970, 0 before the
+    first; ``algorithms``: what this site's end of the bootstrap rests on; ``compared``: who compared the chain of this
+    epoch and when, empty if nobody did.
     """
 
     link: str
@@ -73,6 +75,9 @@ class LinkStatus(Struct, frozen=True):
     junk_frames: int
     refused_frames: int
     blocks_in_doubt: int
+    epoch_blocks: int = 0
+    mac: str = ""
+    assurance: str = ""
     chain: str | None = None
     opened_at: float = 0.0
     algorithms: tuple[str, ...] = ()

@@ -8,7 +8,13 @@ import pytest
 
 from heliograph.authentication.bootstrap import SignedEpoch, has_book
 from heliograph.authentication.pads import PadAddress, PadRole
-from heliograph.errors import AnchorRefused, AuthenticationFailed, PadsExhausted, RemoteProtocolError
+from heliograph.errors import (
+    AnchorRefused,
+    AuthenticationFailed,
+    ConfigurationError,
+    PadsExhausted,
+    RemoteProtocolError,
+)
 from heliograph.protocol import actions as a
 from heliograph.protocol.codec import decode
 from heliograph.protocol.frames import parse_frame
@@ -301,3 +307,27 @@ def test_an_invalid_exchange_is_refused(tmp_path):
     dialling = Weak(doors.identity, Presence(own.site, own.marks, own.instance), bytes(64), 0.0)
     with pytest.raises(RemoteProtocolError, match="not a point"):
         listening.reply(dialling.hello(doors.initial()), pair.rx.doors.of)
+
+
+@pytest.mark.parametrize("method", ["psk", "pki"])
+def test_an_anchor_exchanged_after_the_bootstrap_stops_the_link_until_operators_act(tmp_path, method):
+    """Whoever put another anchor into the trust store does not keep an old epoch that rests on the first one."""
+    pair = make(tmp_path / "pair", method)
+    for side in pair.sides:
+        side.mark = b"1" * 32
+        side.records.request_rebootstrap()
+        side.restart()
+    pair.connect()
+    pair.run_block()
+    pair.tx.mark = b"2" * 32
+    with pytest.raises(ConfigurationError, match="another trust anchor"):
+        pair.connect()
+    for side in pair.sides:
+        side.mark = b"2" * 32
+        with pytest.raises(ConfigurationError, match="rebootstrap"):
+            side.doors.initial()
+        side.records.request_rebootstrap()
+        side.restart()
+    pair.connect()
+    pair.run_block()
+    assert pair.tx.finished() == pair.rx.finished() == [1, 1]

@@ -26,7 +26,7 @@ def direct_ports():
     return replace(ports, classical_tap=ports.classical, control_tap=ports.control, tunnel_tap=ports.tunnel)
 
 
-def small_blocks(directory=None, *, ports=None, target_bits=100_000, **more):
+def small_blocks(directory=None, *, ports=None, target_bits=100_000, bootstrap="psk", **more):
     """Prepare a rehearsal whose blocks take about a quarter of a second; the directory is short, for Unix sockets."""
     directory = directory or Path(tempfile.mkdtemp(prefix="hgf"))
     limits = {"rekey_seconds": 5.0, "max_key_age_s": 60.0}
@@ -36,7 +36,8 @@ def small_blocks(directory=None, *, ports=None, target_bits=100_000, **more):
         DISTANCE_KM,
         1,
         limits,
-        registration=example_registration(target_bits),
+        registration=replace(example_registration(target_bits), bootstrap=bootstrap),
+        bootstrap=bootstrap,
         **more,
     )
     rehearsal.prepare()

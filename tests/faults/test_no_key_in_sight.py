@@ -6,6 +6,7 @@ import json
 import sys
 
 import pytest
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from fault_rehearsal import SITES, Consumers, blocks, small_blocks, until
 
 from heliograph.authentication.anchors.psk import secret_size
@@ -13,6 +14,7 @@ from heliograph.lab.rehearsal import Ports
 from heliograph.lab.wiretap import Wiretap
 from heliograph.site.config import read_site
 from heliograph.storage.database import Database
+from heliograph.storage.link_door import LinkDoor
 from heliograph.storage.link_records import _pad_context
 from heliograph.vault.filekek import FileKek
 from heliograph.vault.randomness import SystemRandomness
@@ -67,20 +69,22 @@ def stored_secrets(rehearsal, name):
             "SELECT epoch, block, role, sealed FROM link_pads WHERE sealed IS NOT NULL"
         ):
             secrets.append(kek.unseal(bytes(sealed), _pad_context(epoch, block, role)))
-        epoch, filters = cursor.execute("SELECT epoch, filters FROM link_state").fetchone()
-        opened = kek.unseal(bytes(filters), b"heliograph/1 filters %d" % epoch)
-        secrets += [opened[:32], opened[32:]]
         for epoch, block, sealed in cursor.execute("SELECT epoch, block, sealed_key FROM key_segments"):
             context = b"heliograph key segment 1" + epoch.to_bytes(8, "big") + block.to_bytes(8, "big")
             secrets.append(kek.unseal(bytes(sealed), context))
+    own = LinkDoor(database).in_use()
+    secrets += [own.resync_key, own.filter_to_receiver, own.filter_to_transmitter, own.chain_key]
     database.close()
+    signing = load_pem_private_key(config.path(config.file.link.pki.key).read_bytes(), None)
+    numbers = getattr(signing, "private_numbers", None)
+    secrets.append(numbers().private_value.to_bytes(32, "big") if numbers else signing.private_bytes_raw())
     return secrets
 
 
 async def watched_run():
     """Run both sites at debug level behind recorders; return all secrets, and all that anyone could see."""
     ports = Ports.free()
-    rehearsal = small_blocks(ports=ports, log_level="debug")
+    rehearsal = small_blocks(ports=ports, log_level="debug", bootstrap="psk+pki")
     books = [(rehearsal.sites[name].parent / "psk.book").read_bytes() for name in SITES]
     keys, statuses, taps = [], [], []
     consumers = Consumers(rehearsal, keep=keys)

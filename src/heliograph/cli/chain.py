@@ -50,7 +50,9 @@ def window(site: SiteFile, as_json: Json = False) -> None:
                 "mac": config.registration.mac,
                 "registered": {"approver": record.approver, "time": record.time, "fingerprint": record.fingerprint},
                 "epoch": link.epoch,
-                "blocks": link.blocks,
+                "assurance": link.assurance,
+                "blocks": link.epoch_blocks,
+                "blocks_in_all": link.blocks,
                 "eps_total": link.eps_total,
                 "compared": None if compared is None else {"approver": compared.approver, "time": compared.time},
             }
@@ -59,7 +61,8 @@ def window(site: SiteFile, as_json: Json = False) -> None:
         print(f"{link.link} to {link.peer}: epoch {link.epoch}")
         print(f"  registered by {record.approver}, {_when(record.time)}")
         print(f"  bootstrap {link.bootstrap or 'none yet'}, {_when(link.opened_at)}: {', '.join(link.algorithms)}")
-        print(f"  since then {config.registration.mac}: {link.blocks} blocks, eps {link.eps_total:.2e} in all")
+        print(f"  since then {config.registration.mac}: {link.epoch_blocks} blocks; eps {link.eps_total:.2e} in all")
+        print(f"  assurance of its keys: {link.assurance or 'none yet'}")
         print(f"  chain compared: {describe_comparison(compared) or 'by nobody; see `heliograph site compare`'}")
 
 

@@ -13,6 +13,7 @@ import msgspec
 import typer
 
 from heliograph.authentication.anchors.psk import fingerprint, parse_header
+from heliograph.authentication.methods.registry import DEFAULT_METHOD, MACS
 from heliograph.authentication.registration import anchor_kinds
 from heliograph.cli import chain, register
 from heliograph.cli.logs import configure_logs
@@ -68,6 +69,9 @@ def init(
         Literal["psk", "pki", "openpgp", "psk+pki", "psk+openpgp"],
         typer.Option(help="What trust starts from; the same on both sites."),
     ] = "psk",
+    mac: Annotated[
+        str, typer.Option(help=f"What authenticates the blocks after it: {', '.join(MACS)}; the same on both sites.")
+    ] = DEFAULT_METHOD.name,
     dial: Annotated[str | None, typer.Option(help="host:port of the peer, if this site opens the connection.")] = None,
     listen: Annotated[str | None, typer.Option(help="host:port to listen on, if the peer opens it.")] = None,
     kme_listen: Annotated[str, typer.Option(help="host:port of this site's key manager.")] = "127.0.0.1:8443",
@@ -84,7 +88,7 @@ def init(
         ends = (name, peer) if role == "transmitter" else (peer, name)
         saes = (f"sae-{ends[0]}", f"sae-{ends[1]}")
         registration = plan_registration(
-            f"{ends[0]}--{ends[1]}", ends, saes, distance_km, decoys=decoys, bootstrap=bootstrap
+            f"{ends[0]}--{ends[1]}", ends, saes, distance_km, decoys=decoys, bootstrap=bootstrap, mac=mac
         )
         if dial is None and listen is None:
             dial, listen = ("192.0.2.2:7001", None) if role == "transmitter" else (None, "0.0.0.0:7001")

@@ -139,6 +139,7 @@ async def run_demo(options: DemoOptions) -> dict[str, Any]:
         return build_report(
             options=options,
             blocks=registration.for_block(1),
+            steady=registration.for_block(10**6),
             outcome=outcome,
             sites=(a, b),
             payload=payload,

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from heliograph.authentication.pads import PAD_SET_BITS
 from heliograph.postprocessing.secrecy.theorems import theorem_named
 from heliograph.status import SiteStatus
 from heliograph.types import BlockParameters
@@ -15,18 +16,31 @@ if TYPE_CHECKING:
 
 __all__ = ["build_report", "failures", "render"]
 
+_BEGUN: Final = {
+    "psk": "one slot of a pre-shared key book",
+    "pki": "certificates",
+    "openpgp": "OpenPGP keys that introducers certified",
+    "psk+pki": "a pre-shared key book and certificates together",
+    "psk+openpgp": "a pre-shared key book and OpenPGP keys together",
+}
 _DECOYS: Final = {1: "one decoy", 2: "two decoys"}
 
 
-def _authentication(site: SiteStatus) -> dict[str, Any]:
+def _authentication(site: SiteStatus, steady: BlockParameters) -> dict[str, Any]:
     link = site.link
     share = link.bits_spent / link.secret_key_bits if link.secret_key_bits else None
     return {
         "bootstrap": link.bootstrap,
+        "algorithms": list(link.algorithms),
+        "mac": link.mac,
+        "assurance": link.assurance,
+        "chain": link.chain,
         "bits_spent": link.bits_spent,
         "bits_refilled": link.bits_refilled,
         "pool_bits": link.pool_bits,
         "share_of_key": share,
+        # What a block spends on its own tags, against the key it makes, once blocks have their full size.
+        "share_of_steady_block": PAD_SET_BITS / steady.secret_key_length,
     }
 
 
@@ -34,6 +48,7 @@ def build_report(
     *,
     options: DemoOptions,
     blocks: BlockParameters,
+    steady: BlockParameters,
     outcome: _Outcome,
     sites: tuple[SiteStatus, SiteStatus],
     payload: bytes,
@@ -42,7 +57,10 @@ def build_report(
     pids: Mapping[str, int],
     total_s: float,
 ) -> dict[str, Any]:
-    """Return the document; every figure in it was measured in this run. ``blocks``: the registered parameters."""
+    """Return the document; every figure in it was measured in this run.
+
+    ``blocks``: the registered parameters of the first blocks, ``steady``: of all later ones.
+    """
     a, b = sites
     link = a.link
     agents: list[dict[str, Any]] = [site.agent or {} for site in sites]
@@ -76,7 +94,7 @@ def build_report(
                 *theorem.remarks,
             ],
         },
-        "authentication": {**_authentication(a), "peer": _authentication(b)},
+        "authentication": {**_authentication(a, steady), "peer": _authentication(b, steady)},
         "kme": {
             "keys_delivered": a.kme.delivered_to_masters + b.kme.delivered_to_masters,
             "keys_delivered_to_slaves": a.kme.delivered_to_slaves + b.kme.delivered_to_slaves,
@@ -140,8 +158,10 @@ def render(report: Mapping[str, Any]) -> str:
         f"KEY       {link['secret_key_bits']:,} secret bits, the same on both sites; {key_rate:,.0f} kb/s of link time",
         f"          fixed length, {theorem.title}; total failure probability {link['eps_total']:.1e}",
         f"          randomness: {link['randomness']}",
-        f"TRUST     pre-shared book, one slot; {auth['bits_spent']:,} key bits spent on tags,",
-        f"          {auth['bits_refilled']:,} refilled from the new key ({share} of it)",
+        f"TRUST     begun by {_BEGUN[auth['bootstrap']]}, over with the first block",
+        f"          since then {auth['mac']}: {auth['assurance']}",
+        f"          {auth['bits_spent']:,} key bits spent on tags, {auth['bits_refilled']:,} refilled from the new key",
+        f"          ({share} of it; blocks of full size spend {_percent(auth['share_of_steady_block'])})",
         f"SUPPLY    {delivered} keys fetched from the key managers (ETSI GS QKD 014, mutual TLS)",
         f"TRAFFIC   {traffic['payload_bytes']:,} bytes x {traffic['passes']} through AES-256-GCM at {rate:,.0f} MB/s,",
         f"          {traffic['rekeys']} rekeys on the way",

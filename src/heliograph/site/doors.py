@@ -25,11 +25,15 @@ _INSTANCE_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class LinkAnchors:
-    """What this site's trust in its peer starts from; each is there exactly if the registered bootstrap needs it."""
+    """What this site's trust in its peer starts from; each is there exactly if the registered bootstrap needs it.
+
+    ``mark``: 32 bytes that change exactly when an anchor of either site does.
+    """
 
     book: KeyBook | None = None
     signer: Signer | None = None
     trust: PeerTrust | None = None
+    mark: bytes = b""
 
 
 class LinkDoors:
@@ -88,12 +92,17 @@ class LinkDoors:
         )
 
     def initial(self) -> Door:
-        """Return the door to dial through. Raises PadsExhausted if its keys were destroyed."""
+        """Return the door to dial through. Raises PadsExhausted if its keys were destroyed, or as ``of`` does."""
+        self._check_anchors()
         generation, _ = self._records.door.generations()
         return self._bootstrap_door() if generation == 0 else Door(generation, self._records.door.in_use().resync_key)
 
     def of(self, generation: int) -> Door:
-        """Return the door at which the peer knocks. Raises RemoteProtocolError if it is shut, or not there yet."""
+        """Return the door at which the peer knocks. Raises RemoteProtocolError if it is shut, or not there yet.
+
+        Raises ConfigurationError if another anchor is registered than the one that this epoch was opened with.
+        """
+        self._check_anchors()
         _, lowest = self._records.door.generations()
         if generation == 0 and lowest == 0:
             return self._bootstrap_door()
@@ -109,6 +118,14 @@ class LinkDoors:
                 "run `heliograph site rebootstrap` on both sites"
             )
         return Door(generation, keys.resync_key)
+
+    def _check_anchors(self) -> None:
+        opened_with = self._records.door.bootstrap().anchors
+        if opened_with and opened_with != self.anchors.mark:
+            raise ConfigurationError(
+                "another trust anchor is registered than the one that this epoch was opened with: run "
+                "`heliograph site rebootstrap` on both sites"
+            )
 
     def _bootstrap_door(self) -> Door:
         book = self.anchors.book
@@ -143,11 +160,11 @@ class LinkDoors:
     def bootstrap_of(self, established: Established) -> Bootstrap:
         """Return the bootstrap that this handshake is, for the epoch that it opens."""
         if established.verifier is None or self.anchors.signer is None:
-            return Bootstrap()
+            return Bootstrap(anchors=self.anchors.mark)
         own, peer = self.anchors.signer.algorithm, established.verifier.algorithm
         is_transmitter = self._site == self.registration.transmitter_site
         names = (own, peer) if is_transmitter else (peer, own)
-        return Bootstrap(established.digest, established.credential, ", ".join(names))
+        return Bootstrap(established.digest, established.credential, ", ".join(names), self.anchors.mark)
 
     def signed_epoch(self) -> SignedEpoch | None:
         """Return what the epoch's bootstrap blocks are signed and checked with; None without signatures."""

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from heliograph.authentication.anchors.psk import EpochSecrets, SlotUsed
+from heliograph.authentication.assurance import assurance
 from heliograph.authentication.bootstrap import BOOTSTRAP_BLOCKS, is_bootstrap_block
 from heliograph.authentication.pads import PAD_SET_BITS
 from heliograph.authentication.prefilter import FrameFilter
@@ -359,6 +360,9 @@ class LinkRunner:
             refused_frames=engine.refused_frames if engine else 0,
             blocks_in_doubt=len(engine.session.doubtful_blocks()) if engine else 0,
             opened_at=totals.opened_at or 0.0,
+            epoch_blocks=marks.committed,
+            mac=self._registration.mac,
+            assurance=assurance(totals.bootstrap, self._registration.mac) if totals.bootstrap else "",
         )
 
     async def close(self) -> None:

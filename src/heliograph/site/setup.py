@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from heliograph.authentication.bootstrap import has_signature
+from heliograph.authentication.methods.registry import DEFAULT_METHOD
 from heliograph.authentication.registration import anchor_kinds
 from heliograph.errors import ConfigurationError
 from heliograph.ports import RandomSource
@@ -57,12 +58,13 @@ def plan_registration(
     *,
     decoys: int = 1,
     bootstrap: str = "psk",
+    mac: str = DEFAULT_METHOD.name,
 ) -> LinkRegistration:
     """Plan a link's registration for a fibre of ``distance_km`` and the default detectors.
 
     Both sites plan the same record from the same numbers. ``sites``: transmitter, receiver; ``decoys``: 1 or 2, which
-    also names the theorem; ``bootstrap``: what trust starts from. Raises ConfigurationError if blocks of these sizes
-    give no key at this distance.
+    also names the theorem; ``bootstrap``: what trust starts from; ``mac``: what authenticates later blocks. Raises
+    ConfigurationError if blocks of these sizes give no key at this distance.
     """
     model = fibre_link(distance_km)
     opening = plan_block("opening", model, OPENING_BITS, decoys=decoys)
@@ -79,6 +81,7 @@ def plan_registration(
         transmitter_pairs=(SaePair(saes[0], saes[1]),),
         receiver_pairs=(SaePair(saes[1], saes[0]),),
         bootstrap=bootstrap,
+        mac=mac,
     )
 
 

@@ -169,7 +169,12 @@ class _Site:
             keys_max=file.link.keys_max,
         )
         doors = LinkDoors(
-            registration, file.name, LinkAnchors(anchors.book, anchors.signer, anchors.trust), records, public, wall
+            registration,
+            file.name,
+            LinkAnchors(anchors.book, anchors.signer, anchors.trust, anchors.mark),
+            records,
+            public,
+            wall,
         )
         own, peer = registration.transmitter_pairs, registration.receiver_pairs
         if not is_transmitter:

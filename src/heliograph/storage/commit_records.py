@@ -7,6 +7,7 @@ import json
 import sqlite3
 from collections.abc import Callable
 
+from heliograph.authentication.assurance import assurance
 from heliograph.authentication.bootstrap import is_bootstrap_block
 from heliograph.authentication.link_keys import LINK_KEYS_BITS
 from heliograph.authentication.pads import PadRole
@@ -179,10 +180,19 @@ class CommitRecords:
         wire: bytes,
     ) -> None:
         sealed = self._database.vault.seal(secret.to_bytes(), _context(epoch, block))
+        # Every key says for its life what its secrecy rests on: this goes with it as metadata (security.md 7).
+        (bootstrap,) = cursor.execute("SELECT bootstrap FROM link_state").fetchone()
+        rests_on = {
+            "bootstrap": bootstrap,
+            "epoch": epoch,
+            "mac": self._registration.mac,
+            "assurance": assurance(bootstrap, self._registration.mac),
+        }
+        document = {**dataclasses.asdict(report), **rests_on}
         cursor.execute(
             "INSERT INTO link_blocks(epoch, block, stage, length, sealed_secret, report, wire) "
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (epoch, block, stage, len(secret), sealed, json.dumps(dataclasses.asdict(report)), wire),
+            (epoch, block, stage, len(secret), sealed, json.dumps(document), wire),
         )
 
     @staticmethod

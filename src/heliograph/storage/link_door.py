@@ -18,20 +18,25 @@ __all__ = ["SCHEMA", "Bootstrap", "Instances", "LinkDoor"]
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS link_door(
   one INTEGER PRIMARY KEY CHECK (one = 1), in_use INTEGER NOT NULL, lowest INTEGER NOT NULL,
-  context BLOB NOT NULL, credential BLOB NOT NULL, algorithms TEXT NOT NULL,
+  context BLOB NOT NULL, credential BLOB NOT NULL, algorithms TEXT NOT NULL, anchors BLOB NOT NULL,
   confirmed BLOB NOT NULL, pending BLOB NOT NULL, peer BLOB NOT NULL);
-INSERT OR IGNORE INTO link_door VALUES (1, 0, 0, x'', x'', '', x'', x'', x'');
+INSERT OR IGNORE INTO link_door VALUES (1, 0, 0, x'', x'', '', x'', x'', x'', x'');
 CREATE TABLE IF NOT EXISTS link_keys(generation INTEGER PRIMARY KEY, sealed BLOB NOT NULL);
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """How the epoch was opened, where signatures took part. ``context``: digest of that handshake, b"" before."""
+    """How the epoch was opened.
+
+    ``context``: digest of the handshake, ``credential``: the peer's, where signatures took part; ``anchors``: 32 bytes
+    that change when a registered anchor does, b"" before the first epoch.
+    """
 
     context: bytes = b""
     credential: bytes = field(default=b"", repr=False)
     algorithms: str = ""
+    anchors: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +99,17 @@ class LinkDoor:
     def bootstrap(self) -> Bootstrap:
         """Return how this epoch was opened."""
         with self._database.reading() as cursor:
-            row = cursor.execute("SELECT context, credential, algorithms FROM link_door").fetchone()
-        return Bootstrap(bytes(row[0]), bytes(row[1]), row[2])
+            row = cursor.execute("SELECT context, credential, algorithms, anchors FROM link_door").fetchone()
+        return Bootstrap(bytes(row[0]), bytes(row[1]), row[2], bytes(row[3]))
 
     @staticmethod
     def reopen(cursor: sqlite3.Cursor, bootstrap: Bootstrap) -> None:
         """Begin an epoch: no generation but the bootstrap, no instance of the peer."""
         cursor.execute("DELETE FROM link_keys")
         cursor.execute(
-            "UPDATE link_door SET in_use = 0, lowest = 0, context = ?, credential = ?, algorithms = ?, peer = x''",
-            (bootstrap.context, bootstrap.credential, bootstrap.algorithms),
+            "UPDATE link_door SET in_use = 0, lowest = 0, context = ?, credential = ?, algorithms = ?, anchors = ?, "
+            "peer = x''",
+            (bootstrap.context, bootstrap.credential, bootstrap.algorithms, bootstrap.anchors),
         )
 
     def rebind(self, bootstrap: Bootstrap) -> None:
@@ -142,8 +148,10 @@ class LinkDoor:
 
     @staticmethod
     def forget_instances(cursor: sqlite3.Cursor) -> None:
-        """Begin anew by an operator's word."""
-        cursor.execute("UPDATE link_door SET in_use = 0, lowest = 0, confirmed = x'', pending = x'', peer = x''")
+        """Begin anew by an operator's word: with whatever instances and anchors there will be."""
+        cursor.execute(
+            "UPDATE link_door SET in_use = 0, lowest = 0, anchors = x'', confirmed = x'', pending = x'', peer = x''"
+        )
 
     def in_use(self) -> LinkKeys:
         """Return the keys of the generation in use. Raises PadsExhausted if they were destroyed."""

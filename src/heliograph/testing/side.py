@@ -60,6 +60,7 @@ class Side:
     refused: list[str] = field(default_factory=list)
     signer: Signer | None = field(default=None, repr=False)
     trust: PeerTrust | None = field(default=None, repr=False)
+    mark: bytes = b""
 
     @classmethod
     def create(cls, name: str, registration: LinkRegistration, directory: Path, book: bytes, seed: int) -> Side:
@@ -122,7 +123,7 @@ class Side:
         """What this site's trust starts from: its book in memory, and what a test gave it to sign and check with."""
         method = self.registration.bootstrap
         book = MemoryBook(self.book) if has_book(method) else None
-        return LinkAnchors(book, self.signer, self.trust)
+        return LinkAnchors(book, self.signer, self.trust, self.mark)
 
     @property
     def doors(self) -> LinkDoors:
