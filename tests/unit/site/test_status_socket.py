@@ -12,7 +12,8 @@ from heliograph.errors import ConfigurationError, StoreUnavailable, TransportClo
 from heliograph.site.status_socket import read_status, serve_status
 from heliograph.status import Budget, KmeStatus, LinkStatus, PadFlow, SiteStatus
 
-TEXTS = {"link": "a-b", "state": "running", "peer": "site-b", "bootstrap": "psk", "last_discard": "", "compared": ""}
+TEXTS = {"link": "a-b", "state": "running", "peer": "site-b", "bootstrap": "psk", "last_discard": "", "compared": "",
+         "mac": "", "assurance": ""}  # fmt: skip
 FIGURES = {field.name: 0 for field in msgspec.structs.fields(LinkStatus)}
 BUDGET = Budget("normal", PadFlow(1, 2, 3, 4, 5, 6), PadFlow(1, 2, 3, 4, 5, 6), 1.5, 2.5, None, 7.5)
 NESTED = {"first_key_s": None, "chain": None, "algorithms": [], "budget": msgspec.to_builtins(BUDGET)}
