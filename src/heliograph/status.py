@@ -43,8 +43,8 @@ class LinkStatus(Struct, frozen=True):
     ``epoch_blocks``: blocks that made a key since the epoch's bootstrap; ``mac``: what authenticates them;
     ``assurance``: see ``authentication.assurance``; ``chain``: 32 hexadecimal digits that two people compare by voice,
     ``None`` before there is one; ``opened_at``: when the epoch's bootstrap was, in seconds since 1970, 0 before the
-    first; ``algorithms``: what this site's end of the bootstrap rests on; ``compared``: who compared the chain of this
-    epoch and when, empty if nobody did.
+    first; ``algorithms``: what it rested on, the book first, then the signatures of the transmitter's and of the
+    receiver's site; ``compared``: who compared this chain and when, empty if nobody did.
     """
 
     link: str

@@ -39,7 +39,7 @@ def window(site: SiteFile, as_json: Json = False) -> None:
     with refusals(as_json=as_json):
         config = read_site(site)
         link, record = _link(config), open_anchors(config).record
-        compared = read_comparison(config, link.epoch)
+        compared = read_comparison(config, link.epoch, link.chain)
         if as_json:
             document = {
                 "link": link.link,
@@ -78,7 +78,7 @@ def compare(
     with refusals(as_json=as_json):
         config = read_site(site)
         link = _link(config)
-        found = read_comparison(config, link.epoch)
+        found = read_comparison(config, link.epoch, link.chain)
         if matches is not None:
             if approver is None:
                 raise ConfigurationError("--matches needs --approver NAME: the audit log keeps who compared")

@@ -13,9 +13,7 @@ from heliograph.vault.filekek import FileKek
 from heliograph.vault.pskfile import PskFile
 from heliograph.vault.randomness import SystemRandomness
 
-__all__ = ["BOOK_ALGORITHM", "SiteAnchors", "open_anchors"]
-
-BOOK_ALGORITHM = "psk-one-time-pads"
+__all__ = ["SiteAnchors", "open_anchors"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +21,7 @@ class SiteAnchors:
     """The registered bootstrap of one site's end of a link.
 
     ``signer`` and ``trust`` are there exactly if ``method`` has signatures, ``book`` exactly if it has a book.
-    ``algorithms``: what this site's end of the bootstrap rests on. ``mark``: 32 bytes that change exactly when an
+    ``mark``: 32 bytes that change exactly when an
     anchor of either site does, so that an epoch that another anchor opened can be refused.
     """
 
@@ -31,7 +29,6 @@ class SiteAnchors:
     signer: Signer | None = field(repr=False)
     trust: PeerTrust | None = field(repr=False)
     book: PskFile | None = field(repr=False)
-    algorithms: tuple[str, ...]
     record: PeerRecord
     mark: bytes
 
@@ -45,7 +42,7 @@ def open_anchors(config: SiteConfig) -> SiteAnchors:
     store = TrustStore(config, FileKek(config.path(config.file.kek), SystemRandomness()))
     record = store.load()
     store.check_audited(record)
-    own, peer, algorithms = {}, {}, []
+    own, peer = {}, {}
     book = None
     if config.file.link.book is not None:
         book = PskFile(config.path(config.file.link.book))
@@ -54,13 +51,11 @@ def open_anchors(config: SiteConfig) -> SiteAnchors:
             raise ConfigurationError(f"{store.path}: no key book is registered; {again(config)}")
         book.check(record.book)
         own["psk"] = peer["psk"] = record.book.digest()
-        algorithms.append(BOOK_ALGORITHM)
     files = PeerFiles.registered(store.path, record)
     credential, trust = own_credential(config), peer_trust(config, files)
     if credential is not None:
         own |= credential.anchors
         peer |= peer_anchors(files)
-        algorithms.append(credential.signer.algorithm)
     for whose, found, known in (("this site's", own, record.own_anchors), ("the peer's", peer, record.peer_anchors)):
         if found != known:
             raise ConfigurationError(f"{store.path}: {whose} anchor is another one than registered; {again(config)}")
@@ -69,7 +64,6 @@ def open_anchors(config: SiteConfig) -> SiteAnchors:
         signer=credential.signer if credential else None,
         trust=trust,
         book=book,
-        algorithms=tuple(algorithms),
         record=record,
         mark=record.anchors_mark(),
     )

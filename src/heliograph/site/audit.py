@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO, Final
 
 import msgspec
 
@@ -23,9 +23,19 @@ from heliograph.errors import ConfigurationError, HeliographError, StoreUnavaila
 from heliograph.site.clocks import WallClock
 from heliograph.site.files import replace_file, sync_directory
 
-__all__ = ["AUDIT_NAME", "AuditEntry", "AuditLog", "AuditTampered", "Audited", "check_approver", "head_path"]
+__all__ = [
+    "AUDIT_NAME",
+    "TIME_END",
+    "AuditEntry",
+    "AuditLog",
+    "AuditTampered",
+    "Audited",
+    "check_approver",
+    "head_path",
+]
 
 AUDIT_NAME = "audit.jsonl"
+TIME_END: Final = 253_402_300_800  # the year 10000: no calendar has what comes later
 _START = "0" * 64
 _APPROVER_CHARS_MAX = 64  # our choice
 _LINE_BYTES_MAX = 1 << 16  # our choice
@@ -39,7 +49,7 @@ class AuditEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One act. ``time``: seconds since 1970; ``previous``: the digest of the line before, zeros for the first."""
 
     sequence: int
-    time: float
+    time: Annotated[float, msgspec.Meta(ge=0, lt=TIME_END)]
     event: str
     approver: str
     details: dict[str, str | int | float | bool | list[str] | dict[str, str] | None]

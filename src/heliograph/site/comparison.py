@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hmac
 from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
 
 from heliograph.authentication.anchors.words import parse_value
 from heliograph.errors import ConfigurationError, HeliographError
-from heliograph.site.audit import AuditLog, check_approver
+from heliograph.site.audit import TIME_END, AuditLog, check_approver
 from heliograph.site.config import SiteConfig
 from heliograph.site.files import replace_file
 from heliograph.status import LinkStatus
@@ -29,16 +30,23 @@ class Comparison(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     epoch: int
     chain: str
     approver: str
-    time: float
+    time: Annotated[float, msgspec.Meta(ge=0, lt=TIME_END)]
 
 
-def read_comparison(config: SiteConfig, epoch: int) -> Comparison | None:
-    """Return the comparison of an epoch, if two people made one. What cannot be read was not compared."""
+def read_comparison(config: SiteConfig, epoch: int, chain: str | None) -> Comparison | None:
+    """Return who compared this ``chain`` of this epoch, if two people did. What cannot be read was not compared.
+
+    A store that was made anew counts its epochs from 1 again: the number alone says nothing.
+    """
+    found = _read(config)
+    return next((one for one in found if one.epoch == epoch and one.chain == chain), None)
+
+
+def _read(config: SiteConfig) -> tuple[Comparison, ...]:
     try:
-        found = msgspec.json.decode((config.trust / NAME).read_bytes(), type=tuple[Comparison, ...])
+        return msgspec.json.decode((config.trust / NAME).read_bytes(), type=tuple[Comparison, ...])
     except (OSError, msgspec.MsgspecError, ValueError):
-        return None
-    return next((one for one in found if one.epoch == epoch), None)
+        return ()
 
 
 def describe_comparison(found: Comparison | None) -> str:
@@ -70,12 +78,18 @@ def compare_chain(config: SiteConfig, link: LinkStatus, said: str, approver: str
         approver,
         {"link": link.link, "epoch": link.epoch, "own": own.hex(), "said": theirs.hex(), "equal": equal},
     )
+    others = tuple(one for one in _read(config) if one.epoch < link.epoch)
     if not equal:
+        if read_comparison(config, link.epoch, link.chain):  # nobody may go on believing an earlier, wrong one
+            _write(config, others)
         raise ChainDiffers(
             f"the other site's chain is NOT this one's (epoch {link.epoch}). If both were read out correctly, a "
             "man in the middle shares a key with each of you: stop both sites, use no key of this link, register anew"
         )
     found = Comparison(link.epoch, own.hex(), approver, entry.time)
-    kept = [one for epoch in range(1, link.epoch) if (one := read_comparison(config, epoch))]
-    replace_file(config.trust / NAME, msgspec.json.encode((*kept, found)) + b"\n")
+    _write(config, (*others, found))
     return found
+
+
+def _write(config: SiteConfig, comparisons: tuple[Comparison, ...]) -> None:
+    replace_file(config.trust / NAME, msgspec.json.encode(comparisons) + b"\n")

@@ -18,8 +18,9 @@ from heliograph.protocol.registration import LinkRegistration
 from heliograph.storage.link_door import Bootstrap
 from heliograph.storage.link_records import LinkRecords
 
-__all__ = ["LinkAnchors", "LinkDoors"]
+__all__ = ["BOOK_ALGORITHM", "LinkAnchors", "LinkDoors"]
 
+BOOK_ALGORITHM = "psk-one-time-pads"
 _INSTANCE_BYTES = 16
 
 
@@ -165,6 +166,11 @@ class LinkDoors:
         is_transmitter = self._site == self.registration.transmitter_site
         names = (own, peer) if is_transmitter else (peer, own)
         return Bootstrap(established.digest, established.credential, ", ".join(names), self.anchors.mark)
+
+    def algorithms(self, method: str) -> tuple[str, ...]:
+        """Return what this epoch's bootstrap, by ``method``, rested on; empty before the first."""
+        book = (BOOK_ALGORITHM,) if has_book(method) else ()
+        return book + tuple(filter(None, self._records.door.bootstrap().algorithms.split(", ")))
 
     def signed_epoch(self) -> SignedEpoch | None:
         """Return what the epoch's bootstrap blocks are signed and checked with; None without signatures."""

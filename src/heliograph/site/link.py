@@ -360,6 +360,7 @@ class LinkRunner:
             refused_frames=engine.refused_frames if engine else 0,
             blocks_in_doubt=len(engine.session.doubtful_blocks()) if engine else 0,
             opened_at=totals.opened_at or 0.0,
+            algorithms=self._doors.algorithms(totals.bootstrap),
             epoch_blocks=marks.committed,
             mac=self._registration.mac,
             assurance=assurance(totals.bootstrap, self._registration.mac) if totals.bootstrap else "",

@@ -23,7 +23,7 @@ from heliograph.http.server import serve
 from heliograph.http.tls import client_tls, server_tls
 from heliograph.kme.supply import Limits, SaePair, Supply
 from heliograph.ports import RandomSource
-from heliograph.site.anchors import SiteAnchors, open_anchors
+from heliograph.site.anchors import open_anchors
 from heliograph.site.clocks import MonotonicClock, WallClock
 from heliograph.site.comparison import describe_comparison, read_comparison
 from heliograph.site.config import SiteConfig, parse_address
@@ -109,7 +109,6 @@ class _Site:
         kek: FileKek,
         randomness: RandomSource,
         keys: KeyRecords,
-        anchors: SiteAnchors,
         link: LinkRunner,
         chain: Callable[[int], str | None],
     ) -> None:
@@ -119,7 +118,6 @@ class _Site:
         self._kek = kek
         self._randomness = randomness
         self._keys = keys
-        self._anchors = anchors
         self._chain = chain
         self._chains: dict[int, str] = {}
 
@@ -187,7 +185,6 @@ class _Site:
             kek,
             randomness,
             keys,
-            anchors,
             LinkRunner(plan, registration, doors, parts, hooks),
             lambda epoch: doors.chain(_transcripts(commits, epoch)),
         )
@@ -243,12 +240,12 @@ class _Site:
 
     def _link_status(self) -> LinkStatus:
         link = self.link.status()
-        compared = describe_comparison(read_comparison(self._config, link.epoch))
         # Once there is one it stays for the epoch.
         chain = self._chains.get(link.epoch) or (self._chain(link.epoch) if link.blocks else None)
         if chain is not None:
             self._chains = {link.epoch: chain}
-        return msgspec.structs.replace(link, chain=chain, algorithms=self._anchors.algorithms, compared=compared)
+        compared = describe_comparison(read_comparison(self._config, link.epoch, chain))
+        return msgspec.structs.replace(link, chain=chain, compared=compared)
 
     def deliverable(self) -> int:
         """Return how many keys this site's SAEs could fetch as masters."""

@@ -13,13 +13,25 @@ from heliograph.authentication.anchors.words import grouped, words
 from heliograph.site.comparison import describe_comparison, read_comparison
 from heliograph.site.config import read_site
 from heliograph.site.status_socket import serve_status
-from heliograph.status import KmeStatus, LinkStatus, SiteStatus
+from heliograph.status import Budget, KmeStatus, LinkStatus, PadFlow, SiteStatus
 
 CHAIN = bytes(range(16))
+FAR = json.dumps([{"epoch": 1, "chain": CHAIN.hex(), "approver": "Ann", "time": 1e300}]).encode()
 TEXTS = {"link": "a-b", "state": "running", "peer": "site-b", "bootstrap": "psk", "last_discard": "", "compared": ""}
 FIGURES = {field.name: 0 for field in msgspec.structs.fields(LinkStatus)}
-OTHERS = {"first_key_s": None, "chain": CHAIN.hex(), "algorithms": ["psk-one-time-pads"], "epoch": 1, "blocks": 7,
-          "opened_at": 1.6e9, "eps_total": 2e-15}  # fmt: skip
+OTHERS = {
+    "first_key_s": None,
+    "chain": CHAIN.hex(),
+    "algorithms": ["psk-one-time-pads"],
+    "epoch": 1,
+    "blocks": 9,
+    "epoch_blocks": 7,
+    "opened_at": 1.6e9,
+    "eps_total": 2e-15,
+    "mac": "wegman-carter-poly1305",
+    "assurance": "information-theoretic",
+    "budget": msgspec.to_builtins(Budget("normal", PadFlow(*range(6)), PadFlow(*range(6)), 1.0, 1.0, None, 1.0)),
+}
 LINK = msgspec.convert({**FIGURES, **TEXTS, **OTHERS}, LinkStatus)
 
 
@@ -85,13 +97,13 @@ def test_an_equal_chain_is_recorded_for_this_epoch_only(config, said):
         window = json.loads(run("site", "window", config.toml, "--json").stdout)
     assert window["compared"]["approver"] == "Ann"
     assert events(config)[-1]["event"] == "chain comparison"
-    found = read_comparison(config, 1)
+    found = read_comparison(config, 1, CHAIN.hex())
     assert (found.chain, found.approver) == (CHAIN.hex(), "Ann")
     assert describe_comparison(found).startswith("Ann, 20")
     with answering(config, epoch=2):
         assert "Nobody compared it" in run("site", "compare", config.toml).stdout
         assert run("site", "compare", config.toml, "--matches", said, "--approver", "Bob").exit_code == 0
-    assert [read_comparison(config, epoch).approver for epoch in (1, 2)] == ["Ann", "Bob"]
+    assert [read_comparison(config, epoch, CHAIN.hex()).approver for epoch in (1, 2)] == ["Ann", "Bob"]
 
 
 def test_another_chain_is_a_plain_warning_that_the_log_keeps(config):
@@ -103,7 +115,7 @@ def test_another_chain_is_a_plain_warning_that_the_log_keeps(config):
         assert "Nobody compared it" in run("site", "compare", config.toml).stdout
     assert json.loads(as_json.stdout)["error"]["code"] == "ChainDiffers"
     assert [e["event"] for e in events(config)] == ["registration", "chain comparison", "chain comparison"]
-    assert read_comparison(config, 1) is None
+    assert read_comparison(config, 1, CHAIN.hex()) is None
 
 
 @pytest.mark.parametrize(
@@ -152,9 +164,26 @@ def test_a_site_that_does_not_run_has_no_chain_to_show(config, command):
 
 
 def test_a_comparison_that_cannot_be_read_was_not_made(config):
-    for content in (b"", b"[", b"[]", b'[{"epoch":1}]', b"\xff"):
+    for content in (b"", b"[", b"[]", b'[{"epoch":1}]', b"\xff", FAR):
         (config.trust / "compared.json").write_bytes(content)
-        assert read_comparison(config, 1) is None
+        assert read_comparison(config, 1, CHAIN.hex()) is None
     with answering(config):
         assert run("site", "compare", config.toml, "--matches", words(CHAIN), "--approver", "Ann").exit_code == 0
-    assert read_comparison(config, 1).approver == "Ann"
+    assert read_comparison(config, 1, CHAIN.hex()).approver == "Ann"
+
+
+def test_a_comparison_is_of_one_chain_not_of_a_number(config):
+    """A store that was made anew under the same anchors begins at epoch 1 again, with a chain nobody compared."""
+    with answering(config):
+        assert run("site", "compare", config.toml, "--matches", words(CHAIN), "--approver", "Ann").exit_code == 0
+    with answering(config, chain=bytes(reversed(CHAIN)).hex()):
+        assert "Nobody compared it" in run("site", "compare", config.toml).stdout
+        assert "by nobody" in run("site", "window", config.toml).stdout
+
+
+def test_a_chain_that_was_found_different_is_no_longer_told_as_compared(config):
+    with answering(config):
+        assert run("site", "compare", config.toml, "--matches", words(CHAIN), "--approver", "Ann").exit_code == 0
+        other = words(bytes(reversed(CHAIN)))
+        refused(run("site", "compare", config.toml, "--matches", other, "--approver", "Bob"), "NOT")
+        assert "by nobody" in run("site", "window", config.toml).stdout
