@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from heliograph.cli.once import Once
 from heliograph.cli.refusals import refusals
 from heliograph.site.audit import AuditLog
 from heliograph.site.config import read_site
@@ -23,7 +24,7 @@ def _group() -> None:
     """Check a site's audit log."""
 
 
-@app.command()
+@app.command(cls=Once)
 def verify(
     path: Annotated[Path, typer.Argument(metavar="SITE.toml|FILE", help="A site, or a copy of its audit log.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,

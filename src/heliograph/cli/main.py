@@ -8,6 +8,7 @@ import typer
 
 from heliograph import __version__
 from heliograph.cli import audit, bench, demo, distill, keyrate, pki, site
+from heliograph.cli.once import Once
 
 __all__ = ["app", "main"]
 
@@ -18,10 +19,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("bench")(bench.bench)
-app.command("demo")(demo.demo)
-app.command("distill")(distill.distill)
-app.command("keyrate")(keyrate.keyrate)
+app.command("bench", cls=Once)(bench.bench)
+app.command("demo", cls=Once)(demo.demo)
+app.command("distill", cls=Once)(distill.distill)
+app.command("keyrate", cls=Once)(keyrate.keyrate)
 app.add_typer(pki.app, name="pki")
 app.add_typer(site.app, name="site")
 app.add_typer(audit.app, name="audit")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from heliograph.cli.once import Once
 from heliograph.cli.refusals import refusals
 from heliograph.errors import ConfigurationError
 
@@ -32,7 +33,7 @@ def _days(what: str) -> Any:  # noqa: ANN401  - typer's own type
     return typer.Option(min=1, max=_DAYS_MAX, help=f"For how many days {what}.")
 
 
-@app.command()
+@app.command(cls=Once)
 def init(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to make it; no authority may be there.")],
     name: Annotated[str, typer.Option(help="The authority's name.")],
@@ -56,7 +57,7 @@ def init(
             print(f"  {mark}")
 
 
-@app.command()
+@app.command(cls=Once)
 def issue(
     directory: CaDirectory,
     site: Annotated[str, typer.Argument(metavar="SITE", help="The name of the site that will prove itself with it.")],
@@ -78,7 +79,7 @@ def issue(
             print(f"{chain}, {key}: for site {site!r}, serial {serial}")
 
 
-@app.command()
+@app.command(cls=Once)
 def revoke(
     directory: CaDirectory,
     which: Annotated[str, typer.Argument(metavar="SERIAL|CERT.pem", help="Serial in hexadecimal, or the certificate.")],
@@ -95,7 +96,7 @@ def revoke(
             print(f"serial {serial}: revoked. Next: `heliograph pki crl {directory}`, and carry the list to the peers")
 
 
-@app.command()
+@app.command(cls=Once)
 def crl(
     directory: CaDirectory,
     out: Annotated[
@@ -113,7 +114,7 @@ def crl(
         print(json.dumps({"crl": str(path), "days": days}) if as_json else f"{path}: current for {days} days")
 
 
-@app.command()
+@app.command(cls=Once)
 def ocsp(
     directory: CaDirectory,
     certificate: Annotated[Path, typer.Argument(metavar="CERT.pem", help="The certificate, or a chain it begins.")],
@@ -130,7 +131,7 @@ def ocsp(
         print(json.dumps({"ocsp": str(out), "days": days}) if as_json else f"{out}: holds for {days} days")
 
 
-@app.command()
+@app.command(cls=Once)
 def show(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A PEM file with certificates, of any authority.")],
     as_json: Json = False,

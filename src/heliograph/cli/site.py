@@ -17,6 +17,7 @@ from heliograph.authentication.methods.registry import DEFAULT_METHOD, MACS
 from heliograph.authentication.registration import anchor_kinds
 from heliograph.cli import chain, register
 from heliograph.cli.logs import configure_logs
+from heliograph.cli.once import Once
 from heliograph.cli.process import harden_process
 from heliograph.cli.refusals import refusals
 from heliograph.errors import ConfigurationError
@@ -34,16 +35,16 @@ __all__ = ["app"]
 _NAME_CHARS_MAX = 40  # our choice: a hello carries 64
 
 app = typer.Typer(help="Set up, run and look at one site.", no_args_is_help=True)
-app.command("register")(register.register)
-app.command("revoke")(register.revoke)
-app.command("window")(chain.window)
-app.command("compare")(chain.compare)
+app.command("register", cls=Once)(register.register)
+app.command("revoke", cls=Once)(register.revoke)
+app.command("window", cls=Once)(chain.window)
+app.command("compare", cls=Once)(chain.compare)
 
 SiteFile = Annotated[Path, typer.Argument(metavar="SITE.toml", help="The site's configuration.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 
-@app.command()
+@app.command(cls=Once)
 def psk(
     book: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write the book; it must not exist.")],
     as_json: Json = False,
@@ -57,7 +58,7 @@ def psk(
             print(f"{book}: 16 slots. Both copies must show this fingerprint:\n  {mark}")
 
 
-@app.command()
+@app.command(cls=Once)
 def init(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The site's directory; made if absent.")],
     name: Annotated[str, typer.Option(help="This site's name.")],
@@ -127,7 +128,7 @@ def _bring(directory: Path, bootstrap: str) -> str:
     return "put " + "; ".join(what[kind] for kind in anchor_kinds(bootstrap))
 
 
-@app.command()
+@app.command(cls=Once)
 def run(
     site: SiteFile,
     log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="What to log.")] = "info",
@@ -151,7 +152,7 @@ async def _run(config: object) -> None:
     await run_site(config, ready, stop)  # type: ignore[arg-type]
 
 
-@app.command()
+@app.command(cls=Once)
 def status(site: SiteFile, as_json: Json = False) -> None:
     """Show a running site's figures; no key material is among them."""
     with refusals(as_json=as_json):
@@ -190,7 +191,7 @@ def _lasts(budget: Budget) -> str:
     return f"empty in {budget.seconds_left:.0f} s at the rate of the last minutes; {without}"
 
 
-@app.command()
+@app.command(cls=Once)
 def rebootstrap(
     site: SiteFile,
     approver: Annotated[str, typer.Option(help="Who answers for this; the audit log keeps the name.")],
@@ -207,7 +208,7 @@ def rebootstrap(
         print(f"The next connection opens epoch {epoch}; do the same on the other site.")
 
 
-@app.command()
+@app.command(cls=Once)
 def book(path: Annotated[Path, typer.Argument(metavar="FILE", help="An unused key book.")]) -> None:
     """Show an unused key book's fingerprint, to compare two copies by voice."""
     with refusals():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -170,7 +171,12 @@ def check_refreshed(config: SiteConfig, known: PeerFiles, files: PeerFiles) -> N
     check_crl(files.crl, known.crl)
     check_ocsp_response(files.ocsp, known.ocsp)
     if files.revocations is not None:
-        peer_trust(config, replace(known, revocations=files.revocations))
+        trust = peer_trust(config, replace(known, revocations=files.revocations))
+        # GnuPG's word on a revocation of the peer or of an introducer, now: a false one could never be taken back. That
+        # a true one, or anything else, refuses the peer is no error here.
+        if trust is not None and known.certificate is not None:
+            with suppress(AnchorRefused):
+                trust.accept(read_certificate_file(known.certificate).content, WallClock().now())
 
 
 def _check_kinds(config: SiteConfig, files: PeerFiles) -> None:

@@ -6,13 +6,14 @@ check could undo: a file that says nothing, or one that would take a revocation 
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.x509 import ocsp
 
 from heliograph.errors import ConfigurationError
+from heliograph.vault.certificate_parts import BACKDATING
 from heliograph.vault.x509_credential import date, one_line, read_file
 
 __all__ = ["check_crl", "check_ocsp_response"]
@@ -50,6 +51,7 @@ def _lists(path: Path) -> dict[str, datetime]:
         for block in blocks:
             one = x509.load_pem_x509_crl(block[block.index(b"-----BEGIN X509 CRL-----") :] + _END + b"\n")
             issuer = one_line(one.issuer)
+            _check_date(path, f"the list of {issuer}", one.last_update_utc)
             found[issuer] = max(one.last_update_utc, found.get(issuer, one.last_update_utc))
     except ValueError:
         found = {}
@@ -58,6 +60,15 @@ def _lists(path: Path) -> dict[str, datetime]:
             f"{path}: holds no sound PEM revocation lists (X509 CRL); fetch them from the peer's CA"
         )
     return found
+
+
+def _check_date(path: Path, what: str, made: datetime) -> None:
+    """Refuse what is made later than now: nothing genuine could follow it, whoever signed it."""
+    if made > datetime.now(UTC) + BACKDATING:
+        raise ConfigurationError(
+            f"{path}: {what} is of {date(made)}, later than this machine's clock: set the clock, or fetch it from the "
+            "peer's CA again"
+        )
 
 
 def check_ocsp_response(path: Path | None, older: Path | None = None) -> None:
@@ -76,6 +87,7 @@ def _produced(path: Path) -> datetime:
     try:
         response = ocsp.load_der_ocsp_response(content)
         if response.response_status is ocsp.OCSPResponseStatus.SUCCESSFUL:
+            _check_date(path, "the response", response.produced_at_utc)
             return response.produced_at_utc
     except ValueError:
         pass

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography.x509.ocsp import load_der_ocsp_response
 from registered_sites import forget, refused, run, snapshot, two_sites
 
 from heliograph.authentication.anchors.words import parse_value
@@ -300,3 +302,75 @@ def test_a_revocation_cut_short_stops_the_site_until_it_is_made_again(sites, cut
     refused(run("site", "run", sites / "a" / "SITE.toml"), "trust")
     assert run(*revoke).exit_code == 0
     open_anchors(read_site(sites / "a" / "SITE.toml"))
+
+
+def produced(response, at):
+    """Return a response with another time of making: whoever changes a byte breaks its signature only."""
+    made = load_der_ocsp_response(response).produced_at_utc
+    return response.replace(*(f"{moment:%Y%m%d%H%M%SZ}".encode() for moment in (made, at)), 1)
+
+
+@of("pki")
+@pytest.mark.parametrize("kind", ["crl", "ocsp"])
+def test_a_forged_list_from_the_future_does_not_keep_the_real_ones_out(sites, kind):
+    """Lists are fetched over any network: a date that none reaches for years would outrank every genuine one."""
+    assert register(sites, "a", *options(sites, "a")).exit_code == 0
+    toml, later = sites / "a" / "SITE.toml", datetime.now(UTC) + timedelta(days=9999)
+    real = RehearsalCa.load(sites / "ca-b")
+    forger = RehearsalCa.create(sites / "forger", real.root.subject.rfc4514_string()[3:].removesuffix(" root"),
+                                "ed25519", 30.0)  # fmt: skip
+    leaf = real.find(int(next((sites / "ca-b" / "issued").glob("*.pem")).stem, 16))
+    made = {
+        "crl": (forger.revocation_lists(7.0, later), real.revocation_lists(7.0)),
+        "ocsp": (produced(real.ocsp_response(leaf, 7.0), later), real.ocsp_response(leaf, 7.0)),
+    }
+    before = snapshot(sites / "a")
+    for content, refuses in zip(made[kind], (True, False), strict=True):
+        (sites / "list").write_bytes(content)
+        done = run("site", "revoke", toml, "--approver", "Ann", f"--{kind}", sites / "list")
+        if refuses:
+            refused(done, "list", "clock")
+            assert snapshot(sites / "a") == before
+        else:
+            assert done.exit_code == 0, done.output
+
+
+def false_revocation(web, key):
+    """Return a revocation that names ``key``, which another key signed."""
+    other = web.make("Mallory")
+    content = web.gpg("--dearmor", data=web.revocation(other))
+    told, name = bytes.fromhex(other), bytes.fromhex(key)
+    assert told in content
+    content = content.replace(told, name).replace(told[-8:], name[-8:])
+    return web.gpg("--enarmor", data=content).replace(b"PGP ARMORED FILE", b"PGP PUBLIC KEY BLOCK")
+
+
+@of("openpgp")
+@NEEDS_GPG
+def test_a_false_revocation_is_not_taken_up_where_nothing_could_remove_it(sites):
+    """Anyone can write one and send it: registered, it would refuse the peer for ever, since none is taken back."""
+    assert register(sites, "a", *options(sites, "a")).exit_code == 0
+    toml = sites / "a" / "SITE.toml"
+    peer = open_anchors(read_site(toml)).record.peer_anchors["openpgp"]
+    with OpenPgpWeb() as web:
+        (sites / "false.rev").write_bytes(false_revocation(web, peer))
+    before = snapshot(sites)
+    refused(run("site", "revoke", toml, "--revocation", sites / "false.rev", "--approver", "Ann"), "revocation")
+    assert snapshot(sites) == before
+    assert register(sites, "a", "--replace", *options(sites, "a")).exit_code == 0
+
+
+@of("openpgp")
+@NEEDS_GPG
+def test_an_option_given_twice_is_refused_not_half_obeyed(sites):
+    assert register(sites, "a", *options(sites, "a")).exit_code == 0
+    with OpenPgpWeb() as web:
+        for number in (1, 2):
+            (sites / f"{number}.rev").write_bytes(web.revocation(web.make(f"Somebody {number}")))
+    before = snapshot(sites)
+    done = run("site", "revoke", sites / "a" / "SITE.toml", "--approver", "Ann", "--revocation", sites / "1.rev",
+               "--revocation", sites / "2.rev")  # fmt: skip
+    assert done.exit_code == 2, done.output
+    assert "--revocation" in done.stderr
+    assert "once" in done.stderr
+    assert snapshot(sites) == before
