@@ -28,17 +28,24 @@ class Resumption:
 
 
 def resynchronise(
-    own: Marks, peer: Marks, operator_epoch: int, *, has_book: bool = True, contexts_differ: bool = False
+    own: Marks,
+    peer: Marks,
+    operator_epoch: int,
+    *,
+    has_book: bool = True,
+    contexts_differ: bool = False,
+    in_doubt: bool = False,
 ) -> Resumption:
     """Compare marks. Both sides come to the same epoch and floor, since each uses both sets of marks.
 
     ``operator_epoch``: the lowest epoch an operator asked for here (0: none did); ``has_book``: an epoch takes a slot
-    of a key book; ``contexts_differ``: the sites hold different bootstraps of one epoch. Raises RollbackDetected if the
+    of a key book; ``contexts_differ``: the sites hold different bootstraps of one epoch; ``in_doubt``: the fate of a
+    block hangs on the peer's next word here, and that block may refill an empty pool. Raises RollbackDetected if the
     peer proves that this site sent what it does not remember, PadsExhausted if only an operator can go on,
     RemoteProtocolError if the peer is further ahead than a link may skip.
     """
     if own.epoch == peer.epoch and own.epoch > 0 and operator_epoch <= own.epoch:
-        return _same_epoch(own, peer, has_book=has_book, contexts_differ=contexts_differ)
+        return _same_epoch(own, peer, has_book=has_book, contexts_differ=contexts_differ, in_doubt=in_doubt)
     wanted = max(own.epoch, peer.epoch, operator_epoch, 1)
     # Never automatic once a key was made: a new epoch reopens the window of the bootstrap (security.md 7).
     if own.committed and wanted > max(own.epoch, operator_epoch):
@@ -53,7 +60,7 @@ def resynchronise(
     return _open(own, wanted, operator_epoch, has_book=has_book)
 
 
-def _same_epoch(own: Marks, peer: Marks, *, has_book: bool, contexts_differ: bool) -> Resumption:
+def _same_epoch(own: Marks, peer: Marks, *, has_book: bool, contexts_differ: bool, in_doubt: bool) -> Resumption:
     if peer.proved > own.touched:
         raise RollbackDetected(
             f"the peer proves block {peer.proved} from this site, which remembers none after {own.touched}: "
@@ -68,6 +75,8 @@ def _same_epoch(own: Marks, peer: Marks, *, has_book: bool, contexts_differ: boo
         return Resumption(own.epoch, 0, opens=False, rebinds=True)
     if contexts_differ or min(own.pads, peer.pads) == 0:
         if own.committed or peer.committed:
+            if in_doubt and not contexts_differ:
+                return Resumption(own.epoch, floor, opens=False)
             raise PadsExhausted("no authentication pad is left: run `heliograph site rebootstrap` on both sites")
         return _open(own, own.epoch + 1, 0, has_book=has_book)
     return Resumption(own.epoch, floor, opens=False)

@@ -213,6 +213,8 @@ class LinkRunner:
             records.operator_epoch(),
             has_book=self._doors.anchors.book is not None,
             contexts_differ=established.context != records.door.bootstrap().context,
+            in_doubt=self._parts.commits.doubtful()
+            or (self._engine is not None and bool(self._engine.session.doubtful_blocks())),
         )
         if plan.opens or plan.rebinds:
             # Both open it, then both come back and show that they have: no pad of the new epoch is spent before.

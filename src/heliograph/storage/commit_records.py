@@ -152,6 +152,14 @@ class CommitRecords:
             for block, stage, refill_for, length, wire in rows
         ]
 
+    def doubtful(self) -> bool:
+        """Return whether the fate of a block of the epoch hangs on the peer's next word."""
+        with self._database.reading() as cursor:
+            row = cursor.execute(
+                "SELECT 1 FROM link_blocks WHERE epoch = (SELECT epoch FROM link_state) AND stage <> 'ended' LIMIT 1"
+            ).fetchone()
+        return row is not None
+
     def assigned(self) -> int:
         """Return the highest block number of the epoch that has, or was promised, pads."""
         with self._database.reading() as cursor:

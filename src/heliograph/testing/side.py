@@ -138,6 +138,7 @@ class Side:
             self.records.operator_epoch(),
             has_book=has_book(self.registration.bootstrap),
             contexts_differ=established.context != self.records.door.bootstrap().context,
+            in_doubt=self.commits.doubtful() or (self.session is not None and bool(self.session.doubtful_blocks())),
         )
 
     def resume(self, plan: Resumption, established: Established, *, prefilter: bool) -> None:
