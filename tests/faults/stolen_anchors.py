@@ -1,11 +1,14 @@
 """What an attacker makes of stolen anchors: sites of her own, a man in the middle, and the watch on her victims."""
 
+import asyncio
 import json
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from fault_rehearsal import DISTANCE_KM, direct_ports
 from typer.testing import CliRunner
@@ -14,10 +17,14 @@ from heliograph.authentication.anchors.psk import slot_range
 from heliograph.cli.main import app
 from heliograph.lab.rehearsal import Ports, Rehearsal
 from heliograph.site.config import read_site
-from heliograph.site.credentials import PeerFiles
+from heliograph.site.credentials import PeerFiles, own_credential
 from heliograph.site.register import register
 from heliograph.testing.links import example_registration
 
+NEEDS_OPENPGP = pytest.mark.skipif(
+    shutil.which("gpg") is None or find_spec("pysequoia") is None,
+    reason="gpg or pysequoia is not installed: apt-get install -y gnupg; pip install heliograph[pgp]",
+)
 HOMES = ("a", "b")
 KEY_BYTES = 32
 # What an anchor's thief must not move at a site. Figures of the link's status.
@@ -207,3 +214,34 @@ def burnt_slots(book):
 def command(*words):
     """Run ``heliograph site ...`` as an operator would."""
     return CliRunner().invoke(app, ["site", *map(str, words)])
+
+
+def tell(prepare, scene):
+    """Play a scene between ``prepare``'s rehearsals; whatever happens, no process and no file is left."""
+
+    async def stage():
+        play = prepare()
+        try:
+            await scene(play)
+            for one in play.links:
+                for log in one.directory.glob("*.log"):
+                    text = log.read_text()
+                    assert "internal error" not in text
+                    assert "Traceback" not in text
+        finally:
+            await asyncio.gather(*(one.stop_all() for one in play.links))
+            play.remove()
+
+    asyncio.run(stage())
+
+
+async def ask(*words):
+    done = await asyncio.to_thread(command, *words)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def signer_of(rehearsal, home):
+    """Return the signer of a site of Eve's, None without signatures."""
+    credential = own_credential(read_site(rehearsal.directory / home / "SITE.toml"))
+    return None if credential is None else credential.signer

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
-from heliograph.authentication.anchors.psk import fingerprint, parse_header
+from heliograph.authentication.anchors.psk import book_size, fingerprint, parse_header
 from heliograph.authentication.methods.registry import DEFAULT_METHOD, MACS
 from heliograph.authentication.registration import anchor_kinds
 from heliograph.cli import chain, register
@@ -29,6 +29,7 @@ from heliograph.site.status_socket import read_status
 from heliograph.status import Budget, LinkStatus
 from heliograph.vault.pskfile import create_book
 from heliograph.vault.randomness import SystemRandomness
+from heliograph.vault.x509_credential import read_file
 
 __all__ = ["app"]
 
@@ -113,7 +114,8 @@ def init(
         )
         path = set_up_site(directory, setup, registration, SystemRandomness())
         print(f"{path}: written. Next: {_bring(directory, bootstrap)}, check SITE.toml,")
-        print(f"then `heliograph site register {path}` and `heliograph site run {path}`.")
+        print(f"then `heliograph site register {path} --approver NAME` (its --help says with which files),")
+        print(f"and `heliograph site run {path}`.")
         print("The registration's digest must be the same on both sites:")
         print(f"  {registration.digest().hex()[:32]}")
 
@@ -212,6 +214,6 @@ def rebootstrap(
 def book(path: Annotated[Path, typer.Argument(metavar="FILE", help="An unused key book.")]) -> None:
     """Show an unused key book's fingerprint, to compare two copies by voice."""
     with refusals():
-        content = path.read_bytes()
+        content = read_file(path, "key book", 2 * book_size())
         parse_header(content)
         print(fingerprint(content))

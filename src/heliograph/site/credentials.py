@@ -17,6 +17,7 @@ from heliograph.vault.openpgp import OpenPgpSigner
 from heliograph.vault.openpgp_certificate import certificate_fingerprint, read_certificate_file
 from heliograph.vault.openpgp_trust import OpenPgpTrust
 from heliograph.vault.revocation_files import check_crl, check_ocsp_response
+from heliograph.vault.x509_credential import read_file
 from heliograph.vault.x509_keys import X509Signer
 from heliograph.vault.x509_roots import root_fingerprint
 from heliograph.vault.x509_trust import X509Trust, anchor_fingerprint
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 
+_GIVEN_BYTES_MAX = 16 << 20  # as much as any kind of file takes
 _MEANING = {"pki": "certificates", "openpgp": "OpenPGP keys"}
 _OPTIONS = {
     "pki": {"ca": "--ca", "crl": "--crl", "ocsp": "--ocsp", "crl_required": "--no-crl"},
@@ -196,7 +198,4 @@ def _check_kinds(config: SiteConfig, files: PeerFiles) -> None:
 
 def read_given(path: Path) -> bytes:
     """Return the content of a file that an operator named. Raises ConfigurationError."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror}; name a file this user can read") from None
+    return read_file(path, "file of anchors or revocations", _GIVEN_BYTES_MAX)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from heliograph.authentication.anchors.psk import SLOTS
+from heliograph.authentication.bootstrap import has_book
 from heliograph.site.audit import AuditLog, check_approver
 from heliograph.site.config import SiteConfig
 from heliograph.site.store import reopen_for_operator
@@ -23,7 +25,8 @@ def rebootstrap(config: SiteConfig, approver: str) -> int:
     database = Database(config.path(config.file.store), FileKek(config.path(config.file.kek), randomness))
     try:
         audit.append("rebootstrap ordered", approver, {"link": config.registration.link})
-        epoch = reopen_for_operator(database, config.path(config.file.anchor), randomness)
+        last = SLOTS if has_book(config.registration.bootstrap) else None
+        epoch = reopen_for_operator(database, config.path(config.file.anchor), randomness, last)
         audit.append("rebootstrap done", approver, {"link": config.registration.link, "epoch": epoch})
         return epoch
     finally:

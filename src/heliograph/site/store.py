@@ -57,8 +57,10 @@ def open_store(database: Database, anchor: Path, randomness: RandomSource) -> Si
     return SiteStore(database, records, KeyRecords(database, randomness, seal), seal)
 
 
-def reopen_for_operator(database: Database, anchor: Path, randomness: RandomSource) -> int:
+def reopen_for_operator(database: Database, anchor: Path, randomness: RandomSource, last: int | None = None) -> int:
     """Allow the next epoch, on this machine and with this copy of the store. Returns the epoch.
+
+    ``last``: the last epoch that can be opened at all, None for no end. Raises ConfigurationError beyond it.
 
     If the copy is an old one, its keys are destroyed: some of them may have been delivered already.
     """
@@ -68,7 +70,7 @@ def reopen_for_operator(database: Database, anchor: Path, randomness: RandomSour
         FileAnchor.adopt(anchor)
         FileAnchor.adopt(_runs(anchor))
     StoreSeal(database, FileAnchor(_runs(anchor))).accept()
-    return LinkRecords.for_operator(database, FileAnchor(anchor), WallClock().now).request_rebootstrap()
+    return LinkRecords.for_operator(database, FileAnchor(anchor), WallClock().now).request_rebootstrap(last)
 
 
 def _runs(anchor: Path) -> Path:

@@ -11,7 +11,7 @@ from heliograph.authentication.bootstrap import BOOTSTRAP_BLOCKS
 from heliograph.authentication.budget import PadBudget
 from heliograph.authentication.mac import Pad
 from heliograph.authentication.pads import PadAddress, PadDirection, PadRole, split_pad_set
-from heliograph.errors import LocalProtocolError, PadsExhausted, RollbackDetected
+from heliograph.errors import ConfigurationError, LocalProtocolError, PadsExhausted, RollbackDetected
 from heliograph.ports import Anchor
 from heliograph.protocol.records import Marks
 from heliograph.storage import pad_ledger
@@ -216,12 +216,20 @@ class LinkRecords:
             ],
         )
 
-    def request_rebootstrap(self) -> int:
-        """Take an operator's word: the next epoch may open though keys were made. Returns its number."""
+    def request_rebootstrap(self, last: int | None = None) -> int:
+        """Take an operator's word: the next epoch may open though keys were made. Returns its number.
+
+        Raises ConfigurationError, nothing destroyed, if that is beyond the ``last`` one that can be opened.
+        """
         with self._database.transaction() as cursor:
             # Past both the store and the anchor: a restored store must not open an epoch a second time.
             (known,) = cursor.execute("SELECT epoch FROM link_state").fetchone()
             epoch = max(int(known), self._anchor.read()[0]) + 1
+            if last is not None and epoch > last:
+                raise ConfigurationError(
+                    f"epoch {epoch} would need slot {epoch} of a key book of {last}: nothing was destroyed; make a new "
+                    "book with `heliograph site psk`, and new site directories on both sites"
+                )
             cursor.execute("UPDATE link_state SET operator_epoch = ?, epoch = max(epoch, ? - 1)", (epoch, epoch))
             cursor.execute("UPDATE link_state SET touched = max(touched, ?)", (self._anchor.read()[1],))
             cursor.execute("DELETE FROM link_pads")

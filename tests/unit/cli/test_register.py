@@ -1,8 +1,11 @@
 """`heliograph site register` and `site revoke`: what they show, and what they refuse in one line, nothing written."""
 
 import json
+import resource
 import shutil
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from cryptography.x509.ocsp import load_der_ocsp_response
@@ -374,3 +377,26 @@ def test_an_option_given_twice_is_refused_not_half_obeyed(sites):
     assert "--revocation" in done.stderr
     assert "once" in done.stderr
     assert snapshot(sites) == before
+
+
+@of("openpgp")
+@NEEDS_GPG
+def test_a_file_without_an_end_is_refused_by_its_size(sites):
+    assert register(sites, "a", *options(sites, "a")).exit_code == 0
+    toml, before = sites / "a" / "SITE.toml", snapshot(sites)
+    with address_space(2 << 30):
+        refused(run("site", "revoke", toml, "--revocation", "/dev/zero", "--approver", "Ann"), "/dev/zero", "bytes")
+        refused(run("site", "book", "/dev/zero"), "/dev/zero", "bytes")
+    assert snapshot(sites) == before
+
+
+@contextmanager
+def address_space(more):
+    """Let this process grow by at most ``more`` bytes: who reads for ever ends soon, and alone."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + more, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

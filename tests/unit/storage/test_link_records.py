@@ -17,7 +17,13 @@ from heliograph.authentication.authenticator import Authenticator
 from heliograph.authentication.bootstrap import BOOTSTRAP_BLOCKS
 from heliograph.authentication.mac import make_tag
 from heliograph.authentication.pads import PAD_SET_BYTES, PadAddress, PadRole, split_pad_set
-from heliograph.errors import AuthenticationFailed, LocalProtocolError, PadsExhausted, RollbackDetected
+from heliograph.errors import (
+    AuthenticationFailed,
+    ConfigurationError,
+    LocalProtocolError,
+    PadsExhausted,
+    RollbackDetected,
+)
 from heliograph.storage.database import Database
 from heliograph.storage.link_records import ATTEMPTS_MAX, LinkRecords
 from heliograph.testing.randomness import SeededRandom
@@ -246,7 +252,12 @@ def test_a_restored_store_is_noticed_and_its_pads_are_destroyed(site):
 
 def test_an_operators_epoch_lies_past_store_and_anchor(site):
     site.records.burn(PROPOSAL)
-    assert site.records.request_rebootstrap() == 2
+    before = site.records.marks()
+    with pytest.raises(ConfigurationError, match="nothing was destroyed"):
+        site.records.request_rebootstrap(last=1)
+    assert site.records.marks() == before
+    assert site.records.operator_epoch() == 0
+    assert site.records.request_rebootstrap(last=2) == 2
     assert site.records.operator_epoch() == 2
     assert site.records.available(0) == []
     assert site.records.marks().epoch == 1
