@@ -136,6 +136,8 @@ def listen(state: State, frame: Frame) -> tuple[Conversation, DistillationMessag
     heard, message = state.talk.with_received(frame), decode(frame.body)
     if isinstance(message, m.BlockAbandoned):
         raise PeerGaveUp(f"the other side ended the run: {message.reason}")
+    if frame.last_seen != len(state.talk.sent):  # the sides take turns, so a peer that goes on has seen everything
+        raise RemoteProtocolError(f"the peer has seen {frame.last_seen} frames of the {len(state.talk.sent)} we sent")
     return heard, message
 
 

@@ -133,7 +133,7 @@ def _start(state: AwaitingSample, reply: m.ParityReply) -> tuple[d.State, tuple[
     found = estimate(run.bits, state.seed, unpack_reply(reply.parities, reply.count))
     if is_hopeless(found.rate_lower, run.requirements):
         raise QBERTooHigh(_too_many(found, f"a sample of {expected} parities shows it"))
-    corrector = Corrector(run.bits, state.seed, found.rate, d.limits(run))
+    corrector = Corrector(run.bits, state.seed, found.start, d.limits(run))
     queries = corrector.first_queries()
     so_far, send = d.say(state, m.ParityRequest(pack_queries(queries)))
     return AwaitingParities(run, so_far, corrector, len(queries), found), (send,)
