@@ -8,6 +8,7 @@ import typer
 
 from heliograph import __version__
 from heliograph.cli import demo, distill, keyrate, site
+from heliograph.kernels.native import KERNELS
 
 __all__ = ["app", "main"]
 
@@ -26,7 +27,7 @@ app.add_typer(site.app, name="site")
 
 def _version(asked: bool) -> None:
     if asked:
-        print(f"heliograph {__version__}")
+        print(f"heliograph {__version__} (kernels: {KERNELS})")
         raise typer.Exit
 
 
