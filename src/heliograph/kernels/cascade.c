@@ -12,6 +12,10 @@
 #define LEVEL(node) ((node) >> 27)
 #define INDEX(node) ((size_t)((node) & 0x7FFFFFFu))
 
+#define NOWHERE UINT32_MAX
+
+enum { AHEAD = 8, SHORT = 16 }; /* how many nodes before its turn one is fetched from memory */
+
 typedef struct {
     uint32_t *at;
     size_t count, room;
@@ -50,7 +54,7 @@ struct hg_block {
     uint8_t *asked;
     size_t count, room; /* bits */
     uint64_t pending;
-    list spare;
+    list spare, ranks;
 };
 
 static int grow(list *to, size_t room) {
@@ -190,6 +194,7 @@ static int make_pass(const frame *of, pass *in, unsigned top, int with_bits) {
 
 /* Takes in a known odd node, going down where one half is empty; at level 0 an error is cornered. */
 static int enter(frame *of, pass *in, unsigned level, size_t index) {
+    if (level && in->by && (index + 1) << level <= of->plan->length) return push(&in->fresh, NODE(level, index));
     for (; level; level--) {
         unsigned right = is_empty(of, in, level - 1, 2 * index);
         if (!right && !is_empty(of, in, level - 1, 2 * index + 1)) return push(&in->fresh, NODE(level, index));
@@ -284,8 +289,11 @@ static int ask_halves(hg_block *block, frame *of) {
         pass *in = &of->passes[p];
         const list *odd = &in->frontier;
         size_t i = 0;
-        for (; i < odd->count && LEVEL(odd->at[i]) < above; i++)
+        for (; i < odd->count && LEVEL(odd->at[i]) < above; i++) {
+            if (i + AHEAD < odd->count && in->by)
+                hg_prefetch(&in->own[INDEX(odd->at[i + AHEAD]) << LEVEL(odd->at[i + AHEAD]) >> 6]);
             if (note(block, own_parity(of, in, LEVEL(odd->at[i]) - 1, 2 * INDEX(odd->at[i])))) return HG_NO_MEMORY;
+        }
         in->chosen = i;
     }
     return HG_OK;
@@ -298,8 +306,9 @@ static int learn_halves(hg_block *block, frame *of, stream *answers) {
         for (size_t i = 0; i < in->chosen; i++) {
             unsigned level = LEVEL(in->frontier.at[i]) - 1, left = next(answers);
             size_t index = 2 * INDEX(in->frontier.at[i]);
-            hg_know(&in->tree, level, index, left);
-            hg_know(&in->tree, level, index + 1, !left);
+            if (i + AHEAD < in->chosen)
+                hg_prefetch_node(&in->tree, LEVEL(in->frontier.at[i + AHEAD]), INDEX(in->frontier.at[i + AHEAD]));
+            hg_know_halves(&in->tree, level, index, left);
             if (enter(of, in, level, index + !left)) return HG_NO_MEMORY;
         }
         in->frontier.count -= in->chosen;
@@ -357,32 +366,62 @@ static int search_a_subset(hg_block *block, frame *of) {
 
 /* --- Corrections. */
 
-static void correct(const hg_block *block, frame *of, size_t position) {
-    hg_flip(of->pattern, position);
-    if (block->corrects) hg_flip(of->own, position);
+/* Flips the corrected positions in the frame and in every pass, in two sweeps: first where each lies, then the flips, so
+ * that memory is fetched meanwhile. `ranks`: open * count of them, NOWHERE outside a subset. */
+static void correct(const hg_block *block, frame *of, const list *found, uint32_t *ranks) {
+    for (size_t p = 0; p < of->open; p++) {
+        const pass *in = &of->passes[p];
+        for (size_t i = 0; i < found->count; i++) {
+            size_t position = found->at[i], rank = in->by ? hg_rank(of->plan, in->by, position) : position;
+            hg_prefetch(&in->tree.low[rank / 64]);
+            if (in->by && block->corrects) hg_prefetch(&in->own[rank / 64]);
+            ranks[p * found->count + i] = in->by || hg_in_subset(in->key, position) ? (uint32_t)rank : NOWHERE;
+        }
+    }
+    for (size_t i = 0; i < found->count; i++) {
+        hg_flip(of->pattern, found->at[i]);
+        if (block->corrects) hg_flip(of->own, found->at[i]);
+        for (size_t j = 0; j < of->subsets; j++) of->odd ^= (uint32_t)hg_in_subset(of->keys[j], found->at[i]) << j;
+    }
     for (size_t p = 0; p < of->open; p++) {
         pass *in = &of->passes[p];
-        if (in->by) {
-            size_t rank = hg_rank(of->plan, in->by, position);
+        for (size_t i = 0; i < found->count; i++) {
+            uint32_t rank = ranks[p * found->count + i];
+            if (rank == NOWHERE) continue;
             hg_flip_above(&in->tree, rank);
-            if (block->corrects) hg_flip(in->own, rank);
-        } else if (hg_in_subset(in->key, position))
-            hg_flip_above(&in->tree, position);
+            if (block->corrects && in->by) hg_flip(in->own, rank);
+        }
     }
-    for (size_t i = 0; i < of->subsets; i++) of->odd ^= (uint32_t)hg_in_subset(of->keys[i], position) << i;
 }
 
-static int look_again(frame *of, size_t position) {
+/* Lets the smallest known node above each correction join the frontier if it is odd now. */
+static int look_again(frame *of, size_t count, const uint32_t *ranks) {
     for (size_t p = 0; p < of->open; p++) {
         pass *in = &of->passes[p];
-        if (!in->by && !hg_in_subset(in->key, position)) continue;
-        size_t rank = in->by ? hg_rank(of->plan, in->by, position) : position;
-        int level = hg_lowest_known(&in->tree, rank);
-        if (level < 0 || !hg_is_odd(&in->tree, (unsigned)level, rank >> level)) continue;
-        if (!level) return HG_CONTRADICTION; /* a single bit, known to be right before, would now be wrong */
-        if (enter(of, in, (unsigned)level, rank >> level)) return HG_NO_MEMORY;
+        for (size_t i = 0; i < count; i++) {
+            uint32_t rank = ranks[p * count + i];
+            if (rank == NOWHERE) continue;
+            int level = hg_lowest_known(&in->tree, rank);
+            if (level < 0 || !hg_is_odd(&in->tree, (unsigned)level, rank >> level)) continue;
+            if (!level) return HG_CONTRADICTION; /* a single bit, known to be right before, would now be wrong */
+            if (enter(of, in, (unsigned)level, rank >> level)) return HG_NO_MEMORY;
+        }
     }
     return HG_OK;
+}
+
+/* Whether two passes have found the same error in this round: among the first few by looking, then by a bitmap. */
+static int seen(frame *of, const uint32_t *before, size_t count, uint32_t position) {
+    if (count < SHORT) {
+        for (size_t i = 0; i < count; i++)
+            if (before[i] == position) return 1;
+        return 0;
+    }
+    if (count == SHORT && !hg_bit(of->now, before[0]))
+        for (size_t i = 0; i < count; i++) hg_flip(of->now, before[i]);
+    if (hg_bit(of->now, position)) return 1;
+    hg_flip(of->now, position);
+    return 0;
 }
 
 static int settle(hg_block *block, frame *of) {
@@ -391,17 +430,16 @@ static int settle(hg_block *block, frame *of) {
         size_t count = 0;
         int code = HG_OK;
         of->found = (list){0};
-        for (size_t i = 0; i < round.count; i++) { /* two passes may have found the same error */
-            if (hg_bit(of->now, round.at[i])) continue;
-            hg_flip(of->now, round.at[i]);
-            round.at[count++] = round.at[i];
-        }
+        for (size_t i = 0; i < round.count; i++)
+            if (!seen(of, round.at, count, round.at[i])) round.at[count++] = round.at[i];
         for (size_t i = 0; i < count; i++) {
-            hg_flip(of->now, round.at[i]);
+            if (count > SHORT) hg_flip(of->now, round.at[i]);
             if (hg_bit(of->pattern, round.at[i])) code = HG_CONTRADICTION; /* corrected before, now wrong again */
         }
-        for (size_t i = 0; i < count && !code; i++) correct(block, of, round.at[i]);
-        for (size_t i = 0; i < count && !code; i++) code = look_again(of, round.at[i]);
+        round.count = count;
+        if (!code) code = grow(&block->ranks, of->open * count);
+        if (!code) correct(block, of, &round, block->ranks.at);
+        if (!code) code = look_again(of, count, block->ranks.at);
         if (of->found.room)
             free(round.at);
         else
@@ -469,7 +507,8 @@ void hg_block_free(hg_block *block) {
         for (size_t p = 0; p < HG_PERMUTED + HG_SUBSETS; p++) free_pass(&block->at[f].passes[p]);
         free(block->at[f].found.at);
     }
-    free(block->own), free(block->pattern), free(block->now), free(block->at), free(block->asked), free(block->spare.at);
+    free(block->own), free(block->pattern), free(block->now), free(block->at), free(block->asked);
+    free(block->spare.at), free(block->ranks.at);
     free(block);
 }
 

@@ -31,15 +31,15 @@ void hg_shuffle_bits(const hg_plan *plan, const hg_tables *by, const uint64_t *b
 }
 
 /* Copies a permutation of 0..count - 1 and its inverse; misuse if it is none. */
-static int copy_permutation(const uint32_t *from, size_t count, uint32_t **to, uint32_t **back) {
+static int copy_permutation(const uint32_t *from, size_t count, uint16_t **to, uint16_t **back) {
     *to = malloc((count + 1) * sizeof **to);
     *back = malloc((count + 1) * sizeof **back);
     if (!*to || !*back) return HG_NO_MEMORY;
     memset(*back, 0xFF, (count + 1) * sizeof **back);
     for (size_t i = 0; i < count; i++) {
-        if (from[i] >= count || (*back)[from[i]] != UINT32_MAX) return HG_MISUSE;
-        (*to)[i] = from[i];
-        (*back)[from[i]] = (uint32_t)i;
+        if (from[i] >= count || (*back)[from[i]] != UINT16_MAX) return HG_MISUSE;
+        (*to)[i] = (uint16_t)from[i];
+        (*back)[from[i]] = (uint16_t)i;
     }
     return HG_OK;
 }

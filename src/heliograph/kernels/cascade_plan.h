@@ -6,7 +6,7 @@
 #include "words.h"
 
 typedef struct {
-    uint32_t *words, *words_back, *outs, *outs_back, *tail, *tail_back;
+    uint16_t *words, *words_back, *outs, *outs_back, *tail, *tail_back; /* HG_FRAME_MAX / 64 words at most */
     uint8_t *turns;
 } hg_tables;
 

@@ -57,6 +57,39 @@ static inline void hg_know(hg_tree *tree, unsigned level, size_t index, unsigned
     *odds = (*odds & ~bit) | (bit & (0 - (uint64_t)odd));
 }
 
+/* The same for both halves of a node, which lie side by side in one word. `level` and `left` are of the left one. */
+static inline void hg_know_halves(hg_tree *tree, unsigned level, size_t left, unsigned odd) {
+    uint64_t bits, *known, *odds;
+    unsigned shift;
+    if (!level) {
+        shift = (unsigned)(left % 64);
+        known = &tree->low[left / 64].leaf_known, odds = &tree->low[left / 64].leaf_odd;
+    } else {
+        unsigned tier = hg_tier(level), up = 6 * tier + 6 - level;
+        if (!up) { /* two roots, of two heaps */
+            hg_know(tree, level, left, odd);
+            hg_know(tree, level, left + 1, !odd);
+            return;
+        }
+        shift = (unsigned)((1u << up) + (left & ((1u << up) - 1)));
+        if (tier)
+            known = &tree->high[tier][left >> up].known, odds = &tree->high[tier][left >> up].odd;
+        else
+            known = &tree->low[left >> up].known, odds = &tree->low[left >> up].odd;
+    }
+    bits = 3ULL << shift;
+    *known |= bits;
+    *odds = (*odds & ~bits) | (uint64_t)(odd ? 1 : 2) << shift;
+}
+
+/* Fetches what is known about a node. */
+static inline void hg_prefetch_node(const hg_tree *tree, unsigned level, size_t index) {
+    if (level <= 6)
+        hg_prefetch(&tree->low[index << level >> 6]);
+    else
+        hg_prefetch(&tree->high[hg_tier(level)][index << level >> (6 * hg_tier(level) + 6)]);
+}
+
 /* Flips the parity of all nodes above a rank, known or not: an unknown one's is set when it becomes known. */
 static inline void hg_flip_above(hg_tree *tree, size_t rank) {
     hg_low *here = &tree->low[rank / 64];

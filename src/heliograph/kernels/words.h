@@ -39,11 +39,24 @@ static inline void hg_store_bits(uint8_t *bytes, const uint64_t *words, size_t b
 }
 
 static inline unsigned hg_parity(uint64_t word) {
+#if defined(__GNUC__) || defined(__clang__)
+    return (unsigned)__builtin_parityll(word);
+#else
     word ^= word >> 32;
     word ^= word >> 16;
     word ^= word >> 8;
     word ^= word >> 4;
     return (unsigned)(0x6996u >> (word & 15)) & 1u;
+#endif
+}
+
+/* Says that memory will be read soon; `at` need not be valid. */
+static inline void hg_prefetch(const void *at) {
+#if defined(__GNUC__) || defined(__clang__)
+    __builtin_prefetch(at, 1);
+#else
+    (void)at;
+#endif
 }
 
 static inline unsigned hg_bit(const uint64_t *words, size_t at) {
