@@ -4,7 +4,37 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-__all__ = ["KmeStatus", "LinkStatus", "SiteStatus"]
+__all__ = ["Budget", "KmeStatus", "LinkStatus", "PadFlow", "SiteStatus"]
+
+
+class PadFlow(Struct, frozen=True):
+    """Authentication bits of one direction over the life of a link: in + refilled = spent + lost + left.
+
+    ``bits_reserved``: those of the bits left that belong to blocks under way or in doubt.
+    """
+
+    bits_in: int
+    bits_refilled: int
+    bits_spent: int
+    bits_lost: int
+    bits_left: int
+    bits_reserved: int
+
+
+class Budget(Struct, frozen=True):
+    """A link's authentication key. ``level``: normal, throttle, alarm, floor or empty, by complete pad sets left.
+
+    Rates are over the last minutes. ``seconds_left``: until no block can begin, if all goes on like that; None while
+    the pool holds or grows, or nothing is known yet. ``seconds_left_without_refill``: the same if refill stops now.
+    """
+
+    level: str
+    to_receiver: PadFlow
+    to_transmitter: PadFlow
+    used_bps: float
+    refilled_bps: float
+    seconds_left: float | None
+    seconds_left_without_refill: float | None
 
 
 class LinkStatus(Struct, frozen=True):
@@ -33,6 +63,7 @@ class LinkStatus(Struct, frozen=True):
     pool_bits: int
     bits_spent: int
     bits_refilled: int
+    budget: Budget
     eps_total: float
     junk_frames: int
     refused_frames: int

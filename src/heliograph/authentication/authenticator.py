@@ -4,24 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from heliograph.authentication.mac import check_tag, forgery_bound, make_tag
+from heliograph.authentication.methods.interface import TagMethod
+from heliograph.authentication.methods.registry import DEFAULT_METHOD
 from heliograph.authentication.pads import PadAddress, PadStore
 
 __all__ = ["Authenticator"]
 
 
 class Authenticator:
-    """The only place where pads meet messages; the protocol machines never hold a pad."""
+    """The only place where pads meet messages; the protocol machines never hold a pad.
 
-    def __init__(self, pads: PadStore) -> None:
+    ``method`` is the registration's; both sites have the same.
+    """
+
+    def __init__(self, pads: PadStore, method: TagMethod = DEFAULT_METHOD) -> None:
         self._pads = pads
+        self._method = method
+
+    @property
+    def method(self) -> TagMethod:
+        """How messages are tagged here."""
+        return self._method
 
     def tag(self, address: PadAddress, covered: Sequence[bytes]) -> bytes:
         """Return the tag over ``covered``. Burn before use: the pad is durably spent before the tag exists.
 
         Raises PadsExhausted if the pad is absent or was spent, whatever for.
         """
-        return make_tag(self._pads.burn(address), covered)
+        return self._method.tag(self._pads.burn(address).key, covered)
 
     def check(self, address: PadAddress, covered: Sequence[bytes], tag: bytes) -> None:
         """Accept the tag or raise AuthenticationFailed.
@@ -30,5 +40,7 @@ class Authenticator:
         that are not in the bound. Raises PadsExhausted if the pad is absent, spent, or out of attempts.
         """
         pad, attempts = self._pads.attempt(address)
-        check_tag(pad, covered, tag)
-        self._pads.accepted(address, forgery_bound(sum(len(part) for part in covered), attempts))
+        self._method.check(pad.key, covered, tag)
+        bound = self._method.forgery_bound(sum(len(part) for part in covered), attempts)
+        # A computational method has no bound to add; what is made under it is labelled instead.
+        self._pads.accepted(address, bound or 0.0)

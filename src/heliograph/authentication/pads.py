@@ -13,7 +13,23 @@ from typing import Protocol
 from heliograph.authentication.mac import PAD_BYTES, Pad
 from heliograph.errors import LocalProtocolError
 
-__all__ = ["PAD_SET_BITS", "PAD_SET_BYTES", "PadAddress", "PadRole", "PadStore", "split_pad_set"]
+__all__ = [
+    "PAD_SET_BITS",
+    "PAD_SET_BYTES",
+    "PadAddress",
+    "PadDirection",
+    "PadRole",
+    "PadStore",
+    "pad_set_bits",
+    "split_pad_set",
+]
+
+
+class PadDirection(IntEnum):
+    """Which way the message goes that a pad tags."""
+
+    TO_RECEIVER = 0
+    TO_TRANSMITTER = 1
 
 
 class PadRole(IntEnum):
@@ -27,9 +43,19 @@ class PadRole(IntEnum):
     ACKNOWLEDGEMENT = 5
     SETTLEMENT = 6
 
+    @property
+    def direction(self) -> PadDirection:
+        """The only direction in which this pad is used."""
+        return PadDirection(self % 2)
+
 
 PAD_SET_BYTES = PAD_BYTES * len(PadRole)
 PAD_SET_BITS = 8 * PAD_SET_BYTES
+
+
+def pad_set_bits(direction: PadDirection) -> int:
+    """Return how many of a pad set's bits serve one direction: four pads to the receiver, three back."""
+    return 8 * PAD_BYTES * sum(role.direction is direction for role in PadRole)
 
 
 @dataclass(frozen=True, slots=True)

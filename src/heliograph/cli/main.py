@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from heliograph import __version__
-from heliograph.cli import demo, distill, keyrate, site
+from heliograph.cli import bench, demo, distill, keyrate, site
 from heliograph.kernels.native import KERNELS
 
 __all__ = ["app", "main"]
@@ -19,6 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)
 app.command("distill")(distill.distill)
 app.command("keyrate")(keyrate.keyrate)

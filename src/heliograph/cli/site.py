@@ -22,6 +22,7 @@ from heliograph.site.operator import rebootstrap as request_rebootstrap
 from heliograph.site.setup import SiteSetup, plan_registration, set_up_site
 from heliograph.site.site import run_site
 from heliograph.site.status_socket import read_status
+from heliograph.status import Budget, LinkStatus
 from heliograph.vault.pskfile import create_book
 from heliograph.vault.randomness import SystemRandomness
 
@@ -135,8 +136,31 @@ def status(site: SiteFile, as_json: Json = False) -> None:
         link = found.link
         print(f"{found.site}: link {link.link} to {link.peer}: {link.state}")
         print(f"  epoch {link.epoch} by {link.bootstrap or 'none'}: {link.blocks} blocks, {link.blocks_discarded} lost")
-        print(f"  secret key {link.secret_key_bits} bits, pads for {link.pad_sets} blocks, eps {link.eps_total:.2e}")
+        print(f"  secret key {link.secret_key_bits} bits, eps {link.eps_total:.2e}")
+        for line in _budget_lines(link):
+            print(f"  {line}")
         print(f"  keys to deliver {found.kme.deliverable_keys}, delivered {found.kme.delivered_to_masters}")
+
+
+def _budget_lines(link: LinkStatus) -> list[str]:
+    """Return the budget of authentication key as a few lines of plain text."""
+    budget = link.budget
+    lines = [f"authentication key: {budget.level}, pads for {link.pad_sets} more blocks, {_lasts(budget)}"]
+    for name, way in (("to the receiver", budget.to_receiver), ("to the transmitter", budget.to_transmitter)):
+        lines.append(
+            f"  {name}: {way.bits_left} bits left, {way.bits_reserved} of them reserved for blocks under way; "
+            f"bootstrap {way.bits_in}, refilled {way.bits_refilled}, spent {way.bits_spent}, lost {way.bits_lost}"
+        )
+    return lines
+
+
+def _lasts(budget: Budget) -> str:
+    if budget.seconds_left_without_refill is None:
+        return "nothing used lately"
+    without = f"{budget.seconds_left_without_refill:.0f} s if refill stops now"
+    if budget.seconds_left is None:
+        return f"not shrinking; {without}"
+    return f"empty in {budget.seconds_left:.0f} s at the rate of the last minutes; {without}"
 
 
 @app.command()

@@ -24,6 +24,7 @@ from heliograph.protocol.records import Marks
 from heliograph.protocol.registration import LinkRegistration
 from heliograph.protocol.resynchronisation import resynchronise
 from heliograph.protocol.session import BlockAction, Session, SessionStep
+from heliograph.site.budget_watch import BudgetWatch
 from heliograph.site.bugs import place
 from heliograph.site.engine import Connection, Engine, EngineParts
 from heliograph.site.ledger import LinkLedger
@@ -62,6 +63,7 @@ class LinkRunner:
         for _, _, report in parts.commits.committed_blocks():
             self._ledger.recall(report)
         self._pace = Pace(parts.clock)
+        self._budget = BudgetWatch(parts.records, parts.clock)
         self._engine: Engine | None = None
         self._state = "starting"
         self._running = False
@@ -291,6 +293,7 @@ class LinkRunner:
         """Decide whether a block starts now. Runs in the store's thread, since it reads the pool."""
         plan, records = self._plan, self._parts.records
         self._note_first_key()
+        self._budget.look()
         # A block whose fate hangs on the peer's word keeps no other from starting; doubtful_max bounds those.
         doubtful = set(session.doubtful_blocks())
         busy = len(set(session.open_blocks()) - doubtful)
@@ -350,6 +353,7 @@ class LinkRunner:
             pool_bits=marks.pads * PAD_SET_BITS,
             bits_spent=totals.bits_spent,
             bits_refilled=totals.bits_refilled,
+            budget=self._budget.status(),
             eps_total=totals.eps_total,
             junk_frames=engine.junk_frames if engine else 0,
             refused_frames=engine.refused_frames if engine else 0,

@@ -7,7 +7,7 @@ import json
 import sqlite3
 from collections.abc import Callable
 
-from heliograph.authentication.pads import PAD_SET_BITS, PadRole
+from heliograph.authentication.pads import PadRole
 from heliograph.bits import BitString
 from heliograph.errors import LocalProtocolError
 from heliograph.protocol.cutting import CutKey, cut_block
@@ -24,6 +24,7 @@ from heliograph.protocol.records import (
     StoredCommitment,
 )
 from heliograph.protocol.registration import LinkRegistration
+from heliograph.storage import pad_ledger
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords, NewKey
 from heliograph.storage.link_records import LinkRecords
@@ -214,7 +215,7 @@ class CommitRecords:
         cursor.execute(
             "UPDATE link_blocks SET sealed_secret = NULL, key_ids = '[]' WHERE epoch = ? AND block = ?", (epoch, block)
         )
-        cursor.execute("UPDATE link_state SET bits_refilled = bits_refilled + ?", (PAD_SET_BITS * len(refill_for),))
+        pad_ledger.count_refill(cursor, len(refill_for))
 
     @staticmethod
     def _count(cursor: sqlite3.Cursor, epoch: int, block: int) -> None:

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from heliograph.authentication.anchors.psk import EpochSecrets
-from heliograph.authentication.mac import PAD_BYTES, Pad
-from heliograph.authentication.pads import PadAddress, PadRole, split_pad_set
+from heliograph.authentication.budget import PadBudget
+from heliograph.authentication.mac import Pad
+from heliograph.authentication.pads import PadAddress, PadDirection, PadRole, split_pad_set
 from heliograph.errors import LocalProtocolError, PadsExhausted, RollbackDetected
 from heliograph.ports import Anchor
 from heliograph.protocol.records import Marks
+from heliograph.storage import pad_ledger
 from heliograph.storage.database import Database
 from heliograph.storage.store_seal import StoreSeal
 
@@ -30,13 +32,13 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS link_state(
   one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER NOT NULL, touched INTEGER NOT NULL, proved INTEGER NOT NULL,
   committed INTEGER NOT NULL, filters BLOB, operator_epoch INTEGER NOT NULL, bootstrap TEXT NOT NULL,
-  opened_at REAL NOT NULL, eps_total REAL NOT NULL, bits_spent INTEGER NOT NULL, bits_refilled INTEGER NOT NULL,
-  blocks_discarded INTEGER NOT NULL);
-INSERT OR IGNORE INTO link_state VALUES (1, 0, 0, 0, 0, NULL, 0, '', 0, 0, 0, 0, 0);
+  opened_at REAL NOT NULL, eps_total REAL NOT NULL, blocks_discarded INTEGER NOT NULL);
+INSERT OR IGNORE INTO link_state VALUES (1, 0, 0, 0, 0, NULL, 0, '', 0, 0, 0);
 CREATE TABLE IF NOT EXISTS link_pads(
   epoch INTEGER NOT NULL, block INTEGER NOT NULL, role INTEGER NOT NULL, sealed BLOB,
   attempts INTEGER NOT NULL DEFAULT 0, PRIMARY KEY(epoch, block, role)) WITHOUT ROWID;
 """
+SCHEMA += pad_ledger.SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +115,17 @@ class LinkRecords:
     def totals(self) -> Totals:
         """Return the ledger."""
         with self._database.reading() as cursor:
-            return Totals(
-                *cursor.execute(
-                    "SELECT eps_total, bits_spent, bits_refilled, blocks_discarded, bootstrap, opened_at "
-                    "FROM link_state"
-                ).fetchone()
-            )
+            spent, refilled = pad_ledger.sums(cursor)
+            eps_total, *others = cursor.execute(
+                "SELECT eps_total, blocks_discarded, bootstrap, opened_at FROM link_state"
+            ).fetchone()
+        return Totals(eps_total, spent, refilled, *others)
+
+    def budget(self) -> PadBudget:
+        """Return where the authentication bits are, all read at one moment."""
+        with self._database.reading() as cursor:
+            free = self.marks().pads
+            return PadBudget(free, *(pad_ledger.direction_bits(cursor, way, free) for way in PadDirection))
 
     def available(self, floor: int) -> list[int]:
         """Return the numbers above ``floor`` of blocks whose seven pads are all there, ascending."""
@@ -154,6 +161,7 @@ class LinkRecords:
             )
             for number, pad_set in enumerate(secrets.pad_sets, start=1):
                 self.insert_pad_set(cursor, epoch, number, pad_set)
+            pad_ledger.count_bootstrap(cursor, len(secrets.pad_sets))
         self._anchor.advance(epoch, 0)
 
     def filter_keys(self) -> FilterKeys:
@@ -228,7 +236,7 @@ class LinkRecords:
             "UPDATE link_pads SET sealed = NULL WHERE epoch = ? AND block = ? AND role = ?",
             (address.epoch, address.block, address.role),
         )
-        cursor.execute("UPDATE link_state SET bits_spent = bits_spent + ?", (8 * PAD_BYTES,))
+        pad_ledger.count_spent(cursor, address.role)
 
     def erase_stored(self, cursor: sqlite3.Cursor, epoch: int, block: int, last: PadRole) -> None:
         """Erase a block's commit pads up to ``last`` inside the transaction that stores what they were used for."""

@@ -73,7 +73,8 @@ def test_a_port_in_use_is_named(room, role, entry, says):
         asyncio.run(refused(site, says, str(port)))
     assert (site.directory / "psk.book").read_bytes() == book
     with sqlite3.connect(site.directory / "store" / "site.db") as store:
-        assert store.execute("SELECT epoch, touched, bits_spent FROM link_state").fetchone() == (0, 0, 0)
+        assert store.execute("SELECT epoch, touched FROM link_state").fetchone() == (0, 0)
+        assert store.execute("SELECT sum(bits_in + bits_spent) FROM link_ledger").fetchone() == (0,)
     store.close()
     assert not (site.directory / "status.sock").exists()
 

@@ -10,11 +10,12 @@ import pytest
 
 from heliograph.errors import ConfigurationError, StoreUnavailable, TransportClosed
 from heliograph.site.status_socket import read_status, serve_status
-from heliograph.status import KmeStatus, LinkStatus, SiteStatus
+from heliograph.status import Budget, KmeStatus, LinkStatus, PadFlow, SiteStatus
 
 TEXTS = {"link": "a-b", "state": "running", "peer": "site-b", "bootstrap": "psk", "last_discard": ""}
 FIGURES = {field.name: 0 for field in msgspec.structs.fields(LinkStatus)}
-LINK = msgspec.convert({**FIGURES, **TEXTS, "first_key_s": None}, LinkStatus)
+BUDGET = Budget("normal", PadFlow(1, 2, 3, 4, 5, 6), PadFlow(1, 2, 3, 4, 5, 6), 1.5, 2.5, None, 7.5)
+LINK = msgspec.convert({**FIGURES, **TEXTS, "first_key_s": None, "budget": msgspec.to_builtins(BUDGET)}, LinkStatus)
 STATUS = SiteStatus("site-a", 1, "computational", "file", LINK, KmeStatus(1, 2, 3), None)
 
 

@@ -47,7 +47,7 @@ def state(side):
         return [cursor.execute(f"SELECT * FROM {table}").fetchall() for table in TABLES]
 
 
-TABLES = ("link_blocks", "link_pads", "link_state", "key_records", "key_segments", "key_tombstones")
+TABLES = ("link_blocks", "link_pads", "link_state", "link_ledger", "key_records", "key_segments", "key_tombstones")
 
 
 @pytest.mark.parametrize("name", ["tx", "rx"])
