@@ -24,3 +24,13 @@ class Block:
     def learn(self, parities: bytes) -> int: ...
     def bits(self) -> bytes: ...
     def pattern(self) -> bytes: ...
+
+def sift(
+    own_bases: NDArray[np.uint8],
+    own_bits: NDArray[np.uint8],
+    peer_bases: NDArray[np.uint8],
+    kinds: NDArray[np.uint8],
+    peer: bytes,
+    peer_bits: int,
+    portable: bool = False,
+) -> tuple[int, bytes, bytes, int, bytes, tuple[int, int, int, int], tuple[int, int, int, int]]: ...

@@ -7,8 +7,10 @@
 #include <cstdint>
 #include <mutex>
 #include <new>
+#include <utility>
 
 #include "cascade.h"
+#include "sifting.h"
 
 namespace nb = nanobind;
 
@@ -23,6 +25,13 @@ const uint8_t *data(const nb::bytes &from) { return reinterpret_cast<const uint8
 nb::bytes blank(size_t size) {
     PyObject *object = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size));
     if (!object) nb::raise_python_error();
+    return nb::steal<nb::bytes>(object);
+}
+
+// Cuts bytes that nobody else holds to their first `size` ones, without a copy.
+nb::bytes cut(nb::bytes &&from, size_t size) {
+    PyObject *object = from.release().ptr();
+    if (_PyBytes_Resize(&object, static_cast<Py_ssize_t>(size))) nb::raise_python_error();
     return nb::steal<nb::bytes>(object);
 }
 
@@ -112,10 +121,32 @@ class Block {
     std::mutex mutex_;
 };
 
+// Returns (key bits, their packed bytes, their intensities, test bits, their packed bytes, detections, errors).
+nb::tuple sift(Array<uint8_t> own_bases, Array<uint8_t> own_bits, Array<uint8_t> peer_bases, Array<uint8_t> kinds,
+               const nb::bytes &peer, size_t peer_bits, bool portable) {
+    const size_t slots = own_bases.size();
+    require(own_bits.size() == slots && peer_bases.size() == slots && kinds.size() == slots, "slots of another number");
+    require(peer.size() == bytes(peer_bits), "test bits of another length");
+    nb::bytes key = blank(bytes(slots) + 8), test = blank(bytes(slots) + 8), key_kinds = blank(slots + 8);
+    uint64_t detections[HG_KINDS] = {}, errors[HG_KINDS] = {};
+    size_t key_bits = 0, test_bits = 0;
+    {
+        nb::gil_scoped_release release;
+        auto run = portable ? hg_sift_portable : hg_sift;
+        key_bits = run(own_bases.data(), own_bits.data(), peer_bases.data(), kinds.data(), slots, data(peer), peer_bits,
+                       inside(key), inside(key_kinds), inside(test), &test_bits, detections, errors);
+    }
+    auto list = [](const uint64_t *from) { return nb::make_tuple(from[0], from[1], from[2], from[3]); };
+    return nb::make_tuple(key_bits, cut(std::move(key), bytes(key_bits)), cut(std::move(key_kinds), key_bits), test_bits,
+                          cut(std::move(test), bytes(test_bits)), list(detections), list(errors));
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
     m.doc() = "The compiled kernels; each has a readable twin in numpy beside it.";
+    m.def("sift", &sift, nb::arg("own_bases"), nb::arg("own_bits"), nb::arg("peer_bases"), nb::arg("kinds"),
+          nb::arg("peer"), nb::arg("peer_bits"), nb::arg("portable") = false);
     nb::class_<Plan>(m, "Plan")
         .def(nb::init<size_t, std::array<unsigned, HG_PERMUTED>, nb::sequence, Array<uint64_t>, unsigned, size_t>(),
              nb::arg("length"), nb::arg("levels"), nb::arg("shuffles"), nb::arg("keys"), nb::arg("window"),

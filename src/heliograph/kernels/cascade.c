@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "arena.h"
 #include "cascade_plan.h"
 #include "cascade_tree.h"
 #include "words.h"
@@ -29,13 +30,14 @@ typedef struct {
     list frontier;       /* the smallest nodes known to be odd, sorted */
     list fresh;          /* those that may join it */
     size_t chosen;
-    void *memory;
+    void *memory; /* of a subset */
 } pass;
 
 enum stage { NOTHING, TOPS, HALVES, SUBSETS };
 
 typedef struct {
     const hg_plan *plan;
+    uint64_t *memory; /* for the next permuted pass */
     uint64_t *own, *pattern, *now; /* pattern: errors found; now: those of this round, else zero */
     pass passes[HG_PERMUTED + HG_SUBSETS];
     size_t open, permuted;
@@ -49,7 +51,7 @@ typedef struct {
 struct hg_block {
     size_t length, frames, stride; /* stride: words from one frame to the next */
     int corrects, spoilt;
-    uint64_t *own, *pattern, *now;
+    uint64_t *arena, *own, *pattern;
     frame *at;
     uint8_t *asked;
     size_t count, room; /* bits */
@@ -175,21 +177,24 @@ static void free_pass(pass *in) {
     memset(in, 0, sizeof *in);
 }
 
-/* Makes room for a tree up to level `top`, nothing known, and for own bits, in one piece. */
-static int make_pass(const frame *of, pass *in, unsigned top, int with_bits) {
+/* The 64-bit words that a tree up to level `top` takes, with own bits behind it if wanted. */
+static size_t pass_words(const hg_plan *plan, unsigned top, int with_bits) {
+    size_t all = plan->words * (sizeof(hg_low) / 8 + (with_bits ? 1 : 0));
+    for (unsigned t = 1; top && t <= hg_tier(top); t++)
+        all += (((plan->length - 1) >> (6 * t + 6)) + 1) * (sizeof(hg_heap) / 8);
+    return all;
+}
+
+/* Lays a tree, nothing known, and own bits into zeroed memory. */
+static void lay_pass(const frame *of, pass *in, unsigned top, uint64_t *at) {
     const hg_plan *plan = of->plan;
-    unsigned tiers = top ? hg_tier(top) + 1 : 1;
-    size_t words = plan->words, sizes[HG_TIERS] = {words * sizeof(hg_low)}, all = sizes[0];
-    if (tiers > HG_TIERS) return HG_MISUSE;
-    for (unsigned t = 1; t < tiers; t++) all += sizes[t] = (((plan->length - 1) >> (6 * t + 6)) + 1) * sizeof(hg_heap);
-    in->memory = calloc(1, all + (with_bits ? words * sizeof(uint64_t) : 0));
-    if (!in->memory) return HG_NO_MEMORY;
-    uint64_t *at = in->memory; /* everything is made of 64-bit words */
-    in->tree.tiers = tiers;
-    in->tree.low = (hg_low *)at, at += sizes[0] / sizeof *at;
-    for (unsigned t = 1; t < tiers; t++) in->tree.high[t] = (hg_heap *)at, at += sizes[t] / sizeof *at;
-    if (with_bits) in->own = at;
-    return HG_OK;
+    in->tree.tiers = top ? hg_tier(top) + 1 : 1;
+    in->tree.low = (hg_low *)at, at += plan->words * (sizeof(hg_low) / 8);
+    for (unsigned t = 1; t < in->tree.tiers; t++) {
+        in->tree.high[t] = (hg_heap *)at;
+        at += (((plan->length - 1) >> (6 * t + 6)) + 1) * (sizeof(hg_heap) / 8);
+    }
+    in->own = at; /* of a permuted pass */
 }
 
 /* Takes in a known odd node, going down where one half is empty; at level 0 an error is cornered. */
@@ -247,10 +252,10 @@ static int imply_last_top(hg_block *block, frame *of) {
 static int open_permuted(hg_block *block, frame *of) {
     pass *in = &of->passes[of->open];
     unsigned top = of->plan->levels[of->permuted];
-    int code = make_pass(of, in, top, 1);
+    lay_pass(of, in, top, of->memory);
+    of->memory += pass_words(of->plan, top, 1);
     in->by = &of->plan->tables[of->permuted];
     of->open++, of->permuted++;
-    if (code) return code;
     hg_shuffle_bits(of->plan, in->by, of->own, in->own);
     size_t count = tops_asked(of);
     if (!count) return imply_last_top(block, of);
@@ -355,10 +360,11 @@ static int search_a_subset(hg_block *block, frame *of) {
     while (((size_t)1 << top) < of->plan->length) top++;
     pass *in = &of->passes[of->open];
     of->searched |= 1u << i;
-    int code = make_pass(of, in, top, 0);
+    in->memory = calloc(pass_words(of->plan, top, 0), sizeof(uint64_t));
     in->key = of->keys[i];
     of->open++;
-    if (code) return code;
+    if (!in->memory) return HG_NO_MEMORY;
+    lay_pass(of, in, top, in->memory);
     hg_know(&in->tree, top, 0, 1);
     if (enter(of, in, top, 0)) return HG_NO_MEMORY;
     return merge(block, in);
@@ -483,20 +489,27 @@ hg_block *hg_block_new(const uint8_t *bits, size_t length, const hg_plan *plan, 
     block->frames = frames;
     block->stride = plan->length / 64;
     block->corrects = corrects;
-    block->own = calloc(words, sizeof *block->own);
-    block->pattern = calloc(words, sizeof *block->pattern);
-    block->now = calloc(words, sizeof *block->now);
+    size_t each = 0, rest = 0;
+    for (size_t p = 0; p < HG_PERMUTED; p++) {
+        each += pass_words(plan, plan->levels[p], 1);
+        rest += pass_words(last, last->levels[p], 1);
+    }
+    block->arena = hg_arena((3 * words + (frames - 1) * each + rest) * sizeof(uint64_t));
     block->at = calloc(frames, sizeof *block->at);
-    if (!block->own || !block->pattern || !block->now || !block->at) {
+    if (!block->arena || !block->at) {
         hg_block_free(block);
         return NULL;
     }
+    block->own = block->arena;
+    block->pattern = block->own + words;
+    uint64_t *now = block->pattern + words;
     hg_load_bits(block->own, bits, length);
     for (size_t f = 0; f < frames; f++) {
         block->at[f].plan = f + 1 < frames ? plan : last;
         block->at[f].own = block->own + f * block->stride;
         block->at[f].pattern = block->pattern + f * block->stride;
-        block->at[f].now = block->now + f * block->stride;
+        block->at[f].now = now + f * block->stride;
+        block->at[f].memory = now + words + f * each;
     }
     return block;
 }
@@ -507,7 +520,7 @@ void hg_block_free(hg_block *block) {
         for (size_t p = 0; p < HG_PERMUTED + HG_SUBSETS; p++) free_pass(&block->at[f].passes[p]);
         free(block->at[f].found.at);
     }
-    free(block->own), free(block->pattern), free(block->now), free(block->at), free(block->asked);
+    free(block->arena), free(block->at), free(block->asked);
     free(block->spare.at), free(block->ranks.at);
     free(block);
 }

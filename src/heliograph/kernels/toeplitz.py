@@ -22,6 +22,7 @@ def toeplitz(key: Bits, seed: Bits, length: int, *, part: int = 1 << 20) -> Bits
     n * length / part * log(part).
     """
     n = len(key)
+    part = min(part, 1 << (max(n, length) - 1).bit_length())
     size = 2 * part
     columns = [np.fft.rfft(key[j : j + part], size) for j in range(0, n, part)]
     out = np.empty(length, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""``heliograph bench reconciliation | amplification | sifting | pipeline``: how fast recorded or simulated bits become key.
+"""``heliograph bench reconciliation | amplification | sifting | pipeline``: how fast clicks become key.
 
 All of it in this process, on one thread; both ends where two ends work. Times are processor time, so that other
 programs on the machine disturb as little as they can; ``mbps`` counts input bits.
@@ -55,7 +55,7 @@ def _reconcile(alice: BitString, bob: BitString, qber: float, pace: Pace) -> tup
     limits = Limits(parities=4 * len(alice) + 10_000, rounds=100_000)
     answerer = Answerer(alice, _SEED, qber, limits, pace=pace)
     corrector = Corrector(bob, _SEED, qber, limits, pace=pace)
-    step = corrector.first_parities()
+    step: BitString | Corrected = corrector.first_parities()
     while not isinstance(step, Corrected):
         step = corrector.advance(answerer.answer(step))
     return answerer, step
