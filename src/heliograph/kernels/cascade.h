@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 enum { HG_OK = 0, HG_NO_MEMORY = -1, HG_CONTRADICTION = -2, HG_MISUSE = -3, HG_EXHAUSTED = -4 };
-enum { HG_PERMUTED = 3, HG_SUBSETS = 24, HG_TILE = 4096, HG_KEYS = 253 };
+enum { HG_PERMUTED = 3, HG_SUBSETS = 16, HG_TILE = 4096, HG_KEYS = 253 };
 #define HG_FRAME_MAX ((size_t)1 << 18)
 #define HG_LENGTH_MAX ((size_t)1 << 30)
 

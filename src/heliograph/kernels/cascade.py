@@ -30,7 +30,7 @@ EXHAUSTED: Final = -4
 FRAME_MAX: Final = 1 << 18
 KEYS: Final = 253
 _PERMUTED: Final = 3
-_SUBSETS: Final = 24  # compared at once; an even number of errors left stays unnoticed with probability 2^-24
+_SUBSETS: Final = 16  # compared at once; an even number of errors left stays unnoticed with probability 2^-16
 _TINY: Final = 128  # a subset of more positions is neither empty nor whole, but with probability 2^-127
 
 Kernel = Literal["compiled", "numpy"]

@@ -121,7 +121,7 @@ def test_the_end_is_a_whole_batch_of_subsets_without_an_odd_one():
     for seed in range(20):
         bits, errors = pair.noisy(2000, 0.04, seed)
         exchange = pair.reconcile(bits, errors, 0.02)
-        assert differences(exchange)[-1] == [0] * 24
+        assert differences(exchange)[-1] == [0] * 16
 
 
 # --- It charges what it discloses.
