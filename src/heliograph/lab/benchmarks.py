@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from heliograph.lab import bench_authentication, bench_postprocessing
+from heliograph.lab import bench_authentication, bench_postprocessing, bench_simulator
 
 __all__ = ["STAGES", "Stage"]
 
@@ -20,6 +20,7 @@ STAGES: Final[Mapping[str, Stage]] = MappingProxyType(
         "reconciliation": bench_postprocessing.reconciliation,
         "amplification": bench_postprocessing.amplification,
         "sifting": bench_postprocessing.sifting,
+        "simulator": bench_simulator.simulator,
         "pipeline": bench_postprocessing.pipeline,
     }
 )
