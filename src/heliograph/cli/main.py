@@ -9,6 +9,7 @@ import typer
 from heliograph import __version__
 from heliograph.cli import audit, bench, demo, distill, keyrate, pki, site
 from heliograph.cli.once import Once
+from heliograph.kernels.native import KERNELS
 
 __all__ = ["app", "main"]
 
@@ -30,7 +31,7 @@ app.add_typer(audit.app, name="audit")
 
 def _version(asked: bool) -> None:
     if asked:
-        print(f"heliograph {__version__}")
+        print(f"heliograph {__version__} (kernels: {KERNELS})")
         raise typer.Exit
 
 

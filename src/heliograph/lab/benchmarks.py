@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from heliograph.lab import bench_authentication
+from heliograph.lab import bench_authentication, bench_postprocessing, bench_simulator
 
 __all__ = ["STAGES", "Stage"]
 
@@ -14,4 +14,13 @@ __all__ = ["STAGES", "Stage"]
 # measures, and ``failures``: one line for each thing that must be true and is not, which makes the command exit 1.
 Stage = Callable[[], dict[str, Any]]
 
-STAGES: Final[Mapping[str, Stage]] = MappingProxyType({"authentication": bench_authentication.run})
+STAGES: Final[Mapping[str, Stage]] = MappingProxyType(
+    {
+        "authentication": bench_authentication.run,
+        "reconciliation": bench_postprocessing.reconciliation,
+        "amplification": bench_postprocessing.amplification,
+        "sifting": bench_postprocessing.sifting,
+        "simulator": bench_simulator.simulator,
+        "pipeline": bench_postprocessing.pipeline,
+    }
+)

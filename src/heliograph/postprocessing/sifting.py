@@ -7,10 +7,10 @@ are has been fixed, and tagged, before any basis is revealed (security.md 1).
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from heliograph.bits import BitString
 from heliograph.errors import LocalProtocolError, RemoteProtocolError
+from heliograph.kernels.sifting import split
 from heliograph.types import Basis, IntensityCounts, Marks, SiftedBlock
 
 __all__ = ["bits_in_test", "pack_bases", "pack_intensities", "sift", "unpack_bases", "unpack_intensities"]
@@ -31,24 +31,17 @@ def sift(
     the detected slots, LocalProtocolError when our own arrays do not. No slot is dropped: a sifting quota would make
     the sample depend on the outcome (security.md 1).
     """
-    key, test = _agreement(own_bases, peer_bases)
+    _check(own_bases, peer_bases)
     if len(own_bits) != len(own_bases):
         raise LocalProtocolError(f"{len(own_bits)} bits for {len(own_bases)} detected slots")
     if len(intensities) != len(own_bases):
         raise RemoteProtocolError(f"{len(intensities)} intensities for {len(own_bases)} detected slots")
     if len(intensities) and int(intensities.max()) >= number_of_intensities:
         raise RemoteProtocolError(f"intensity {int(intensities.max())} of {number_of_intensities} does not exist")
-    in_test = np.flatnonzero(test)
-    if len(peer_test_bits) != len(in_test):
-        raise RemoteProtocolError(f"{len(peer_test_bits)} test bits for {len(in_test)} slots in the test basis")
-
-    wrong = own_bits[in_test] != peer_test_bits.to_array()
-    kind = intensities[in_test]
-    counts = IntensityCounts(
-        detections=tuple(np.bincount(kind, minlength=number_of_intensities).tolist()),
-        errors=tuple(np.bincount(kind[wrong], minlength=number_of_intensities).tolist()),
-    )
-    return SiftedBlock(bits=BitString.from_array(own_bits[key]), intensities=intensities[key], test=counts)
+    parts = split(own_bases, own_bits, peer_bases, intensities, number_of_intensities, peer_test_bits)
+    if len(peer_test_bits) != len(parts.test):
+        raise RemoteProtocolError(f"{len(peer_test_bits)} test bits for {len(parts.test)} slots in the test basis")
+    return SiftedBlock(parts.key, parts.kinds, IntensityCounts(parts.detections, parts.errors))
 
 
 def bits_in_test(own_bases: Marks, own_bits: Marks, peer_bases: Marks) -> BitString:
@@ -56,18 +49,15 @@ def bits_in_test(own_bases: Marks, own_bits: Marks, peer_bases: Marks) -> BitStr
 
     Raises RemoteProtocolError if the peer's bases do not fit ours.
     """
-    _, test = _agreement(own_bases, peer_bases)
-    return BitString.from_array(own_bits[test])
+    _check(own_bases, peer_bases)
+    return BitString.from_array(own_bits[(own_bases & peer_bases) == Basis.X])
 
 
-def _agreement(own_bases: Marks, peer_bases: Marks) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return where both chose Z and where both chose X."""
+def _check(own_bases: Marks, peer_bases: Marks) -> None:
     if len(peer_bases) != len(own_bases):
         raise RemoteProtocolError(f"{len(peer_bases)} bases for {len(own_bases)} detected slots")
     if len(peer_bases) and int(peer_bases.max()) > Basis.X:
         raise RemoteProtocolError(f"basis {int(peer_bases.max())} does not exist")
-    chosen = own_bases + peer_bases
-    return chosen == 2 * Basis.Z, chosen == 2 * Basis.X
 
 
 def pack_bases(bases: Marks) -> BitString:

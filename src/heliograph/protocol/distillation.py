@@ -3,10 +3,10 @@
     B (corrects)                          A (reference)
     Opening                ->
                            <-             Opening
-    PassesSeed             ->
-                           <-             ParityReply        parities of the sample, for a first estimate
+    PassesSeed             ->                                with parities of the sample, for a first estimate
+                           <-             ParityReply        of the same sample: both estimate
     ParityRequest          ->
-                           <-             ParityReply        until B has nothing left to ask
+                           <-             ParityReply        until nothing is left to compare
     ReconciliationEnd      ->
                            <-             VerificationChallenge
     Verified               ->
@@ -35,7 +35,7 @@ import numpy as np
 from heliograph.bits import BitString
 from heliograph.errors import BlockDiscarded, LocalProtocolError, RemoteProtocolError
 from heliograph.postprocessing.reconciliation.charging import TwoWayRule, charged
-from heliograph.postprocessing.reconciliation.queries import Limits
+from heliograph.postprocessing.reconciliation.limits import Limits
 from heliograph.postprocessing.secrecy.recorded import RecordedTerms, Requirements, ValueCounts, assess
 from heliograph.postprocessing.verification import collision_bound
 from heliograph.protocol import messages as m
@@ -182,7 +182,7 @@ def sifted(run: Run) -> SiftedBlock:
 
 def limits(run: Run) -> Limits:
     """Return the caps: charged both ways, more parities than half the bits leave no key (security.md 1)."""
-    return Limits(parities=max(len(run.bits) // 2, 1024), batch=1 << 21)
+    return Limits(parities=max(len(run.bits) // 2, 1024))
 
 
 def outcome(run: Run, block: ReconciledBlock, disclosed: Disclosed) -> tuple[ValueCounts, Disclosed, RecordedTerms]:

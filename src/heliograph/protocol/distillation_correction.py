@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from heliograph.bits import BitString
 from heliograph.errors import QBERTooHigh, ReconciliationFailed, RemoteProtocolError
 from heliograph.postprocessing.amplification import amplify, seed_size_bytes
 from heliograph.postprocessing.reconciliation.correcting import Corrected, Corrector
+from heliograph.postprocessing.reconciliation.limits import unpack_parities
 from heliograph.postprocessing.reconciliation.outcome import error_report, reconciled_by_correcting
 from heliograph.postprocessing.reconciliation.passes import SEED_BYTES
-from heliograph.postprocessing.reconciliation.queries import pack_queries, unpack_reply
-from heliograph.postprocessing.reconciliation.sampling import Estimate, estimate, sample_queries
+from heliograph.postprocessing.reconciliation.sampling import Estimate, estimate, sample_parities, sample_size
 from heliograph.postprocessing.secrecy.recorded import check_size, is_hopeless
 from heliograph.postprocessing.verification import verify
 from heliograph.protocol import distillation as d
@@ -44,9 +45,10 @@ class DrawingPasses(d.State):
 
 @dataclass(frozen=True, slots=True)
 class AwaitingSample(d.State):
-    """The sample is asked for."""
+    """Our parities of the sample are out."""
 
     seed: bytes
+    sample: BitString
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +96,9 @@ def step(state: d.State, event: d.Event) -> tuple[d.State, tuple[d.Action, ...]]
             so_far, send = d.say(state, d.opening(state.run))
             return AwaitingOpening(state.run, so_far), (send,)
         case DrawingPasses(), Drawn(data=seed):
-            so_far, send = d.say(state, PassesSeed(seed))
-            return AwaitingSample(state.run, so_far, seed), (send,)
+            sample = sample_parities(state.run.bits, seed)
+            so_far, send = d.say(state, PassesSeed(seed, len(sample), sample.to_bytes()))
+            return AwaitingSample(state.run, so_far, seed, sample), (send,)
         case d.State(), Received(frame=frame):
             return _received(state, frame, event)
     d.refuse(state, event)
@@ -109,7 +112,7 @@ def _received(state: d.State, frame: Frame, event: d.Event) -> tuple[d.State, tu
             d.check_opening(run, message)
             return DrawingPasses(run, heard), (Draw(SEED_BYTES),)
         case AwaitingSample(), m.ParityReply():
-            return _start(AwaitingSample(run, heard, state.seed), message)
+            return _start(replace(state, talk=heard), message)
         case AwaitingParities(), m.ParityReply():
             return _advance(replace(state, talk=heard), message)
         case AwaitingChallenge(), m.VerificationChallenge():
@@ -127,16 +130,16 @@ def _received(state: d.State, frame: Frame, event: d.Event) -> tuple[d.State, tu
 def _start(state: AwaitingSample, reply: m.ParityReply) -> tuple[d.State, tuple[d.Action, ...]]:
     """Estimate the error rate; ask for the first parities unless no key can come of it."""
     run = state.run
-    expected = len(sample_queries(len(run.bits)))
+    expected = sample_size(len(run.bits))
     if reply.count != expected:
         raise RemoteProtocolError(f"{reply.count} parities where {expected} were due")
-    found = estimate(run.bits, state.seed, unpack_reply(reply.parities, reply.count))
+    found = estimate(state.sample, unpack_parities(reply.parities, reply.count), len(run.bits))
     if is_hopeless(found.rate_lower, run.requirements):
         raise QBERTooHigh(_too_many(found, f"a sample of {expected} parities shows it"))
     corrector = Corrector(run.bits, state.seed, found.start, d.limits(run))
-    queries = corrector.first_queries()
-    so_far, send = d.say(state, m.ParityRequest(pack_queries(queries)))
-    return AwaitingParities(run, so_far, corrector, len(queries), found), (send,)
+    first = corrector.first_parities()
+    so_far, send = d.say(state, m.ParityRequest(len(first), first.to_bytes()))
+    return AwaitingParities(run, so_far, corrector, len(first), found), (send,)
 
 
 def _advance(state: AwaitingParities, reply: m.ParityReply) -> tuple[d.State, tuple[d.Action, ...]]:
@@ -145,13 +148,13 @@ def _advance(state: AwaitingParities, reply: m.ParityReply) -> tuple[d.State, tu
     if reply.count != state.count:
         raise RemoteProtocolError(f"{reply.count} parities where {state.count} were due")
     try:
-        result = state.corrector.advance(unpack_reply(reply.parities, reply.count))
+        result = state.corrector.advance(unpack_parities(reply.parities, reply.count))
     except ReconciliationFailed as why:
         raise QBERTooHigh(_too_many(state.estimate, str(why))) from None
     if not isinstance(result, Corrected):
-        so_far, send = d.say(state, m.ParityRequest(pack_queries(result)))
+        so_far, send = d.say(state, m.ParityRequest(len(result), result.to_bytes()))
         return AwaitingParities(run, so_far, state.corrector, len(result), state.estimate), (send,)
-    sampled = len(sample_queries(len(run.bits)))
+    sampled = sample_size(len(run.bits))
     everything = replace(result, disclosed=result.disclosed + Disclosed(parities_a=sampled, parities_b=sampled))
     block = reconciled_by_correcting(d.sifted(run), everything)
     report = error_report(block)

@@ -36,9 +36,11 @@ class Opening(_Message, frozen=True):
 
 
 class PassesSeed(_Message, frozen=True):
-    """B -> A: the public seed of reconciliation's passes; answered with the parities of the sample."""
+    """B -> A: the public seed of reconciliation's passes, and B's parities of the sample; answered with A's."""
 
     seed: _Bytes32
+    count: _Count
+    parities: bytes
 
 
 class Concluded(_Message, frozen=True):

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from heliograph.postprocessing.amplification import amplify, seed_size_bytes
 from heliograph.postprocessing.reconciliation.answering import Answerer
-from heliograph.postprocessing.reconciliation.sampling import sample_queries
+from heliograph.postprocessing.reconciliation.limits import unpack_parities
+from heliograph.postprocessing.reconciliation.sampling import estimate, sample_parities
 from heliograph.postprocessing.secrecy.recorded import RecordedTerms, ValueCounts, check_size
 from heliograph.postprocessing.verification import SEED_BYTES, accept_verified, verification_tag
 from heliograph.protocol import distillation as d
@@ -108,13 +109,9 @@ def _received(state: d.State, frame: Frame, event: d.Event) -> tuple[d.State, tu
             so_far, send = d.say(AwaitingOpening(run, heard), d.opening(run))
             return AwaitingPasses(run, so_far), (send,)
         case AwaitingPasses(), PassesSeed():
-            answered = jobs.Answered(d.sifted(run), Answerer(run.bits, message.seed, d.limits(run)))
-            parities = answered.answerer.answer(sample_queries(len(run.bits)))
-            reply = m.ParityReply(len(parities), parities.to_bytes())
-            so_far, send = d.say(AwaitingPasses(run, heard), reply)
-            return Answering(run, so_far, answered), (send,)
+            return _start(AwaitingPasses(run, heard), message)
         case Answering(), m.ParityRequest():
-            reply = jobs.answer(state.answered, message.queries)
+            reply = jobs.answer(state.answered, message.count, message.parities)
             so_far, send = d.say(Answering(run, heard, state.answered), reply)
             return Answering(run, so_far, state.answered), (send,)
         case Answering(), m.ReconciliationEnd():
@@ -129,3 +126,14 @@ def _received(state: d.State, frame: Frame, event: d.Event) -> tuple[d.State, tu
             so_far, send = d.say(AwaitingConclusion(run, heard, state.outcome), d.conclude(state.talk))
             return d.Finished(run, so_far, state.outcome), (send,)
     d.refuse(state, event)
+
+
+def _start(state: AwaitingPasses, message: PassesSeed) -> tuple[d.State, tuple[d.Action, ...]]:
+    """Compare the sample; both sides start from the same estimate."""
+    run = state.run
+    ours = sample_parities(run.bits, message.seed)
+    found = estimate(ours, unpack_parities(message.parities, message.count), len(run.bits))
+    before = Disclosed(parities_a=len(ours), parities_b=len(ours))
+    answered = jobs.Answered(d.sifted(run), Answerer(run.bits, message.seed, found.start, d.limits(run)), before)
+    so_far, send = d.say(state, m.ParityReply(len(ours), ours.to_bytes()))
+    return Answering(run, so_far, answered), (send,)

@@ -16,17 +16,12 @@ from heliograph.postprocessing import sifting
 from heliograph.postprocessing.reconciliation.answering import Answerer
 from heliograph.postprocessing.reconciliation.charging import TwoWayRule, asymmetry_sigma, charged
 from heliograph.postprocessing.reconciliation.correcting import Corrected, Corrector
+from heliograph.postprocessing.reconciliation.limits import Limits, unpack_parities
 from heliograph.postprocessing.reconciliation.outcome import (
     ErrorReport,
     error_report,
     reconciled_by_answering,
     reconciled_by_correcting,
-)
-from heliograph.postprocessing.reconciliation.queries import (
-    Limits,
-    pack_queries,
-    unpack_queries,
-    unpack_reply,
 )
 from heliograph.postprocessing.secrecy.acceptance import accept, precheck
 from heliograph.postprocessing.secrecy.entropy import binary_entropy
@@ -75,10 +70,11 @@ class Revealed:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Transmitter's side during reconciliation. ``answerer`` is an opaque handle."""
+    """Transmitter's side during reconciliation. ``answerer`` is an opaque handle; ``before``: disclosed before it."""
 
     sifted: SiftedBlock
     answerer: Answerer = field(repr=False)
+    before: Disclosed = field(default_factory=Disclosed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +94,7 @@ class Ended:
 
 
 def _limits(parameters: BlockParameters) -> Limits:
-    return Limits(parities=parameters.acceptance.disclosed_bits_max, batch=1 << 21)
+    return Limits(parities=parameters.acceptance.disclosed_bits_max)
 
 
 def _bit_string(packed: bytes, length: int, what: str) -> BitString:
@@ -167,7 +163,7 @@ def _precheck(sifted: SiftedBlock, parameters: BlockParameters) -> None:
 def begin_correcting(
     detections: DetectionRecord, reveal_: m.BasisReveal, seed: bytes, parameters: BlockParameters
 ) -> tuple[Asked, m.ReconciliationStart]:
-    """Sift on the receiver's side and ask for the first parities. ``seed`` is fresh: drawn after the closure."""
+    """Sift on the receiver's side and send the first parities. ``seed`` is fresh: drawn after the closure."""
     n, levels = len(detections.slots), len(parameters.light.intensities)
     bases = _bases(reveal_.bases, n)
     packed = _bit_string(reveal_.intensities, n * (levels - 1).bit_length(), "intensities")
@@ -177,37 +173,41 @@ def begin_correcting(
     _precheck(sifted, parameters)
     own_test = sifting.bits_in_test(detections.bases, detections.bits, bases)
     corrector = Corrector(sifted.bits, seed, sifted.test.error_rate, _limits(parameters))
-    queries = corrector.first_queries()
-    start = m.ReconciliationStart(len(own_test), own_test.to_bytes(), seed, pack_queries(queries))
-    return Asked(sifted, corrector, len(queries)), start
+    first = corrector.first_parities()
+    start = m.ReconciliationStart(len(own_test), own_test.to_bytes(), seed, len(first), first.to_bytes())
+    return Asked(sifted, corrector, len(first)), start
 
 
 def begin_answering(
     revealed: Revealed, start: m.ReconciliationStart, parameters: BlockParameters
 ) -> tuple[Answered, m.ParityReply]:
-    """Sift on the transmitter's side and answer the first queries."""
+    """Sift on the transmitter's side and answer the first parities.
+
+    Both sides start from the error rate of the test basis, whose bits both have by now.
+    """
     peer_test = _bit_string(start.test_bits, start.test_detections, "test bits")
     pulses = revealed.pulses
     levels = len(parameters.light.intensities)
     sifted = sifting.sift(pulses.bases, pulses.bits, revealed.receiver_bases, pulses.intensities, peer_test, levels)
     _precheck(sifted, parameters)
-    answered = Answered(sifted, Answerer(sifted.bits, start.seed, _limits(parameters)))
-    return answered, answer(answered, start.queries)
+    answerer = Answerer(sifted.bits, start.seed, sifted.test.error_rate, _limits(parameters))
+    answered = Answered(sifted, answerer)
+    return answered, answer(answered, start.count, start.parities)
 
 
-def answer(answered: Answered, queries: bytes) -> m.ParityReply:
+def answer(answered: Answered, count: int, parities: bytes) -> m.ParityReply:
     """Answer one round."""
-    parities = answered.answerer.answer(unpack_queries(queries))
-    return m.ParityReply(len(parities), parities.to_bytes())
+    ours = answered.answerer.answer(unpack_parities(parities, count))
+    return m.ParityReply(len(ours), ours.to_bytes())
 
 
 def advance(asked: Asked, reply: m.ParityReply) -> tuple[Asked | Ended, m.ParityRequest | m.ReconciliationEnd]:
     """Correct with one round's parities; ask for more or end."""
     if reply.count != asked.count:
         raise RemoteProtocolError(f"{reply.count} parities where {asked.count} were due")
-    result = asked.corrector.advance(unpack_reply(reply.parities, reply.count))
+    result = asked.corrector.advance(unpack_parities(reply.parities, reply.count))
     if not isinstance(result, Corrected):
-        return Asked(asked.sifted, asked.corrector, len(result)), m.ParityRequest(pack_queries(result))
+        return Asked(asked.sifted, asked.corrector, len(result)), m.ParityRequest(len(result), result.to_bytes())
     block = reconciled_by_correcting(asked.sifted, result)
     found = error_report(block)
     end = m.ReconciliationEnd(
@@ -232,7 +232,8 @@ def reference(answered: Answered, end: m.ReconciliationEnd) -> ReconciledBlock:
         end.errors_given_1,
         Disclosed(end.parities_a, end.parities_b),
     )
-    return reconciled_by_answering(answered.sifted, answered.answerer.disclosed, report)
+    disclosed = answered.before + answered.answerer.disclosed
+    return reconciled_by_answering(answered.sifted, disclosed, report, answered.answerer.pattern())
 
 
 def judge(block: ReconciledBlock, parameters: BlockParameters, double_clicks: int) -> BlockReport:

@@ -78,22 +78,24 @@ class BasisReveal(_Message, frozen=True):
 
 
 class ReconciliationStart(_Message, frozen=True):
-    """R -> T: R's test-basis bits, the public seed of the passes, the first parities asked for."""
+    """R -> T: R's test-basis bits, the public seed of the passes, R's parities of the first groups."""
 
     test_detections: Count
     test_bits: Blob
     seed: Seed32
-    queries: Blob
+    count: Count
+    parities: Blob
 
 
 class ParityRequest(_Message, frozen=True):
-    """R -> T: parities asked for in this round."""
+    """R -> T: R's parities of the next groups, packed."""
 
-    queries: Blob
+    count: Count
+    parities: Blob
 
 
 class ParityReply(_Message, frozen=True):
-    """T -> R: one parity for each query, in order, packed."""
+    """T -> R: T's parities of the same groups, packed."""
 
     count: Count
     parities: Blob

@@ -164,8 +164,8 @@ def _received(state: State, frame: Frame) -> Step:
         case AwaitingReconciliation(_, _, revealed), m.ReconciliationStart():
             job = Compute("sift", jobs.begin_answering, (revealed, message, context.parameters))
             return Sifting(context, talk, revealed), [job]
-        case Answering(_, _, answered, doubles), m.ParityRequest(queries):
-            job = Compute("answer", jobs.answer, (answered, queries))
+        case Answering(_, _, answered, doubles), m.ParityRequest(count, parities):
+            job = Compute("answer", jobs.answer, (answered, count, parities))
             return AnsweringRound(context, talk, answered, doubles), [job]
         case Answering(_, _, answered, doubles), m.ReconciliationEnd():
             job = Compute("conclude", jobs.reference, (answered, message))

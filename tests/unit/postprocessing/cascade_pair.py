@@ -10,19 +10,14 @@ import numpy as np
 from heliograph.bits import BitString
 from heliograph.postprocessing.reconciliation.answering import Answerer
 from heliograph.postprocessing.reconciliation.correcting import Corrected, Corrector
-from heliograph.postprocessing.reconciliation.queries import (
-    Limits,
-    Queries,
-    pack_queries,
-    unpack_queries,
-    unpack_reply,
-)
+from heliograph.postprocessing.reconciliation.limits import Limits, unpack_parities
+from heliograph.postprocessing.reconciliation.mirror import FEW_ROUNDS
 
 PUBLIC_SEED = bytes(range(32))
 
 
-def limits(n, batch=1 << 16):
-    return Limits(parities=4 * n + 10_000, batch=batch)
+def limits(n):
+    return Limits(parities=4 * n + 10_000)
 
 
 def generator(seed):
@@ -40,7 +35,7 @@ def noisy(n, qber, seed=1):
 class Exchange:
     answerer: Answerer
     result: Corrected
-    asked: list[Queries]
+    asked: list[BitString]
     replies: list[BitString]
 
     def efficiency(self, errors):
@@ -51,23 +46,22 @@ class Exchange:
 
 def run(answerer, corrector):
     """Let the halves talk to the end."""
-    step = corrector.first_queries()
+    step = corrector.first_parities()
     while not isinstance(step, Corrected):
         step = corrector.advance(answerer.answer(step))
     return step
 
 
-def reconcile(bits, errors, estimate, seed=PUBLIC_SEED, batch=1 << 16):
+def reconcile(bits, errors, estimate, seed=PUBLIC_SEED, kernel=None, pace=FEW_ROUNDS):
     """Run both halves to the end; everything crosses as bytes."""
-    allowed = limits(len(bits), batch)
-    answerer = Answerer(BitString.from_array(bits), seed, allowed)
-    corrector = Corrector(BitString.from_array(bits ^ errors), seed, estimate, allowed)
+    allowed = limits(len(bits))
+    answerer = Answerer(BitString.from_array(bits), seed, estimate, allowed, kernel=kernel, pace=pace)
+    corrector = Corrector(BitString.from_array(bits ^ errors), seed, estimate, allowed, kernel=kernel, pace=pace)
     asked, replies = [], []
-    step = corrector.first_queries()
+    step = corrector.first_parities()
     while not isinstance(step, Corrected):
-        queries = unpack_queries(pack_queries(step))
-        reply = answerer.answer(queries)
-        asked.append(queries)
+        reply = answerer.answer(unpack_parities(step.to_bytes(), len(step)))
+        asked.append(step)
         replies.append(reply)
-        step = corrector.advance(unpack_reply(reply.to_bytes(), len(step)))
+        step = corrector.advance(unpack_parities(reply.to_bytes(), len(step)))
     return Exchange(answerer, step, asked, replies)

@@ -115,3 +115,17 @@ def test_the_secret_key_does_not_print():
     bits = random_bits(64)
     key = amplify(block(bits), RNG.bytes(seed_size_bytes(64)), 32)
     assert repr(key) == "SecretKey(bits=<32 bits>)"
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 1), (9, 8), (64, 33), (500, 129)])
+def test_toeplitz_can_be_asked_for_and_is_linear(n, m):
+    seed = RNG.bytes(seed_size_bytes(n, m, "toeplitz"))
+    one, two = random_bits(n), random_bits(n)
+    hashed = [amplify(block(bits), seed, m, "toeplitz").bits for bits in (one, two, one ^ two)]
+    assert hashed[0] ^ hashed[1] == hashed[2]
+    diagonals = np.unpackbits(np.frombuffer(seed, dtype=np.uint8))[: n + m - 1]
+    key = one.to_array()
+    expected = [int((diagonals[i + n - 1 - np.arange(n)] & key).sum()) & 1 for i in range(m)]
+    assert hashed[0].to_array().tolist() == expected
+    with pytest.raises(LocalProtocolError):
+        amplify(block(one), seed + b"\0", m, "toeplitz")

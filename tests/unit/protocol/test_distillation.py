@@ -323,8 +323,8 @@ HONEST = small()
 HONEST.go()
 SAMPLES = [
     Opening(4000, 1e-6, 1e-6, strict=False, sample_bits=0, sample_errors=0),
-    PassesSeed(bytes(32)),
-    m.ParityRequest(bytes(6)),
+    PassesSeed(bytes(32), 8, bytes(1)),
+    m.ParityRequest(8, bytes(1)),
     m.ParityReply(1, b"\0"),
     m.ReconciliationEnd((0,), 0, 0, 0, 0, 0, 0),
     m.VerificationChallenge(bytes(32), bytes(16)),

@@ -82,11 +82,14 @@ def error_report(block: ReconciledBlock) -> ErrorReport:
     )
 
 
-def reconciled_by_answering(sifted: SiftedBlock, answered: Disclosed, report: ErrorReport) -> ReconciledBlock:
+def reconciled_by_answering(
+    sifted: SiftedBlock, answered: Disclosed, report: ErrorReport, pattern: BitString | None = None
+) -> ReconciledBlock:
     """Return the transmitter's block: its own bits, with the errors that the receiver's side announced.
 
-    ``answered``: :attr:`Answerer.disclosed`. Raises RemoteProtocolError if the report contradicts what this side knows:
-    its bits, the detections of each intensity, its own ledger, and sums.
+    ``answered``: :attr:`Answerer.disclosed`; ``pattern``: the errors this side knows from comparing parities. Raises
+    RemoteProtocolError if the report contradicts what this side knows: its bits, the detections of each intensity, the
+    errors, its own ledger, and sums.
     """
     kinds = len(sifted.test.detections)
     detections = _detections(sifted.intensities, kinds)
@@ -103,6 +106,8 @@ def reconciled_by_answering(sifted: SiftedBlock, answered: Disclosed, report: Er
         raise RemoteProtocolError("more errors were announced for a bit value than there are such bits")
     if sum(report.key_errors) != report.errors_given_0 + report.errors_given_1:
         raise RemoteProtocolError("errors by intensity and errors by bit value have different sums")
+    if pattern is not None and _counted(sifted, pattern) != (report.key_errors, report.errors_given_1):
+        raise RemoteProtocolError("the errors announced are not those that were found")
     if report.disclosed != disclosed:
         raise RemoteProtocolError(f"the peer counts {report.disclosed}, this side {disclosed}")
     return ReconciledBlock(
@@ -115,6 +120,13 @@ def reconciled_by_answering(sifted: SiftedBlock, answered: Disclosed, report: Er
         errors_given_1=report.errors_given_1,
         disclosed=disclosed,
     )
+
+
+def _counted(sifted: SiftedBlock, pattern: BitString) -> tuple[tuple[int, ...], int]:
+    """Return the errors of each intensity, and those where our bit is 1."""
+    wrong = pattern.to_array().astype(np.bool_)
+    errors = np.bincount(sifted.intensities[wrong], minlength=len(sifted.test.detections))
+    return tuple(errors.tolist()), int(sifted.bits.to_array()[wrong].sum())
 
 
 def _detections(intensities: Marks, kinds: int) -> tuple[int, ...]:

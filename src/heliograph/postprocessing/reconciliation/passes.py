@@ -1,7 +1,7 @@
 """The passes of Cascade: which bits each one groups, as a function of one public seed.
 
-Passes 0, 1 and 2 order all positions by a permutation; the natural order is not used, so that a burst of errors is
-spread over many groups in every pass. Each later pass is a random subset of about half the positions, in natural order
+Passes 0, 1 and 2 order all positions by a shuffle; the natural order is not used, so that a burst of errors is spread
+over many groups in every pass. Each later pass is a random subset of about half the positions, in natural order
 (performance.md 3a).
 """
 
@@ -14,23 +14,20 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 from heliograph.errors import LocalProtocolError
+from heliograph.kernels.cascade import KEYS
+from heliograph.kernels.shuffle import TILE, Shuffle
 
 __all__ = [
-    "LAST_PASS",
     "PERMUTED_PASSES",
     "SEED_BYTES",
-    "permuted_order",
-    "subset_mask",
-    "subset_order",
+    "shuffle",
+    "subset_keys",
     "top_level",
     "top_levels",
 ]
 
-Order = NDArray[np.int32]
-Packed = NDArray[np.uint8]
 
 PERMUTED_PASSES: Final = 3
-LAST_PASS: Final = 255
 SEED_BYTES: Final = 32
 
 # Our choice: log2 of the top groups' sizes of passes 0..2, for estimates up to the rate in the first column; those of
@@ -57,31 +54,37 @@ def _keystream(seed: bytes, index: int, size: int) -> bytes:
     return Cipher(algorithms.AES(seed), modes.CTR(counter)).encryptor().update(bytes(size))
 
 
-def permuted_order(seed: bytes, index: int, length: int) -> Order:
-    """Return the positions 0..length-1 as pass ``index`` (0, 1 or 2) orders them, shape (length,).
+def shuffle(seed: bytes, index: int, length: int) -> Shuffle:
+    """Return the order of pass ``index`` (0, 1 or 2) of ``length`` positions.
 
-    Pseudorandom keys carry their position in the low bits, so no two are equal and every platform sorts alike.
+    K(index) gives eight bytes for each word, for each word again, one byte for each word, eight for each position of
+    the tail. The eight bytes are sort keys: pseudorandom, with the item's number in their low bits, so no two are equal
+    and every platform sorts alike.
     """
-    low = np.uint64((1 << length.bit_length()) - 1)
-    keys = np.frombuffer(_keystream(seed, index, 8 * length), dtype="<u8").astype(np.uint64)
+    words, tail = length // TILE * 64, length % TILE
+    stream = _keystream(seed, index, 17 * words + 8 * tail)
+    return Shuffle(
+        words=_permutation(stream[: 8 * words]),
+        outs=_permutation(stream[8 * words : 16 * words]),
+        turns=np.frombuffer(stream, dtype=np.uint8, count=words, offset=16 * words) & np.uint8(63),
+        tail=_permutation(stream[17 * words :]),
+    )
+
+
+def _permutation(stream: bytes) -> NDArray[np.uint32]:
+    count = len(stream) // 8
+    low = np.uint64((1 << count.bit_length()) - 1)
+    keys = np.frombuffer(stream, dtype="<u8").astype(np.uint64)
     keys &= ~low
-    keys |= np.arange(length, dtype=np.uint64)
+    keys |= np.arange(count, dtype=np.uint64)
     keys.sort()
     keys &= low
-    return keys.astype(np.int32)
+    return keys.astype(np.uint32)
 
 
-def subset_mask(seed: bytes, index: int, length: int) -> Packed:
-    """Return the subset of pass ``index`` (3 or more) as packed bits, most significant first, padding zero."""
-    mask = np.frombuffer(_keystream(seed, index, (length + 7) // 8), dtype=np.uint8).copy()
-    if length % 8:
-        mask[-1] &= 0xFF << (8 - length % 8) & 0xFF
-    return mask
-
-
-def subset_order(mask: Packed, length: int) -> Order:
-    """Return the positions in ``mask``, ascending."""
-    return np.flatnonzero(np.unpackbits(mask, count=length)).astype(np.int32)
+def subset_keys(seed: bytes) -> NDArray[np.uint64]:
+    """Return the keys of all subsets, for ``kernels.cascade_tree.subset``: eight bytes each of K(3), little endian."""
+    return np.frombuffer(_keystream(seed, PERMUTED_PASSES, 8 * KEYS), dtype="<u8").astype(np.uint64)
 
 
 def top_level(length: int) -> int:

@@ -1,8 +1,8 @@
 """A first estimate of the error rate of keys about which nothing is known: a few parities, charged like all others.
 
 Parities of groups of eight bits tell rates of a few per cent with few bits; single bits tell a rate near one, when one
-side has its bit values inverted, which even groups cannot see. Positions are the first ones of pass 0's public order,
-so a burst does not fool the estimate.
+side has its bit values inverted, which even groups cannot see. Positions are the first ones of a public shuffle of the
+whole key, so a burst does not fool the estimate.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 
 from heliograph.bits import BitString
 from heliograph.errors import RemoteProtocolError
-from heliograph.postprocessing.reconciliation.passes import permuted_order
-from heliograph.postprocessing.reconciliation.queries import Queries
+from heliograph.kernels.shuffle import positions
+from heliograph.postprocessing.reconciliation.passes import shuffle
 
-__all__ = ["Estimate", "estimate", "sample_queries"]
+__all__ = ["Estimate", "estimate", "sample_parities", "sample_size"]
 
 # Our choices. Starting too low costs rounds; too high, 3 % of the efficiency for each factor of 1.5. So long keys have
-# a larger sample (0.1 % of the bits), and reconciliation starts one deviation low.
+# a larger sample (0.05 % of the bits), and reconciliation starts one deviation low.
 _LEVEL: Final = 3
 _GROUPS: Final = 192
-_GROUPS_LONG: Final = 1024
-_BITS_PER_GROUP: Final = 1024
+_GROUPS_LONG: Final = 512
+_BITS_PER_GROUP: Final = 2048
 _SINGLES: Final = 32
 _LN_INVERSE_EPS: Final = 8.0  # of the lower bound, which only decides to stop early
 
@@ -48,26 +48,31 @@ def _sizes(length: int) -> tuple[int, int]:
     return groups, min(_SINGLES, length >> 2)
 
 
-def sample_queries(length: int) -> Queries:
-    """Return the queries of the sample, the same on both sides: groups, then single bits behind them."""
-    groups, singles = _sizes(length)
-    levels = np.repeat(np.array([_LEVEL, 0], dtype=np.uint8), [groups, singles])
-    first = groups << _LEVEL
-    indices = np.concatenate([np.arange(groups), np.arange(first, first + singles)]).astype(np.uint32)
-    return Queries(np.zeros(len(levels), dtype=np.uint8), levels, indices)
+def sample_size(length: int) -> int:
+    """Return how many parities the sample has, each charged in both directions."""
+    return sum(_sizes(length))
 
 
-def estimate(bits: BitString, seed: bytes, reply: BitString) -> Estimate:
-    """Compare the peer's parities of the sample with ours. Raises RemoteProtocolError for another number of them."""
+def sample_parities(bits: BitString, seed: bytes) -> BitString:
+    """Return one side's parities of the sample: groups, then single bits behind them, in the order of pass 0."""
     groups, singles = _sizes(len(bits))
-    if len(reply) != groups + singles:
-        raise RemoteProtocolError(f"{len(reply)} parities came for a sample of {groups + singles}")
     first = groups << _LEVEL
-    own = bits.to_array()[permuted_order(seed, 0, len(bits))[: first + singles]]
-    theirs = reply.to_array()
-    grouped: NDArray[np.uint8] = np.bitwise_xor.reduce(own[:first].reshape(groups, 1 << _LEVEL), axis=1)
-    odd = float(np.mean(grouped ^ theirs[:groups])) if groups else 0.0
-    single = float(np.mean(own[first:] ^ theirs[groups:])) if singles else 0.0
+    chosen = bits.to_array()[positions(shuffle(seed, 0, len(bits)), np.arange(first + singles))]
+    grouped: NDArray[np.uint8] = np.bitwise_xor.reduce(chosen[:first].reshape(groups, 1 << _LEVEL), axis=1)
+    return BitString.from_array(np.concatenate([grouped, chosen[first:]]))
+
+
+def estimate(ours: BitString, theirs: BitString, length: int) -> Estimate:
+    """Compare both sides' parities of the sample of ``length`` bits; both sides come to the same.
+
+    Raises RemoteProtocolError if the peer's are of another number.
+    """
+    groups, singles = _sizes(length)
+    if len(theirs) != groups + singles:
+        raise RemoteProtocolError(f"{len(theirs)} parities came for a sample of {groups + singles}")
+    differs = (ours ^ theirs).to_array()
+    odd = float(np.mean(differs[:groups])) if groups else 0.0
+    single = float(np.mean(differs[groups:])) if singles else 0.0
     single_lower = max(0.0, single - math.sqrt(_LN_INVERSE_EPS / (2 * max(singles, 1))))
     odd_lower = max(0.0, odd - math.sqrt(_LN_INVERSE_EPS / (2 * max(groups, 1))))
     # Beyond a half the groups are no longer a monotonic measure: the single bits decide.

@@ -1,0 +1,36 @@
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heliograph.kernels.shuffle import Shuffle
+
+class Plan:
+    def __init__(
+        self,
+        length: int,
+        levels: tuple[int, int, int],
+        shuffles: Sequence[Shuffle],
+        keys: NDArray[np.uint64],
+        window: int,
+        few: int,
+    ) -> None: ...
+
+class Block:
+    def __init__(self, bits: bytes, length: int, plan: Plan, last: Plan, corrects: bool) -> None: ...
+    @property
+    def count(self) -> int: ...
+    def parities(self) -> bytes: ...
+    def learn(self, parities: bytes) -> int: ...
+    def bits(self) -> bytes: ...
+    def pattern(self) -> bytes: ...
+
+def sift(
+    own_bases: NDArray[np.uint8],
+    own_bits: NDArray[np.uint8],
+    peer_bases: NDArray[np.uint8],
+    kinds: NDArray[np.uint8],
+    peer: bytes,
+    peer_bits: int,
+    portable: bool = False,
+) -> tuple[int, bytes, bytes, int, bytes, tuple[int, int, int, int], tuple[int, int, int, int]]: ...

@@ -1,0 +1,163 @@
+// Binds the C kernels to Python: sizes are checked here, the interpreter's lock is released meanwhile.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
+
+#include <array>
+#include <cstdint>
+#include <mutex>
+#include <new>
+#include <utility>
+
+#include "cascade.h"
+#include "sifting.h"
+
+namespace nb = nanobind;
+
+namespace {
+
+template <typename T>
+using Array = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+const uint8_t *data(const nb::bytes &from) { return reinterpret_cast<const uint8_t *>(from.c_str()); }
+
+// Fresh bytes, to be written before anybody else sees them.
+nb::bytes blank(size_t size) {
+    PyObject *object = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size));
+    if (!object) nb::raise_python_error();
+    return nb::steal<nb::bytes>(object);
+}
+
+// Cuts bytes that nobody else holds to their first `size` ones, without a copy.
+nb::bytes cut(nb::bytes &&from, size_t size) {
+    PyObject *object = from.release().ptr();
+    if (_PyBytes_Resize(&object, static_cast<Py_ssize_t>(size))) nb::raise_python_error();
+    return nb::steal<nb::bytes>(object);
+}
+
+uint8_t *inside(nb::bytes &of) { return reinterpret_cast<uint8_t *>(PyBytes_AS_STRING(of.ptr())); }
+
+void require(bool holds, const char *what) {
+    if (!holds) throw nb::value_error(what);
+}
+
+size_t bytes(size_t bits) { return (bits + 7) / 8; }
+
+
+class Plan {
+  public:
+    Plan(size_t length, std::array<unsigned, HG_PERMUTED> levels, nb::sequence shuffles, Array<uint64_t> keys,
+         unsigned window, size_t few) {
+        require(length >= 1 && length <= HG_FRAME_MAX, "a frame of another length");
+        require(keys.size() == HG_KEYS && nb::len(shuffles) == HG_PERMUTED, "keys or shuffles of another number");
+        const size_t count = length / HG_TILE * 64;
+        hg_shuffle tables[HG_PERMUTED];
+        for (size_t p = 0; p < HG_PERMUTED; p++) {
+            nb::object from = shuffles[p];
+            auto words = nb::cast<Array<uint32_t>>(from.attr("words")), outs = nb::cast<Array<uint32_t>>(from.attr("outs")),
+                 tail = nb::cast<Array<uint32_t>>(from.attr("tail"));
+            auto turns = nb::cast<Array<uint8_t>>(from.attr("turns"));
+            require(words.size() == count && outs.size() == count && turns.size() == count &&
+                        tail.size() == length % HG_TILE,
+                    "tables of another length");
+            // The arrays live in `from`, and it in `shuffles`, longer than this call.
+            tables[p] = {words.data(), outs.data(), tail.data(), turns.data()};
+        }
+        plan_ = hg_plan_new(length, levels.data(), tables, keys.data(), window, few);
+        require(plan_ != nullptr, "levels that are too high, or tables that are no permutations");
+    }
+    ~Plan() { hg_plan_free(plan_); }
+    Plan(const Plan &) = delete;
+    Plan &operator=(const Plan &) = delete;
+    const hg_plan *get() const { return plan_; }
+
+  private:
+    hg_plan *plan_ = nullptr;
+};
+
+class Block {
+  public:
+    Block(const nb::bytes &bits, size_t length, const Plan &plan, const Plan &last, bool corrects) : length_(length) {
+        require(length >= 1 && length <= HG_LENGTH_MAX && bits.size() == bytes(length), "bits of another length");
+        nb::gil_scoped_release release;
+        block_ = hg_block_new(data(bits), length, plan.get(), last.get(), corrects);
+        require(block_ != nullptr, "frames that do not add up to the block");
+        if (hg_block_begin(block_)) {
+            hg_block_free(block_);
+            throw std::bad_alloc();
+        }
+    }
+    ~Block() { hg_block_free(block_); }
+    Block(const Block &) = delete;
+    Block &operator=(const Block &) = delete;
+
+    size_t count() const { return hg_count(block_); }
+    nb::bytes parities() {
+        std::scoped_lock lock(mutex_);
+        return nb::bytes(reinterpret_cast<const char *>(hg_parities(block_)), bytes(hg_count(block_)));
+    }
+    int learn(const nb::bytes &parities) {
+        nb::gil_scoped_release release;
+        std::scoped_lock lock(mutex_);
+        require(hg_count(block_) && parities.size() == bytes(hg_count(block_)), "parities of another length");
+        const int code = hg_block_learn(block_, data(parities));
+        if (code == HG_NO_MEMORY) throw std::bad_alloc();
+        require(code != HG_MISUSE, "the block was used out of order");
+        return code;
+    }
+    nb::bytes bits() { return written(hg_block_bits); }
+    nb::bytes pattern() { return written(hg_block_pattern); }
+
+  private:
+    nb::bytes written(void (*write)(const hg_block *, uint8_t *)) {
+        nb::bytes out = blank(bytes(length_));
+        nb::gil_scoped_release release;
+        std::scoped_lock lock(mutex_);
+        write(block_, inside(out));
+        return out;
+    }
+    hg_block *block_ = nullptr;
+    size_t length_;
+    std::mutex mutex_;
+};
+
+// Returns (key bits, their packed bytes, their intensities, test bits, their packed bytes, detections, errors).
+nb::tuple sift(Array<uint8_t> own_bases, Array<uint8_t> own_bits, Array<uint8_t> peer_bases, Array<uint8_t> kinds,
+               const nb::bytes &peer, size_t peer_bits, bool portable) {
+    const size_t slots = own_bases.size();
+    require(own_bits.size() == slots && peer_bases.size() == slots && kinds.size() == slots, "slots of another number");
+    require(peer.size() == bytes(peer_bits), "test bits of another length");
+    nb::bytes key = blank(bytes(slots) + 8), test = blank(bytes(slots) + 8), key_kinds = blank(slots + 8);
+    uint64_t detections[HG_KINDS] = {}, errors[HG_KINDS] = {};
+    size_t key_bits = 0, test_bits = 0;
+    {
+        nb::gil_scoped_release release;
+        auto run = portable ? hg_sift_portable : hg_sift;
+        key_bits = run(own_bases.data(), own_bits.data(), peer_bases.data(), kinds.data(), slots, data(peer), peer_bits,
+                       inside(key), inside(key_kinds), inside(test), &test_bits, detections, errors);
+    }
+    auto list = [](const uint64_t *from) { return nb::make_tuple(from[0], from[1], from[2], from[3]); };
+    return nb::make_tuple(key_bits, cut(std::move(key), bytes(key_bits)), cut(std::move(key_kinds), key_bits), test_bits,
+                          cut(std::move(test), bytes(test_bits)), list(detections), list(errors));
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+    m.doc() = "The compiled kernels; each has a readable twin in numpy beside it.";
+    m.def("sift", &sift, nb::arg("own_bases"), nb::arg("own_bits"), nb::arg("peer_bases"), nb::arg("kinds"),
+          nb::arg("peer"), nb::arg("peer_bits"), nb::arg("portable") = false);
+    nb::class_<Plan>(m, "Plan")
+        .def(nb::init<size_t, std::array<unsigned, HG_PERMUTED>, nb::sequence, Array<uint64_t>, unsigned, size_t>(),
+             nb::arg("length"), nb::arg("levels"), nb::arg("shuffles"), nb::arg("keys"), nb::arg("window"),
+             nb::arg("few"));
+    nb::class_<Block>(m, "Block")
+        .def(nb::init<const nb::bytes &, size_t, const Plan &, const Plan &, bool>(), nb::arg("bits"),
+             nb::arg("length"), nb::arg("plan"), nb::arg("last"), nb::arg("corrects"), nb::keep_alive<1, 4>(),
+             nb::keep_alive<1, 5>())
+        .def_prop_ro("count", &Block::count)
+        .def("parities", &Block::parities)
+        .def("learn", &Block::learn, nb::arg("parities"))
+        .def("bits", &Block::bits)
+        .def("pattern", &Block::pattern);
+}

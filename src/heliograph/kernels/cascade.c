@@ -1,0 +1,574 @@
+#include "cascade.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "arena.h"
+#include "cascade_plan.h"
+#include "cascade_tree.h"
+#include "words.h"
+
+/* Nodes are level << 27 | index, in ascending order of size, then place; HG_FRAME_MAX keeps both in 32 bits. */
+#define NODE(level, index) ((uint32_t)(level) << 27 | (uint32_t)(index))
+#define LEVEL(node) ((node) >> 27)
+#define INDEX(node) ((size_t)((node) & 0x7FFFFFFu))
+
+#define NOWHERE UINT32_MAX
+
+enum { AHEAD = 8, SHORT = 16 }; /* how many nodes before its turn one is fetched from memory */
+
+typedef struct {
+    uint32_t *at;
+    size_t count, room;
+} list;
+
+typedef struct {
+    hg_tree tree;
+    const hg_tables *by; /* NULL for a subset */
+    uint64_t key;        /* of a subset */
+    uint64_t *own;       /* own bits in the order of the pass; a subset uses those of the frame */
+    list frontier;       /* the smallest nodes known to be odd, sorted */
+    list fresh;          /* those that may join it */
+    size_t chosen;
+    void *memory; /* of a subset */
+} pass;
+
+enum stage { NOTHING, TOPS, HALVES, SUBSETS };
+
+typedef struct {
+    const hg_plan *plan;
+    uint64_t *memory; /* for the next permuted pass */
+    uint64_t *own, *pattern, *now; /* pattern: errors found; now: those of this round, else zero */
+    pass passes[HG_PERMUTED + HG_SUBSETS];
+    size_t open, permuted;
+    uint64_t keys[HG_SUBSETS]; /* of this batch of subsets */
+    uint32_t odd, searched;    /* its odd subsets; those opened to the search */
+    size_t subsets, keys_used;
+    enum stage asked;
+    list found; /* positions of cornered errors */
+} frame;
+
+struct hg_block {
+    size_t length, frames, stride; /* stride: words from one frame to the next */
+    int corrects, spoilt;
+    uint64_t *arena, *own, *pattern;
+    frame *at;
+    uint8_t *asked;
+    size_t count, room; /* bits */
+    uint64_t pending;
+    list spare, ranks;
+};
+
+static int grow(list *to, size_t room) {
+    if (room <= to->room) return HG_OK;
+    if (room < 2 * to->room) room = 2 * to->room;
+    if (room < 32) room = 32;
+    uint32_t *at = realloc(to->at, room * sizeof *at);
+    if (!at) return HG_NO_MEMORY;
+    to->at = at;
+    to->room = room;
+    return HG_OK;
+}
+
+static inline int push(list *to, uint32_t item) {
+    if (to->count == to->room && grow(to, to->count + 1)) return HG_NO_MEMORY;
+    to->at[to->count++] = item;
+    return HG_OK;
+}
+
+static int ascending(const void *a, const void *b) {
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+static void sort(list *of) {
+    size_t i = 1;
+    while (i < of->count && of->at[i - 1] <= of->at[i]) i++;
+    if (i >= of->count) return;
+    if (of->count > 48) {
+        qsort(of->at, of->count, sizeof *of->at, ascending);
+        return;
+    }
+    for (; i < of->count; i++) {
+        uint32_t item = of->at[i];
+        size_t j = i;
+        for (; j && of->at[j - 1] > item; j--) of->at[j] = of->at[j - 1];
+        of->at[j] = item;
+    }
+}
+
+/* --- What is asked: a stream of bits. */
+
+static inline int note(hg_block *block, unsigned parity) {
+    block->pending = block->pending << 1 | parity;
+    if (++block->count % 64 == 0) {
+        if (block->count > block->room) {
+            size_t room = 2 * block->count + 4096;
+            uint8_t *asked = realloc(block->asked, room / 8);
+            if (!asked) return HG_NO_MEMORY;
+            block->asked = asked;
+            block->room = room / 64 * 64;
+        }
+        hg_store(block->asked + block->count / 8 - 8, block->pending);
+        block->pending = 0;
+    }
+    return HG_OK;
+}
+
+static int flush(hg_block *block) { /* pads with zeros to the end of a byte */
+    size_t whole = block->count / 64 * 64, left = block->count - whole;
+    if (whole + 64 > block->room) {
+        uint8_t *asked = realloc(block->asked, (whole + 64) / 8);
+        if (!asked) return HG_NO_MEMORY;
+        block->asked = asked;
+        block->room = whole + 64;
+    }
+    if (left) hg_store(block->asked + whole / 8, block->pending << (64 - left));
+    block->pending = 0;
+    return HG_OK;
+}
+
+typedef struct {
+    const uint8_t *ours, *theirs;
+    size_t at;
+} stream;
+
+static inline unsigned next(stream *of) {
+    size_t at = of->at++;
+    return (unsigned)((of->ours[at / 8] ^ of->theirs[at / 8]) >> (7 - at % 8)) & 1u;
+}
+
+/* --- Own parities. */
+
+static unsigned own_parity(const frame *of, const pass *in, unsigned level, size_t index) {
+    const uint64_t *words = in->by ? in->own : of->own;
+    if (level < 6) {
+        size_t start = index << level;
+        uint64_t word = words[start / 64];
+        if (!in->by) word &= hg_subset_word(in->key, start / 64);
+        return hg_parity(word << (start % 64) >> (64 - (1u << level)));
+    }
+    size_t first = index << (level - 6), last = first + ((size_t)1 << (level - 6));
+    uint64_t fold = 0;
+    if (last > of->plan->words) last = of->plan->words; /* beyond the end bits are zero */
+    if (in->by)
+        for (size_t i = first; i < last; i++) fold ^= words[i];
+    else
+        for (size_t i = first; i < last; i++) fold ^= words[i] & hg_subset_word(in->key, i);
+    return hg_parity(fold);
+}
+
+/* Whether no position of the pass lies in a node. Subsets are looked at below level 7 only, where it happens. */
+static inline unsigned is_empty(const frame *of, const pass *in, unsigned level, size_t index) {
+    size_t start = index << level, length = of->plan->length;
+    if (start >= length) return 1;
+    if (in->by || level > 6) return 0;
+    uint64_t word = hg_subset_word(in->key, start / 64);
+    size_t here = length - start / 64 * 64; /* positions from this word on */
+    if (here < 64) word &= ~(~0ULL >> here);
+    word <<= start % 64;
+    return (level == 6 ? word : word >> (64 - (1u << level))) == 0;
+}
+
+/* --- Passes. */
+
+static void free_pass(pass *in) {
+    free(in->memory), free(in->frontier.at), free(in->fresh.at);
+    memset(in, 0, sizeof *in);
+}
+
+/* The 64-bit words that a tree up to level `top` takes, with own bits behind it if wanted. */
+static size_t pass_words(const hg_plan *plan, unsigned top, int with_bits) {
+    size_t all = plan->words * (sizeof(hg_low) / 8 + (with_bits ? 1 : 0));
+    for (unsigned t = 1; top && t <= hg_tier(top); t++)
+        all += (((plan->length - 1) >> (6 * t + 6)) + 1) * (sizeof(hg_heap) / 8);
+    return all;
+}
+
+/* Lays a tree, nothing known, and own bits into zeroed memory. */
+static void lay_pass(const frame *of, pass *in, unsigned top, uint64_t *at) {
+    const hg_plan *plan = of->plan;
+    in->tree.tiers = top ? hg_tier(top) + 1 : 1;
+    in->tree.low = (hg_low *)at, at += plan->words * (sizeof(hg_low) / 8);
+    for (unsigned t = 1; t < in->tree.tiers; t++) {
+        in->tree.high[t] = (hg_heap *)at;
+        at += (((plan->length - 1) >> (6 * t + 6)) + 1) * (sizeof(hg_heap) / 8);
+    }
+    in->own = at; /* of a permuted pass */
+}
+
+/* Takes in a known odd node, going down where one half is empty; at level 0 an error is cornered. */
+static int enter(frame *of, pass *in, unsigned level, size_t index) {
+    if (level && in->by && (index + 1) << level <= of->plan->length) return push(&in->fresh, NODE(level, index));
+    for (; level; level--) {
+        unsigned right = is_empty(of, in, level - 1, 2 * index);
+        if (!right && !is_empty(of, in, level - 1, 2 * index + 1)) return push(&in->fresh, NODE(level, index));
+        index = 2 * index + right;
+        hg_know(&in->tree, level - 1, index, 1);
+    }
+    return push(&of->found, (uint32_t)(in->by ? hg_position(of->plan, in->by, index) : index));
+}
+
+/* Joins the new nodes to the frontier, sorted, each once, without those that became even. */
+static int merge(hg_block *block, pass *in) {
+    list *out = &block->spare, *old = &in->frontier, *new = &in->fresh;
+    if (!old->count && !new->count) return HG_OK;
+    sort(new);
+    if (grow(out, old->count + new->count)) return HG_NO_MEMORY;
+    size_t count = 0;
+    for (size_t i = 0, j = 0; i < old->count || j < new->count;) {
+        uint32_t node = j == new->count || (i < old->count && old->at[i] < new->at[j]) ? old->at[i] : new->at[j];
+        while (i < old->count && old->at[i] == node) i++;
+        while (j < new->count && new->at[j] == node) j++;
+        out->at[count] = node;
+        count += (size_t)hg_is_odd(&in->tree, LEVEL(node), INDEX(node));
+    }
+    out->count = count;
+    new->count = 0;
+    list swap = *old;
+    *old = *out;
+    *out = swap;
+    return HG_OK;
+}
+
+/* --- Questions. */
+
+static inline size_t tops_of(const frame *of) { return ((of->plan->length - 1) >> of->plan->levels[of->permuted - 1]) + 1; }
+
+/* Pass 0 leaves an even number of errors: the last group of a later pass follows from the others. */
+static inline size_t tops_asked(const frame *of) { return tops_of(of) - (of->permuted > 1); }
+
+static int imply_last_top(hg_block *block, frame *of) {
+    pass *in = &of->passes[of->permuted - 1];
+    unsigned top = of->plan->levels[of->permuted - 1], odd = 0;
+    size_t last = tops_of(of) - 1;
+    for (size_t i = 0; i < last; i++) odd ^= (unsigned)hg_is_odd(&in->tree, top, i);
+    hg_know(&in->tree, top, last, odd);
+    if (odd && enter(of, in, top, last)) return HG_NO_MEMORY;
+    return merge(block, in);
+}
+
+/* Opens the next permuted pass and asks for its groups. */
+static int open_permuted(hg_block *block, frame *of) {
+    pass *in = &of->passes[of->open];
+    unsigned top = of->plan->levels[of->permuted];
+    lay_pass(of, in, top, of->memory);
+    of->memory += pass_words(of->plan, top, 1);
+    in->by = &of->plan->tables[of->permuted];
+    of->open++, of->permuted++;
+    hg_shuffle_bits(of->plan, in->by, of->own, in->own);
+    size_t count = tops_asked(of);
+    if (!count) return imply_last_top(block, of);
+    of->asked = TOPS;
+    for (size_t i = 0; i < count; i++)
+        if (note(block, own_parity(of, in, top, i))) return HG_NO_MEMORY;
+    return HG_OK;
+}
+
+static int learn_tops(hg_block *block, frame *of, stream *answers) {
+    pass *in = &of->passes[of->permuted - 1];
+    unsigned top = of->plan->levels[of->permuted - 1];
+    size_t count = tops_asked(of);
+    for (size_t i = 0; i < count; i++) {
+        unsigned odd = next(answers);
+        hg_know(&in->tree, top, i, odd);
+        if (odd && enter(of, in, top, i)) return HG_NO_MEMORY;
+    }
+    int code = merge(block, in);
+    return !code && count < tops_of(of) ? imply_last_top(block, of) : code;
+}
+
+/* Asks for the left halves of the smallest odd nodes, if there are odd ones. */
+static int ask_halves(hg_block *block, frame *of) {
+    uint32_t smallest = 32;
+    size_t all = 0;
+    for (size_t p = 0; p < of->open; p++) {
+        const list *odd = &of->passes[p].frontier;
+        all += odd->count;
+        if (odd->count && LEVEL(odd->at[0]) < smallest) smallest = LEVEL(odd->at[0]);
+    }
+    if (!all) return HG_OK;
+    of->asked = HALVES;
+    uint32_t above = all <= of->plan->few ? 32 : smallest + of->plan->window + 1;
+    for (size_t p = 0; p < of->open; p++) {
+        pass *in = &of->passes[p];
+        const list *odd = &in->frontier;
+        size_t i = 0;
+        for (; i < odd->count && LEVEL(odd->at[i]) < above; i++) {
+            if (i + AHEAD < odd->count && in->by)
+                hg_prefetch(&in->own[INDEX(odd->at[i + AHEAD]) << LEVEL(odd->at[i + AHEAD]) >> 6]);
+            if (note(block, own_parity(of, in, LEVEL(odd->at[i]) - 1, 2 * INDEX(odd->at[i])))) return HG_NO_MEMORY;
+        }
+        in->chosen = i;
+    }
+    return HG_OK;
+}
+
+static int learn_halves(hg_block *block, frame *of, stream *answers) {
+    for (size_t p = 0; p < of->open; p++) {
+        pass *in = &of->passes[p];
+        if (!in->chosen) continue;
+        for (size_t i = 0; i < in->chosen; i++) {
+            unsigned level = LEVEL(in->frontier.at[i]) - 1, left = next(answers);
+            size_t index = 2 * INDEX(in->frontier.at[i]);
+            if (i + AHEAD < in->chosen)
+                hg_prefetch_node(&in->tree, LEVEL(in->frontier.at[i + AHEAD]), INDEX(in->frontier.at[i + AHEAD]));
+            hg_know_halves(&in->tree, level, index, left);
+            if (enter(of, in, level, index + !left)) return HG_NO_MEMORY;
+        }
+        in->frontier.count -= in->chosen;
+        memmove(in->frontier.at, in->frontier.at + in->chosen, in->frontier.count * sizeof *in->frontier.at);
+        in->chosen = 0;
+        if (merge(block, in)) return HG_NO_MEMORY;
+    }
+    return HG_OK;
+}
+
+static int trivial(const frame *of, uint64_t key) { /* the parity of nothing and of everything is known */
+    size_t length = of->plan->length, inside = 0;
+    if (length >= 128) return 0;
+    for (size_t i = 0; i < length; i++) inside += hg_in_subset(key, i);
+    return inside == 0 || inside == length;
+}
+
+/* Asks for a new batch of subsets; the last one's are dropped. */
+static int ask_subsets(hg_block *block, frame *of) {
+    while (of->open > of->permuted) free_pass(&of->passes[--of->open]);
+    if (of->keys_used + HG_SUBSETS > HG_KEYS) return HG_EXHAUSTED;
+    of->subsets = 0;
+    of->odd = of->searched = 0;
+    for (size_t i = 0; i < HG_SUBSETS; i++) {
+        uint64_t key = of->plan->keys[of->keys_used++], fold = 0;
+        if (trivial(of, key)) continue;
+        for (size_t j = 0; j < of->plan->words; j++) fold ^= hg_subset_word(key, j) & of->own[j];
+        if (note(block, hg_parity(fold))) return HG_NO_MEMORY;
+        of->keys[of->subsets++] = key;
+        of->asked = SUBSETS;
+    }
+    return HG_OK;
+}
+
+static void learn_subsets(frame *of, stream *answers) {
+    for (size_t i = 0; i < of->subsets; i++) of->odd |= (uint32_t)next(answers) << i;
+}
+
+/* Opens the first odd subset to the search: the error found most often settles others too. */
+static int search_a_subset(hg_block *block, frame *of) {
+    unsigned top = 0;
+    size_t i = 0;
+    while (!((of->odd & ~of->searched) >> i & 1)) i++;
+    while (((size_t)1 << top) < of->plan->length) top++;
+    pass *in = &of->passes[of->open];
+    of->searched |= 1u << i;
+    in->memory = calloc(pass_words(of->plan, top, 0), sizeof(uint64_t));
+    in->key = of->keys[i];
+    of->open++;
+    if (!in->memory) return HG_NO_MEMORY;
+    lay_pass(of, in, top, in->memory);
+    hg_know(&in->tree, top, 0, 1);
+    if (enter(of, in, top, 0)) return HG_NO_MEMORY;
+    return merge(block, in);
+}
+
+/* --- Corrections. */
+
+/* Flips the corrected positions in the frame and in every pass, in two sweeps: first where each lies, then the flips, so
+ * that memory is fetched meanwhile. `ranks`: open * count of them, NOWHERE outside a subset. */
+static void correct(const hg_block *block, frame *of, const list *found, uint32_t *ranks) {
+    for (size_t p = 0; p < of->open; p++) {
+        const pass *in = &of->passes[p];
+        for (size_t i = 0; i < found->count; i++) {
+            size_t position = found->at[i], rank = in->by ? hg_rank(of->plan, in->by, position) : position;
+            hg_prefetch(&in->tree.low[rank / 64]);
+            if (in->by && block->corrects) hg_prefetch(&in->own[rank / 64]);
+            ranks[p * found->count + i] = in->by || hg_in_subset(in->key, position) ? (uint32_t)rank : NOWHERE;
+        }
+    }
+    for (size_t i = 0; i < found->count; i++) {
+        hg_flip(of->pattern, found->at[i]);
+        if (block->corrects) hg_flip(of->own, found->at[i]);
+        for (size_t j = 0; j < of->subsets; j++) of->odd ^= (uint32_t)hg_in_subset(of->keys[j], found->at[i]) << j;
+    }
+    for (size_t p = 0; p < of->open; p++) {
+        pass *in = &of->passes[p];
+        for (size_t i = 0; i < found->count; i++) {
+            uint32_t rank = ranks[p * found->count + i];
+            if (rank == NOWHERE) continue;
+            hg_flip_above(&in->tree, rank);
+            if (block->corrects && in->by) hg_flip(in->own, rank);
+        }
+    }
+}
+
+/* Lets the smallest known node above each correction join the frontier if it is odd now. */
+static int look_again(frame *of, size_t count, const uint32_t *ranks) {
+    for (size_t p = 0; p < of->open; p++) {
+        pass *in = &of->passes[p];
+        for (size_t i = 0; i < count; i++) {
+            uint32_t rank = ranks[p * count + i];
+            if (rank == NOWHERE) continue;
+            int level = hg_lowest_known(&in->tree, rank);
+            if (level < 0 || !hg_is_odd(&in->tree, (unsigned)level, rank >> level)) continue;
+            if (!level) return HG_CONTRADICTION; /* a single bit, known to be right before, would now be wrong */
+            if (enter(of, in, (unsigned)level, rank >> level)) return HG_NO_MEMORY;
+        }
+    }
+    return HG_OK;
+}
+
+/* Whether two passes have found the same error in this round: among the first few by looking, then by a bitmap. */
+static int seen(frame *of, const uint32_t *before, size_t count, uint32_t position) {
+    if (count < SHORT) {
+        for (size_t i = 0; i < count; i++)
+            if (before[i] == position) return 1;
+        return 0;
+    }
+    if (count == SHORT && !hg_bit(of->now, before[0]))
+        for (size_t i = 0; i < count; i++) hg_flip(of->now, before[i]);
+    if (hg_bit(of->now, position)) return 1;
+    hg_flip(of->now, position);
+    return 0;
+}
+
+static int settle(hg_block *block, frame *of) {
+    while (of->found.count) {
+        list round = of->found;
+        size_t count = 0;
+        int code = HG_OK;
+        of->found = (list){0};
+        for (size_t i = 0; i < round.count; i++)
+            if (!seen(of, round.at, count, round.at[i])) round.at[count++] = round.at[i];
+        for (size_t i = 0; i < count; i++) {
+            if (count > SHORT) hg_flip(of->now, round.at[i]);
+            if (hg_bit(of->pattern, round.at[i])) code = HG_CONTRADICTION; /* corrected before, now wrong again */
+        }
+        round.count = count;
+        if (!code) code = grow(&block->ranks, of->open * count);
+        if (!code) correct(block, of, &round, block->ranks.at);
+        if (!code) code = look_again(of, count, block->ranks.at);
+        if (of->found.room)
+            free(round.at);
+        else
+            round.count = 0, of->found = round;
+        for (size_t p = 0; p < of->open && !code; p++) code = merge(block, &of->passes[p]);
+        if (code) return code;
+    }
+    return HG_OK;
+}
+
+/* --- A frame, and all of them. */
+
+/* Does everything that needs no further exchange, then asks; nothing is asked at the end. */
+static int proceed(hg_block *block, frame *of) {
+    of->asked = NOTHING;
+    for (;;) {
+        int code = settle(block, of);
+        if (!code) code = ask_halves(block, of);
+        if (code || of->asked) return code;
+        /* Every group known so far is even: widen the view. */
+        if (of->odd & ~of->searched)
+            code = search_a_subset(block, of);
+        else if (of->permuted < HG_PERMUTED)
+            code = open_permuted(block, of);
+        else if (!of->keys_used || of->searched)
+            return ask_subsets(block, of);
+        else
+            return HG_OK; /* a whole batch without an odd subset */
+        if (code || of->asked) return code;
+    }
+}
+
+hg_block *hg_block_new(const uint8_t *bits, size_t length, const hg_plan *plan, const hg_plan *last, int corrects) {
+    if (!length || length > HG_LENGTH_MAX || (last->length != length && plan->length % 64)) return NULL;
+    size_t frames = length > last->length ? (length - last->length) / plan->length + 1 : 1;
+    if ((frames - 1) * plan->length + last->length != length) return NULL;
+    hg_block *block = calloc(1, sizeof *block);
+    if (!block) return NULL;
+    size_t words = hg_word_count(length);
+    block->length = length;
+    block->frames = frames;
+    block->stride = plan->length / 64;
+    block->corrects = corrects;
+    size_t each = 0, rest = 0;
+    for (size_t p = 0; p < HG_PERMUTED; p++) {
+        each += pass_words(plan, plan->levels[p], 1);
+        rest += pass_words(last, last->levels[p], 1);
+    }
+    block->arena = hg_arena((3 * words + (frames - 1) * each + rest) * sizeof(uint64_t));
+    block->at = calloc(frames, sizeof *block->at);
+    if (!block->arena || !block->at) {
+        hg_block_free(block);
+        return NULL;
+    }
+    block->own = block->arena;
+    block->pattern = block->own + words;
+    uint64_t *now = block->pattern + words;
+    hg_load_bits(block->own, bits, length);
+    for (size_t f = 0; f < frames; f++) {
+        block->at[f].plan = f + 1 < frames ? plan : last;
+        block->at[f].own = block->own + f * block->stride;
+        block->at[f].pattern = block->pattern + f * block->stride;
+        block->at[f].now = now + f * block->stride;
+        block->at[f].memory = now + words + f * each;
+    }
+    return block;
+}
+
+void hg_block_free(hg_block *block) {
+    if (!block) return;
+    for (size_t f = 0; block->at && f < block->frames; f++) {
+        for (size_t p = 0; p < HG_PERMUTED + HG_SUBSETS; p++) free_pass(&block->at[f].passes[p]);
+        free(block->at[f].found.at);
+    }
+    free(block->arena), free(block->at), free(block->asked);
+    free(block->spare.at), free(block->ranks.at);
+    free(block);
+}
+
+static int spoil(hg_block *block, int code) {
+    block->spoilt = 1;
+    block->count = 0;
+    return code;
+}
+
+int hg_block_begin(hg_block *block) {
+    if (block->spoilt || block->at[0].open) return HG_MISUSE;
+    block->count = 0;
+    for (size_t f = 0; f < block->frames; f++) {
+        int code = proceed(block, &block->at[f]);
+        if (code) return spoil(block, code);
+    }
+    return flush(block) ? spoil(block, HG_NO_MEMORY) : HG_OK;
+}
+
+int hg_block_learn(hg_block *block, const uint8_t *parities) {
+    if (block->spoilt || !block->count) return HG_MISUSE;
+    size_t bytes = (block->count + 7) / 8;
+    uint8_t *asked = block->asked; /* what comes next is written elsewhere */
+    stream answers = {asked, parities, 0};
+    block->asked = malloc(bytes + 8);
+    block->room = block->asked ? (bytes + 8) / 8 * 64 : 0;
+    block->count = 0;
+    int code = block->asked ? HG_OK : HG_NO_MEMORY;
+    for (size_t f = 0; f < block->frames && !code; f++) {
+        frame *of = &block->at[f];
+        switch (of->asked) {
+        case NOTHING: continue;
+        case TOPS: code = learn_tops(block, of, &answers); break;
+        case HALVES: code = learn_halves(block, of, &answers); break;
+        case SUBSETS: learn_subsets(of, &answers); break;
+        }
+        if (!code) code = proceed(block, of);
+    }
+    free(asked);
+    if (!code) code = flush(block);
+    return code ? spoil(block, code) : HG_OK;
+}
+
+size_t hg_count(const hg_block *block) { return block->count; }
+
+const uint8_t *hg_parities(const hg_block *block) { return block->asked; }
+
+void hg_block_bits(const hg_block *block, uint8_t *bytes) { hg_store_bits(bytes, block->own, block->length); }
+
+void hg_block_pattern(const hg_block *block, uint8_t *bytes) { hg_store_bits(bytes, block->pattern, block->length); }

@@ -1,0 +1,154 @@
+"""The compiled search against its readable twin: the same messages, the same bits, on any input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from heliograph.kernels import cascade, native
+from heliograph.kernels.cascade_tree import subset
+from heliograph.kernels.shuffle import Shuffle, positions
+
+pytestmark = pytest.mark.skipif(native.compiled is None, reason="this installation has no compiled kernels")
+
+SIZES = [1, 2, 3, 7, 8, 9, 31, 63, 64, 65, 127, 128, 129, 191, 192, 193, 4095, 4096, 4097, 4159, 8192, 8257]
+
+
+def plan(length, levels=(3, 5, 8), window=4, few=4, seed=0):
+    rng = np.random.default_rng([seed, length])
+    words, tail = length // 4096 * 64, length % 4096
+    top = max(length - 1, 0).bit_length()
+    shuffles = tuple(
+        Shuffle(
+            rng.permutation(words).astype(np.uint32),
+            rng.integers(0, 64, words).astype(np.uint8),
+            rng.permutation(words).astype(np.uint32),
+            rng.permutation(tail).astype(np.uint32),
+        )
+        for _ in range(3)
+    )
+    keys = rng.integers(0, 2**64, cascade.KEYS, dtype=np.uint64)
+    return cascade.Plan(length, tuple(min(level, top) for level in levels), shuffles, keys, window, few)
+
+
+def exchange(kernel, bits, errors, first, last, tamper=None):
+    """Run both sides; return every message and how it ended."""
+    n = len(bits)
+    reference, correction = (
+        cascade.make_block(np.packbits(one).tobytes(), n, first, last, corrects=corrects, kernel=kernel)
+        for one, corrects in ((bits, False), (bits ^ errors, True))
+    )
+    told = []
+    while correction.count and reference.count:
+        ours, theirs = correction.parities(), reference.parities()
+        told.append((correction.count, ours, theirs))
+        if tamper is not None:
+            theirs = tamper(len(told), theirs)
+        codes = correction.learn(theirs), reference.learn(ours)
+        if any(codes):
+            return told, codes
+        if correction.count != reference.count:
+            return told, "out of step"
+    return told, (correction.bits(), reference.bits(), correction.pattern(), reference.pattern())
+
+
+def noisy(n, kind, seed=1):
+    rng = np.random.default_rng([seed, n])
+    bits = rng.integers(0, 2, n, dtype=np.uint8)
+    match kind:
+        case "zeros":
+            return np.zeros(n, dtype=np.uint8), np.zeros(n, dtype=np.uint8)
+        case "ones":
+            return np.ones(n, dtype=np.uint8), np.ones(n, dtype=np.uint8)
+        case "burst":
+            errors = np.zeros(n, dtype=np.uint8)
+            errors[n // 3 : n // 3 + n // 10 + 1] = 1
+            return bits, errors
+        case "ends":
+            errors = np.zeros(n, dtype=np.uint8)
+            errors[[0, n - 1]] = 1
+            return bits, errors
+        case _:
+            return bits, (rng.random(n) < kind).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["zeros", "ones", "burst", "ends", 0.02, 0.3])
+@pytest.mark.parametrize("n", SIZES)
+def test_both_kernels_say_and_find_the_same(n, kind):
+    if n > 200 and kind == "ones":
+        n = n % 200 + 1  # every bit wrong is a long search
+    bits, errors = noisy(n, kind)
+    one = plan(n)
+    compiled, numpy = (exchange(kernel, bits, errors, one, one) for kernel in ("compiled", "numpy"))
+    assert compiled == numpy
+    packed = np.packbits(bits).tobytes()
+    assert compiled[1] == (packed, packed, np.packbits(errors).tobytes(), np.packbits(errors).tobytes())
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_both_kernels_agree_on_any_plan(data):
+    each, frames = 64 * data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
+    rest = data.draw(st.integers(1, each))
+    n = each * (frames - 1) + rest
+    levels = tuple(data.draw(st.integers(0, 12)) for _ in range(3))
+    options = levels, data.draw(st.integers(0, 31)), data.draw(st.integers(0, 100)), data.draw(st.integers(0, 9))
+    bits, errors = noisy(n, data.draw(st.floats(0, 1)), data.draw(st.integers(0, 99)))
+    first, last = plan(each, *options), plan(rest, *options)
+    compiled, numpy = (exchange(kernel, bits, errors, first, last) for kernel in ("compiled", "numpy"))
+    assert compiled == numpy
+    if isinstance(compiled[1][0], bytes):
+        assert compiled[1][0] == np.packbits(bits).tobytes()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_lies_end_alike(seed):
+    bits, errors = noisy(300, 0.05, seed)
+    one = plan(300, seed=seed)
+
+    def lie(count, parities):
+        return bytes(
+            b ^ (1 << (count * 7 + i) % 8 if (count + i + seed) % 5 == 0 else 0) for i, b in enumerate(parities)
+        )
+
+    assert exchange("compiled", bits, errors, one, one, lie) == exchange("numpy", bits, errors, one, one, lie)
+
+
+@pytest.mark.parametrize("n", [1, 63, 64, 65, 4095, 4096, 4097, 12_288, 20_000])
+def test_the_shuffle_is_a_permutation(n):
+    for shuffle in plan(n).shuffles:
+        assert np.array_equal(np.sort(positions(shuffle, np.arange(n))), np.arange(n))
+
+
+def test_a_subset_holds_about_half_and_subsets_are_independent():
+    masks = np.array([subset(key, 10_000) for key in range(20)]).astype(int)
+    assert (abs(masks.sum(axis=1) - 5000) < 5 * 50).all()
+    assert all(abs((masks[i] ^ masks[i + 1]).sum() - 5000) < 5 * 50 for i in range(19))
+
+
+def test_what_does_not_fit_is_refused_at_the_boundary():
+    one, bits = plan(100), bytes(13)
+    native_plan = native.compiled.Plan(100, one.levels, one.shuffles, one.keys, 4, 4)
+    for arguments in ((bits, 101), (bits, 96), (bits, 0), (b"", 0), (bits[:12], 100)):
+        with pytest.raises(ValueError, match=r"another length|add up"):
+            native.compiled.Block(*arguments, native_plan, native_plan, True)  # noqa: FBT003
+    twice = Shuffle(*(np.zeros(64, dtype=t) for t in (np.uint32, np.uint8, np.uint32)), np.empty(0, dtype=np.uint32))
+    good = plan(4096)
+    for length, levels, shuffles, keys in (
+        (0, one.levels, one.shuffles, one.keys),
+        (cascade.FRAME_MAX + 1, one.levels, one.shuffles, one.keys),
+        (100, (31, 0, 0), one.shuffles, one.keys),
+        (100, (8, 0, 0), one.shuffles, one.keys),
+        (101, one.levels, one.shuffles, one.keys),
+        (100, one.levels, one.shuffles[:2], one.keys),
+        (100, one.levels, one.shuffles, one.keys[:9]),
+        (4096, good.levels, (twice, *good.shuffles[1:]), good.keys),
+    ):
+        with pytest.raises(ValueError, match=r"another|permutations"):
+            native.compiled.Plan(length, levels, shuffles, keys, 4, 4)
+    block = native.compiled.Block(bits, 100, native_plan, native_plan, True)  # noqa: FBT003
+    for size in (0, len(block.parities()) - 1, len(block.parities()) + 1):
+        with pytest.raises(ValueError, match="another length"):
+            block.learn(bytes(size))
