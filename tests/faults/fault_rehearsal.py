@@ -44,7 +44,7 @@ def small_blocks(directory=None, *, ports=None, target_bits=100_000, bootstrap="
     return rehearsal
 
 
-async def until(condition, seconds=30.0):
+async def until(condition, seconds=60.0):
     """Ask again until the condition holds; an answer that cannot be had counts as no."""
     async with asyncio.timeout(seconds):
         while True:
