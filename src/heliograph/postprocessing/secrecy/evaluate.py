@@ -11,9 +11,9 @@ from heliograph.postprocessing.secrecy.counts import DecoyQuestion, Epsilons, Si
 from heliograph.postprocessing.secrecy.photons import SMALLEST
 from heliograph.types import LightParameters
 
-__all__ = ["KeyRate", "evaluate"]
+__all__ = ["THEOREM_TITLES", "KeyRate", "evaluate"]
 
-_THEOREMS: Final = {
+THEOREM_TITLES: Final = {
     "lim2014": "Lim et al., PRA 89, 022307 (2014), 2-decoy",
     "rusca2018": "Rusca et al., APL 112, 171104 (2018), 1-decoy",
     "wiesemann2024": "Wiesemann et al., arXiv:2405.16578, 1-decoy",
@@ -114,7 +114,7 @@ def _answer(
     reasons += [_VARIABLE] if e.policy == "variable" else []
     return KeyRate(
         protocol=protocol,
-        theorem=_THEOREMS[protocol],
+        theorem=THEOREM_TITLES[protocol],
         bound=bound,
         policy=e.policy,
         label="indicative" if reasons else "fixed",

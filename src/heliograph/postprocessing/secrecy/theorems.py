@@ -14,7 +14,7 @@ from heliograph.errors import ConfigurationError
 from heliograph.postprocessing.secrecy import lim2014_serfling, wiesemann2024
 from heliograph.types import IntensityCounts, LightParameters
 
-__all__ = ["Terms", "Theorem", "theorem_for", "theorem_named"]
+__all__ = ["Terms", "Theorem", "theorem_for", "theorem_named", "theorem_names"]
 
 
 class Terms(Protocol):
@@ -67,6 +67,11 @@ _THEOREMS: Final = (
         remarks=("that Lim et al. 2014 holds with Serfling's bound and a preset acceptance set (ADR 0019)",),
     ),
 )
+
+
+def theorem_names() -> tuple[str, ...]:
+    """Return the names of all theorems that a link may rest on."""
+    return tuple(theorem.name for theorem in _THEOREMS)
 
 
 def theorem_named(name: str) -> Theorem:
