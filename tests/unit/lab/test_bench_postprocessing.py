@@ -57,8 +57,6 @@ def test_parities_that_are_not_counted_are_a_failure_of_the_stage(monkeypatch):
         return done
 
     monkeypatch.setattr(bench, "_reconcile", forget)
-    monkeypatch.setattr(
-        bench, "_noisy", lambda n, qber: (BitString(bytes(n // 8), n), BitString(b"\xff" * (n // 8), n))
-    )
-    monkeypatch.setattr(bench, "binary_entropy", lambda q: 0.1)
+    monkeypatch.setattr(bench, "_noisy", lambda n, _: (BitString(bytes(n // 8), n), BitString(b"\xff" * (n // 8), n)))
+    monkeypatch.setattr(bench, "binary_entropy", lambda _: 0.1)
     assert any("not counted" in line for line in bench.reconciliation((1_000_000,))["failures"])

@@ -19,7 +19,7 @@ from heliograph.types import Disclosed
 
 __all__ = ["FEW_ROUNDS", "PATIENT", "Mirror", "Pace"]
 
-_FRAME: Final = 1 << 16  # our choice: what a core's cache holds; a block is cut into frames of about this size
+_FRAME: Final = 1 << 17  # our choice: what a core's cache holds; a block is cut into frames of about this size
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,107 @@
+"""Reconciliation and amplification beside the packages that the Python package index has, in one run.
+
+Run as `python benchmarks/side_by_side.py`. The peers are installed into a private environment in a temporary directory,
+never as dependencies, and run there, on the same input and under the same clock: processor time of one process. Prints
+one line for each, and how many times faster this package is. Peers whose result is wrong are marked so.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+from heliograph.lab import bench_postprocessing as ours
+from heliograph.postprocessing.reconciliation.mirror import FEW_ROUNDS
+
+PEERS = ("cryptomite==0.3.0", "qkdpy==0.8.0", "scipy>=1.16")
+
+# Runs in the private environment: it must not import heliograph.
+PEER_PROGRAM = r"""
+import json, time
+import numpy as np
+
+def measure(name, bits, work, right):
+    began = time.process_time()
+    try:
+        result = work()
+        seconds = time.process_time() - began
+        found = {"name": name, "n": bits, "mbps": bits / seconds / 1e6, "right": bool(right(result))}
+    except Exception as why:
+        found = {"name": name, "n": bits, "mbps": None, "right": False, "why": repr(why)[:200]}
+    print(json.dumps(found), flush=True)
+
+rng = np.random.default_rng(1)
+
+def scipy_toeplitz(n):
+    from scipy.fft import irfft, next_fast_len, rfft
+    key, seed, m = rng.integers(0, 2, n, dtype=np.uint8), rng.integers(0, 2, n + n // 2 - 1, dtype=np.uint8), n // 2
+    size = next_fast_len(n + len(seed), real=True)
+    work = lambda: np.rint(irfft(rfft(key, size) * rfft(seed, size), size)[n - 1 : n - 1 + m]).astype(np.int64) & 1
+    row = lambda i: int((seed[i + n - 1 - np.arange(n)] & key).sum()) & 1
+    measure("scipy FFT Toeplitz", n, work, lambda out: all(out[i] == row(i) for i in (0, m // 2, m - 1)))
+
+def cryptomite_toeplitz(n):
+    from cryptomite import Toeplitz
+    key, seed = [bool(b) for b in rng.integers(0, 2, n)], [bool(b) for b in rng.integers(0, 2, n + n // 2 - 1)]
+    measure("cryptomite Toeplitz", n, lambda: Toeplitz(n, n // 2).extract(key, seed), lambda out: len(out) == n // 2)
+
+def qkdpy_toeplitz(n):
+    from qkdpy.key_management.privacy_amplification import PrivacyAmplification
+    key = rng.integers(0, 2, n).tolist()
+    work = lambda: PrivacyAmplification.toeplitz_hashing(key, n // 2, 1)
+    measure("qkdpy Toeplitz", n, work, lambda out: len(out) == n // 2)
+
+def qkdpy_cascade(n, qber):
+    from qkdpy.key_management.error_correction import ErrorCorrection
+    alice = rng.integers(0, 2, n)
+    bob = alice ^ (rng.random(n) < qber)
+    work = lambda: ErrorCorrection.cascade(alice.tolist(), bob.tolist())
+    measure(f"qkdpy cascade at {qber:.0%}, leak not counted", n, work, lambda out: list(out[0]) == list(out[1]))
+
+scipy_toeplitz(1_000_000)
+cryptomite_toeplitz(1_000_000)
+qkdpy_toeplitz(2000)
+for qber in (0.01, 0.03):
+    qkdpy_cascade(65_536, qber)
+"""
+
+
+def peers() -> list[dict]:
+    with tempfile.TemporaryDirectory() as directory:
+        venv.create(directory, with_pip=True)
+        python = Path(directory) / "bin" / "python"
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *PEERS], check=True)  # noqa: S603  - as pinned above
+        done = subprocess.run([python, "-c", PEER_PROGRAM], check=True, capture_output=True, text=True)  # noqa: S603  - ours
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def main() -> None:
+    theirs = peers()
+    hashed = {
+        line["n_bits"]: line for line in ours.amplification((2000, 1_000_000))["results"] if "shift" in line["name"]
+    }
+    lines = []
+    for line in theirs:
+        if "cascade" in line["name"]:
+            qber = 0.03 if "3%" in line["name"] else 0.01
+            alice, bob = ours._noisy(line["n"], qber)  # noqa: SLF001  - the benchmark's own input
+            seconds = ours._cpu(lambda a=alice, b=bob, q=qber: ours._reconcile(a, b, q, FEW_ROUNDS))  # noqa: SLF001
+            mine = line["n"] / seconds / 1e6
+        else:
+            mine = hashed[line["n"]]["mbps"]
+        lines.append(line | {"ours_mbps": mine, "ratio": mine / line["mbps"] if line["mbps"] else None})
+    if "--json" in sys.argv:
+        print(json.dumps({"peers": lines}))
+        return
+    for line in lines:
+        right = "" if line["right"] else f"   not right {line.get('why', '')}"
+        speed, ratio = (f"{line[x]:12.5g}" if line[x] else f"{'-':>12s}" for x in ("mbps", "ratio"))
+        print(
+            f"{line['name']:45s} n {line['n']:9d} {speed} Mb/s   ours {line['ours_mbps']:8.1f}   ratio {ratio}{right}"
+        )
+
+
+if __name__ == "__main__":
+    main()
