@@ -69,9 +69,7 @@ class _Box:
             return ManyLights(np.stack([signal, decoy]), np.stack([p_signal, 1 - p_signal]), z)
         p_decoy = pick("decoy_probability", lambda x: (1 - p_signal) * _logistic(PROBABILITY)(x))
         weakest = np.full(len(points), self.weakest)
-        return ManyLights(
-            np.stack([signal, decoy, weakest]), np.stack([p_signal, p_decoy, 1 - p_signal - p_decoy]), z
-        )
+        return ManyLights(np.stack([signal, decoy, weakest]), np.stack([p_signal, p_decoy, 1 - p_signal - p_decoy]), z)
 
     def choice(self, point: Sequence[float]) -> LightChoice:
         """Return the light at one point."""
