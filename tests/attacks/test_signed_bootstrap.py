@@ -175,7 +175,9 @@ def stolen(pair, *, key=False, book=None):
     real = side.anchors
     signer = real.signer if key else SeededSigner(666)
     anchors = LinkAnchors(book, signer if real.signer else None, real.trust)
-    return LinkDoors(side.registration, side.site, anchors, side.records, side.randomness, side.doors._wall)
+    return LinkDoors(
+        side.registration, side.site, anchors, side.records, side.randomness, side.randomness, side.doors._wall
+    )
 
 
 def knock(pair, doors, door=None):
@@ -264,7 +266,9 @@ def test_a_downgrade_of_method_or_parameters_is_refused(tmp_path, changed):
         None if weaker.bootstrap == "psk" else real.signer,
         None if weaker.bootstrap == "psk" else real.trust,
     )
-    doors = LinkDoors(weaker, pair.tx.site, anchors, pair.tx.records, pair.tx.randomness, here._wall)
+    doors = LinkDoors(
+        weaker, pair.tx.site, anchors, pair.tx.records, pair.tx.randomness, pair.tx.randomness, here._wall
+    )
     with pytest.raises(RemoteProtocolError):
         knock(pair, doors)
 
@@ -331,3 +335,44 @@ def test_an_anchor_exchanged_after_the_bootstrap_stops_the_link_until_operators_
     pair.connect()
     pair.run_block()
     assert pair.tx.finished() == pair.rx.finished() == [1, 1]
+
+
+@pytest.mark.parametrize("method", ["psk", "pki"])
+def test_the_participant_shuts_the_bootstrap_when_it_obeys_and_the_sites_still_meet(tmp_path, method):
+    """The acknowledgement is lost: the decider knocks with the new keys first, since the other may have them."""
+    pair = make(tmp_path / "pair", method, prefilter=False)
+    pair.wire = lambda _, frame: () if name_of(frame) == "Acknowledgement" else (frame,)
+    pair.run_block()
+    assert pair.rx.records.door.generations() == (1, 1)
+    assert pair.tx.records.door.generations() == (0, 0)
+    assert [door.generation for door in pair.tx.doors.to_try()] == [1, 0]
+    with pytest.raises(RemoteProtocolError, match="is shut"):
+        knock(pair, stolen(pair, key=True, book=pair.tx.anchors.book))
+    pair.wire = lambda _, frame: (frame,)
+    pair.connect()
+    assert pair.tx.records.door.generations() == pair.rx.records.door.generations() == (1, 1)
+
+
+@pytest.mark.parametrize("method", ["psk", "pki"])
+def test_a_thief_in_the_deciders_last_open_moment_cannot_make_it_destroy_its_key(tmp_path, method):
+    """The decision is lost, so the decider's door is still open to the bootstrap; what it holds is not at stake."""
+
+    class Thief(Initiator):
+        def _fence(self, *_):
+            """Believe whatever one is told."""
+
+    pair = make(tmp_path / "pair", method, prefilter=False)
+    pair.wire = lambda _, frame: () if name_of(frame) == "Decision" else (frame,)
+    pair.run_block()
+    assert pair.tx.records.door.newest() == 1
+    here, there = pair.tx.doors, pair.rx.doors
+    own, theirs = here.presence(), there.presence()
+    lie = replace(theirs, seen=bytes(16), before=own.seen)  # "I have met an instance of yours that you do not know"
+    thief = Thief(there.identity, lie, bytes(64), 0.0)
+    listening = Responder(here.identity, own, here.draw(), here.now())
+    reply = listening.reply(thief.hello(there._bootstrap_door()), here.of)
+    with pytest.raises(RemoteProtocolError, match="says an older key"):
+        listening.finish(thief.confirm(reply)[0])
+    pair.wire = lambda _, frame: (frame,)
+    pair.connect()
+    assert pair.tx.finished() == pair.rx.finished() == [1]

@@ -32,9 +32,10 @@ from heliograph.protocol.hello import (
 )
 from heliograph.protocol.records import Marks
 
-__all__ = ["DRAWN_BYTES", "Door", "Established", "Initiator", "Presence", "Responder"]
+__all__ = ["DRAWN_BYTES", "NONCE_BYTES", "Door", "Established", "Initiator", "Presence", "Responder"]
 
 DRAWN_BYTES = 64  # fresh bytes for each handshake: a nonce, the seed of the exchange
+NONCE_BYTES = 32  # the first of them, which are public
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class Presence:
     """What a side says of itself.
 
     ``context``: of its epoch's bootstrap; ``instance``, ``before``, ``seen``: see ``hello.Hello`` and ``_fence``.
+    ``newest``: the newest generation of keys that it holds, which is not said.
     """
 
     site: str
@@ -60,6 +62,7 @@ class Presence:
     before: bytes = b""
     seen: bytes = b""
     context: bytes = b""
+    newest: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +96,8 @@ class _Side:
         self._identity = identity
         self._own = presence
         self._peer = identity.receiver_site if presence.site == identity.transmitter_site else identity.transmitter_site
-        self._nonce = drawn[:32]
-        self._exchange = X25519PrivateKey.from_private_bytes(drawn[32:DRAWN_BYTES])
+        self._nonce = drawn[:NONCE_BYTES]
+        self._exchange = X25519PrivateKey.from_private_bytes(drawn[NONCE_BYTES:DRAWN_BYTES])
         self._now = now
         self._key = b""
 
@@ -157,12 +160,12 @@ class _Side:
         if site != self._peer:
             raise RemoteProtocolError(f"the peer calls itself {site!r}; registered is {self._peer!r}")
 
-    def _fence(self, message: Hello | HelloReply) -> None:
+    def _fence(self, generation: int, message: Hello | HelloReply) -> None:
         """Tell copies from sites (security.md 4). The message is authentic; each site has one line of instances.
 
         The peer must know the instance that was last accepted from it here, or it is a copy that has not lived since.
         And if the peer, who is none, accepted an instance of this site that this site does not know, then this one is
-        the copy.
+        the copy; but that must be proved by the newest keys that this site holds.
         """
         if self._own.seen and self._own.seen not in (message.instance, message.before):
             raise RemoteProtocolError(
@@ -170,6 +173,8 @@ class _Side:
                 "them and run `heliograph site rebootstrap` on both sites"
             )
         if message.seen and message.seen not in (self._own.instance, self._own.before):
+            if generation < self._own.newest:
+                raise RemoteProtocolError(f"{self._peer} has met another instance of this site, says an older key")
             raise RollbackDetected(
                 f"{self._peer} has met a later instance of this site: this is a restored backup or a clone. Its pads "
                 "and keys are destroyed; run `heliograph site rebootstrap`"
@@ -213,7 +218,7 @@ class Initiator(_Side):
         bare = encode_hello(_bare(reply))
         self._check_mac(reply.mac, b"reply", self._hello, bare)
         verifier = self._check_signature(self._door, reply.credential, reply.signature, b"reply", self._hello, bare)
-        self._fence(reply)
+        self._fence(self._door.generation, reply)
         mac = self._mac(b"confirm", self._hello, wire)
         self._confirm = encode_hello(HelloConfirm(mac, self._sign(self._door, b"confirm", self._hello, wire)))
         established = Established(
@@ -277,7 +282,7 @@ class Responder(_Side):
         verifier = self._check_signature(
             self._door, hello.credential, confirm.signature, b"confirm", self._hello, self._reply
         )
-        self._fence(hello)
+        self._fence(self._door.generation, hello)
         self._confirmed = wire
         return Established(
             Marks(*hello.marks),

@@ -12,7 +12,7 @@ from heliograph.authentication.link_keys import chain_value
 from heliograph.authentication.prefilter import connection_key
 from heliograph.errors import ConfigurationError, RemoteProtocolError
 from heliograph.ports import Clock, PeerTrust, RandomSource, Signer
-from heliograph.protocol.handshake import DRAWN_BYTES, Door, Established, Presence
+from heliograph.protocol.handshake import DRAWN_BYTES, NONCE_BYTES, Door, Established, Presence
 from heliograph.protocol.hello import HELLO_BYTES_MAX, SIGNED_HELLO_BYTES_MAX
 from heliograph.protocol.registration import LinkRegistration
 from heliograph.storage.link_door import Bootstrap
@@ -46,17 +46,23 @@ class LinkDoors:
         site: str,
         anchors: LinkAnchors,
         records: LinkRecords,
-        randomness: RandomSource,
+        public: RandomSource,
+        secret: RandomSource,
         wall: Clock,
     ) -> None:
-        """Check that the anchors are those of the registered bootstrap. Raises ConfigurationError otherwise."""
+        """Check that the anchors are those of the registered bootstrap. Raises ConfigurationError otherwise.
+
+        Nonces and instances come from ``public``, the exchange's key from ``secret`` (security.md 6).
+        """
         self.registration = registration
         self.identity = registration.identity()
         self.anchors = anchors
         self.method = registration.bootstrap
         self._site = site
         self._records = records
-        self._randomness = randomness
+        self._public = public
+        self._secret = secret
+        self._dialled = 0
         self._wall = wall
         signs = anchors.signer is not None and anchors.trust is not None
         if has_book(self.method) != (anchors.book is not None) or has_signature(self.method) != signs:
@@ -73,7 +79,7 @@ class LinkDoors:
     # Before a handshake.
     def draw(self) -> bytes:
         """Return what one handshake needs of fresh randomness."""
-        return self._randomness.draw(DRAWN_BYTES)
+        return self._public.draw(NONCE_BYTES) + self._secret.draw(DRAWN_BYTES - NONCE_BYTES)
 
     def now(self) -> float:
         """Return the time at which credentials must be valid."""
@@ -82,7 +88,7 @@ class LinkDoors:
     def presence(self) -> Presence:
         """Return what this site says of itself; its instance is on the disk before it is shown."""
         door = self._records.door
-        instances = door.instances(self._randomness.draw(_INSTANCE_BYTES))
+        instances = door.instances(self._public.draw(_INSTANCE_BYTES))
         return Presence(
             self._site,
             self._records.marks(),
@@ -90,13 +96,34 @@ class LinkDoors:
             instances.confirmed,
             instances.peer,
             door.bootstrap().context,
+            door.newest(),
         )
 
-    def initial(self) -> Door:
-        """Return the door to dial through. Raises PadsExhausted if its keys were destroyed, or as ``of`` does."""
+    def to_try(self) -> tuple[Door, ...]:
+        """Return the doors to dial through, the newest first: the peer may not hold that one yet.
+
+        Raises PadsExhausted if the keys were destroyed, and as ``of`` does.
+        """
         self._check_anchors()
-        generation, _ = self._records.door.generations()
-        return self._bootstrap_door() if generation == 0 else Door(generation, self._records.door.in_use().resync_key)
+        door = self._records.door
+        in_use, _ = door.generations()
+        usual = self._bootstrap_door() if in_use == 0 else Door(in_use, door.in_use().resync_key)
+        newest = door.keys(door.newest()) if door.newest() > in_use else None
+        return (usual,) if newest is None else (Door(newest.generation, newest.resync_key), usual)
+
+    def initial(self) -> Door:
+        """Return one of them, another one at each call."""
+        doors = self.to_try()
+        self._dialled += 1
+        return doors[(self._dialled - 1) % len(doors)]
+
+    def believes(self, established: Established) -> bool:
+        """Return whether this connection may prove to this site that it is the copy: not once newer keys are held.
+
+        Whoever got hold of the bootstrap's anchor in the moment before its door is shut must not be able to make a
+        site destroy what the first block gave it.
+        """
+        return established.generation >= self._records.door.newest()
 
     def of(self, generation: int) -> Door:
         """Return the door at which the peer knocks. Raises RemoteProtocolError if it is shut, or not there yet.

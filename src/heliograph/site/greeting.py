@@ -46,11 +46,16 @@ async def greet(
 
 
 async def welcome(
-    transport: TcpTransport, doors: LinkDoors, store: Executor, anchor: Executor
+    transport: TcpTransport,
+    doors: LinkDoors,
+    store: Executor,
+    anchor: Executor,
+    heard: Callable[[], None] = lambda: None,
 ) -> tuple[Presence, Established]:
-    """Shake hands as the one who listened; raises as ``greet`` does."""
+    """Shake hands as the one who listened; raises as ``greet`` does. ``heard`` is called when the hello is here."""
     async with asyncio.timeout(_limit_s(doors)):
         hello = await transport.receive(doors.hello_bytes_max)
+        heard()
         # Only now: what this site said of itself when the connection was opened may be old news to the peer, who would
         # have to take one of the two for a copy. Whoever holds a connection open must not choose that moment.
         presence = await _outside(store, doors.presence)

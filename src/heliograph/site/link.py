@@ -26,7 +26,7 @@ from heliograph.protocol.cutting import link_keys_bits
 from heliograph.protocol.handshake import Established
 from heliograph.protocol.records import Marks
 from heliograph.protocol.registration import LinkRegistration
-from heliograph.protocol.resynchronisation import resynchronise
+from heliograph.protocol.resynchronisation import Resumption, resynchronise
 from heliograph.protocol.session import BlockAction, Session, SessionStep
 from heliograph.site.budget_watch import BudgetWatch
 from heliograph.site.bugs import place
@@ -36,6 +36,7 @@ from heliograph.site.greeting import greet, welcome
 from heliograph.site.ledger import LinkLedger
 from heliograph.site.link_plan import LinkPlan, SupplyHooks
 from heliograph.site.pacing import Pace
+from heliograph.site.strangers import Strangers
 from heliograph.status import LinkStatus
 from heliograph.storage.link_door import Bootstrap
 from heliograph.transport.tcp import TcpTransport, dial, listen
@@ -47,7 +48,6 @@ log = structlog.get_logger("heliograph.link")
 
 # Our choices.
 _END_S = 1.0  # what an ending site gives its connections to discard their blocks in order
-_UNAUTHENTICATED_MAX = 8
 _REFUSAL_LINE_S = 1.0
 _SETTLED_S = 1.0  # a connection that ends sooner, however politely, is dialled again with growing pauses
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -79,7 +79,7 @@ class LinkRunner:
         self._first_key_s: float | None = None
         self._promised = 0
         self._server: asyncio.Server | None = None
-        self._unproven: dict[TcpTransport, None] = {}
+        self._unproven = Strangers()
         self._current: TcpTransport | None = None
         self._turn = asyncio.Lock()
         self._accepted: set[asyncio.Task[None]] = set()
@@ -169,19 +169,18 @@ class LinkRunner:
             self._accepted.discard(task)
 
     async def _admit(self, transport: TcpTransport) -> None:
-        if len(self._unproven) >= _UNAUTHENTICATED_MAX:
-            # The oldest makes way: whoever holds connections open without proving itself keeps nobody out.
-            next(iter(self._unproven)).abort()
         await self._guarded(self._respond(transport), 0)
 
     async def _respond(self, transport: TcpTransport) -> None:
         try:
-            self._unproven[transport] = None
+            self._unproven.add(transport)
             try:
                 await self._prove_store()
-                presence, established = await welcome(transport, self._doors, self._parts.store, self._anchor)
+                presence, established = await welcome(
+                    transport, self._doors, self._parts.store, self._anchor, lambda: self._unproven.heard(transport)
+                )
             finally:
-                del self._unproven[transport]
+                self._unproven.remove(transport)
             await self._take_over(transport, established, presence.marks)
         finally:
             await transport.close()
@@ -207,15 +206,7 @@ class LinkRunner:
     # Serving.
     async def _serve(self, transport: TcpTransport, established: Established) -> None:
         records = self._parts.records
-        plan = resynchronise(
-            records.marks(),
-            established.peer,
-            records.operator_epoch(),
-            has_book=self._doors.anchors.book is not None,
-            contexts_differ=established.context != records.door.bootstrap().context,
-            in_doubt=self._parts.commits.doubtful()
-            or (self._engine is not None and bool(self._engine.session.doubtful_blocks())),
-        )
+        plan = self._resumption(established)
         if plan.opens or plan.rebinds:
             # Both open it, then both come back and show that they have: no pad of the new epoch is spent before.
             await self._forget_engine()
@@ -246,6 +237,24 @@ class LinkRunner:
             raise
         finally:
             self._running = False
+
+    def _resumption(self, established: Established) -> Resumption:
+        """Return how the link goes on after this handshake."""
+        records = self._parts.records
+        doubtful = self._engine is not None and bool(self._engine.session.doubtful_blocks())
+        try:
+            return resynchronise(
+                records.marks(),
+                established.peer,
+                records.operator_epoch(),
+                has_book=self._doors.anchors.book is not None,
+                contexts_differ=established.context != records.door.bootstrap().context,
+                in_doubt=doubtful or self._parts.commits.doubtful(),
+            )
+        except RollbackDetected as why:
+            if self._doors.believes(established):
+                raise
+            raise RemoteProtocolError(str(why)) from None
 
     def _open_epoch(self, epoch: int, bootstrap: Bootstrap) -> None:
         """Open an epoch, with its slot if there is a book, which is erased from it before its first byte is used."""

@@ -172,6 +172,7 @@ class _Site:
             LinkAnchors(anchors.book, anchors.signer, anchors.trust, anchors.mark),
             records,
             public,
+            SystemRandomness(),
             wall,
         )
         own, peer = registration.transmitter_pairs, registration.receiver_pairs

@@ -105,6 +105,7 @@ class CommitRecords:
             case ObeyedCommit(block, refill_for, peer_key_ids, own_key_ids, wire):
                 self._stage(cursor, epoch, block, "local", "obeyed", wire)
                 self._cut(cursor, epoch, block, refill_for, own_key_ids, peer_key_ids)
+                self._shut_bootstrap(cursor, block)  # the decider has the new keys since before it decided
                 cursor.execute("UPDATE link_blocks SET made_key = 1 WHERE epoch = ? AND block = ?", (epoch, block))
                 self._count(cursor, epoch, block)
                 self._links.erase_stored(cursor, epoch, block, PadRole.ACKNOWLEDGEMENT)
@@ -121,7 +122,6 @@ class CommitRecords:
             case PeerSettled(block):
                 self._stage(cursor, epoch, block, "obeyed", "ended", b"")
                 self._keys.acknowledge(cursor, epoch, block)
-                self._shut_bootstrap(cursor, block)
                 self._end(cursor, epoch, block, PadRole.SETTLEMENT)
 
     def _shut_bootstrap(self, cursor: sqlite3.Cursor, block: int) -> None:

@@ -73,6 +73,11 @@ class LinkDoor:
             return None
         return split_link_keys(generation, self._database.vault.unseal(row[0], _context(generation)))
 
+    def newest(self) -> int:
+        """Return the newest generation that this site holds, 0 if none: the peer may not have it yet."""
+        with self._database.reading() as cursor:
+            return int(cursor.execute("SELECT max(generation) FROM link_keys").fetchone()[0] or 0)
+
     def add(self, cursor: sqlite3.Cursor, generation: int, material: bytes) -> None:
         """Store a generation in the transaction of the commit it was cut from; both doors are open from now on."""
         sealed = self._database.vault.seal(material, _context(generation))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from heliograph.errors import (
 from heliograph.kernels.expansion import SeededPulses, expand_bases
 from heliograph.protocol import actions as a
 from heliograph.protocol.frames import Direction
-from heliograph.protocol.handshake import Established, Initiator, Responder
+from heliograph.protocol.handshake import Door, Established, Initiator, Responder
 from heliograph.protocol.registration import LinkRegistration
 from heliograph.protocol.session import BlockAction
 from heliograph.sim.channel import Channel
@@ -260,10 +261,9 @@ def shake_hands(dialling: Side, listening: Side) -> tuple[Established, Establish
     doors, other = dialling.doors, listening.doors
     own = doors.presence()
     initiator = Initiator(doors.identity, own, doors.draw(), doors.now())
-    hello = initiator.hello(doors.initial())
     theirs = other.presence()
     responder = Responder(other.identity, theirs, other.draw(), other.now())
-    last, at_initiator = initiator.confirm(responder.reply(hello, other.of))
+    last, at_initiator = initiator.confirm(_reply(initiator, responder, doors.to_try(), other.of))
     doors.accept(at_initiator, own)
     at_responder = responder.finish(last)
     other.accept(at_responder, theirs)
@@ -271,6 +271,14 @@ def shake_hands(dialling: Side, listening: Side) -> tuple[Established, Establish
     initiator.welcome(responder.welcome())
     doors.confirmed(own)
     return at_initiator, at_responder
+
+
+def _reply(initiator: Initiator, responder: Responder, doors: tuple[Door, ...], of: Callable[[int], Door]) -> bytes:
+    """Knock at one door after another, as the dialling site does on new connections."""
+    for door in doors[:-1]:
+        with suppress(RemoteProtocolError):
+            return responder.reply(initiator.hello(door), of)
+    return responder.reply(initiator.hello(doors[-1]), of)
 
 
 @lru_cache(maxsize=128)

@@ -128,7 +128,9 @@ class Side:
     @property
     def doors(self) -> LinkDoors:
         """The doors of its link, as a running site has them."""
-        return LinkDoors(self.registration, self.site, self.anchors, self.records, self.randomness, ManualClock())
+        return LinkDoors(
+            self.registration, self.site, self.anchors, self.records, self.randomness, self.randomness, ManualClock()
+        )
 
     def plan(self, established: Established) -> Resumption:
         """Return how the link goes on after a handshake."""

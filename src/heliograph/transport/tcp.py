@@ -27,6 +27,12 @@ class TcpTransport:
         with suppress(OSError, AttributeError):  # gone already, or a system without one of these options
             _watch(writer.get_extra_info("socket"))
 
+    @property
+    def peer_host(self) -> str:
+        """The address at the other end, without its port; empty if the connection is gone already."""
+        name = self._writer.get_extra_info("peername")
+        return str(name[0]) if name else ""
+
     async def send(self, frame: bytes) -> None:
         """Send one frame and wait while the peer is slow. Raises TransportClosed."""
         try:

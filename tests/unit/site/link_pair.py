@@ -63,7 +63,7 @@ class End:
         )
         hooks = SupplyHooks(lambda: 0, self.store.probe, self.store.destroy_all)
         anchors = anchors or LinkAnchors(PskFile(directory / "psk.book"))
-        doors = LinkDoors(registration, here, anchors, self.store.records, OsRandom(), WallClock())
+        doors = LinkDoors(registration, here, anchors, self.store.records, OsRandom(), OsRandom(), WallClock())
         self.link = LinkRunner(plan, registration, doors, parts, hooks)
 
     def committed(self):
