@@ -1,7 +1,7 @@
 """Toeplitz hashing over GF(2): the definition's sums, made of convolutions by the fast Fourier transform.
 
 A convolution's sums are integers up to n. In double precision their rounding error stays below 1e-6 for n up to 10^8
-(performance.md 3c measured 3e-9), so rounding gives them exactly, and their lowest bit is the sum over GF(2).
+(3e-9 was seen at 5 10^7), so rounding gives them exactly, and their lowest bit is the sum over GF(2).
 """
 
 from __future__ import annotations
