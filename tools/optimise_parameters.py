@@ -66,7 +66,9 @@ def compare(decoys: int, target_bits: int, found: dict[float, Outcome | None]) -
     for loss, outcome in found.items():
         entry = standing.get(loss)
         if outcome is None or entry is None:
-            word = "no key" if outcome is None and entry is None else "table has no line" if outcome else "search lost it"
+            word = (
+                "no key" if outcome is None and entry is None else "table has no line" if outcome else "search lost it"
+            )
             print(f"{decoys} {target_bits:>9} {loss:>5} dB  {word}")
             continue
         ratio = entry.secret_key_length / entry.pulses / (outcome.secret_key_length / outcome.light.pulses)

@@ -131,8 +131,7 @@ def _render_link(report: dict[str, Any]) -> str:
             f"pulses      {report['pulses']} a block, {report['block_s']:.4g} s",
             f"intensities {_list(light['intensities'])}",
             f"shares      {_list(light['probabilities'])}, Z basis {light['z_probability']:.4g}",
-            f"expected    {report['sifted_bits']} sifted bits, {report['key_bits']} of them key basis, "
-            f"QBER {report['qber']:.2%}",
+            f"sifted      {report['sifted_bits']} bits, key basis {report['key_bits']}, QBER {report['qber']:.2%}",
             f"charged     {report['leak_ec_bits']} bits disclosed",
             "terms",
             *_terms(report),
