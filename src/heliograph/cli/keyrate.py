@@ -93,16 +93,16 @@ def _render(report: dict[str, Any]) -> str:
         f"charged     {report['leak_ec_bits']} bits disclosed",
         f"epsilons    eps_sec {report['eps_sec']:g}, eps_cor {report['eps_cor']:g}",
         "terms",
-        *_terms(report),
+        *_figures(report["terms"]),
         "assumed",
         *(f"  {line}" for line in report["assumptions"]),
     ]
     return "\n".join(lines)
 
 
-def _terms(report: dict[str, Any]) -> list[str]:
-    width = max(18, *map(len, report["terms"]))
-    return [f"  {name:<{width}} {value:.8g}" for name, value in report["terms"].items()]
+def _figures(figures: dict[str, float]) -> list[str]:
+    width = max(18, *map(len, figures))
+    return [f"  {name:<{width}} {value:.8g}" for name, value in figures.items()]
 
 
 def _render_link(report: dict[str, Any]) -> str:
@@ -112,8 +112,10 @@ def _render_link(report: dict[str, Any]) -> str:
         f"policy      {report['policy']}, label {report['label']}",
         f"epsilons    eps_sec {report['eps_sec']:g}, eps_cor {report['eps_cor']:g}",
         f"block       {size}",
-        f"link        {', '.join(f'{name} {value:g}' for name, value in report['link'].items())}",
-        f"margin      {', '.join(f'{name} {value:g}' for name, value in report['margin'].items())}",
+        "link",
+        *_figures(report["link"]),
+        "margin",
+        *_figures(report["margin"]),
     ]
     assumed = ["assumed", *(f"  {line}" for line in report["assumptions"])]
     if "curve" in report:
@@ -131,11 +133,10 @@ def _render_link(report: dict[str, Any]) -> str:
             f"pulses      {report['pulses']} a block, {report['block_s']:.4g} s",
             f"intensities {_list(light['intensities'])}",
             f"shares      {_list(light['probabilities'])}, Z basis {light['z_probability']:.4g}",
-            f"expected    {report['sifted_bits']} sifted bits, {report['key_bits']} of them key basis, "
-            f"QBER {report['qber']:.2%}",
+            f"sifted      {report['sifted_bits']} bits, key basis {report['key_bits']}, QBER {report['qber']:.2%}",
             f"charged     {report['leak_ec_bits']} bits disclosed",
             "terms",
-            *_terms(report),
+            *_figures(report["terms"]),
             *common,
             *assumed,
         ]

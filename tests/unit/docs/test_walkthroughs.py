@@ -91,6 +91,22 @@ def test_counts_earn_the_key_that_the_page_prints(tmp_path):
     assert done.stdout == _block("keyrate.md", "output")
 
 
+def test_a_link_gets_the_light_and_the_key_that_the_page_prints(tmp_path):
+    """Digits may differ on another processor: words and their order must not, nor the key by more than 0.5 %."""
+    for name in ("LINK.toml", "CURVE.toml"):
+        (tmp_path / name).write_text(_block("keyrate.md", f"file: {name}"))
+    done = _shell(_block("keyrate.md", "link"), tmp_path)
+    assert done.returncode == 0, done.stderr
+    page = _block("keyrate.md", "link output")
+    words, printed = (re.sub(r"\d[\d.e+-]*|(?<=\d) +", "#", text) for text in (done.stdout, page))
+    assert words.split() == printed.split()
+    length, told = (int(re.search(r"^secret key  (\d+)", text)[1]) for text in (done.stdout, page))
+    assert length / told == pytest.approx(1, abs=0.005)
+    curve = _shell(_block("keyrate.md", "curve"), tmp_path)
+    assert curve.returncode == 0, curve.stderr
+    assert [line.split()[0] for line in curve.stdout.splitlines()[:4]] == ["km", "0", "50", "100"]
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed: apt-get install -y openssl")
 def test_certificates_are_made_shown_and_revoked_as_the_page_says(tmp_path):
     make, compare, look = (b.text for b in blocks(HOW_TO / "pki.md") if b.marker == "walkthrough")

@@ -90,8 +90,10 @@ def _usable(k: Floats, p: Floats, z: Floats) -> Booleans:
     apart = np.all(k[:-1] - k[1:] >= SMALLEST, axis=0) & (k[0] <= BRIGHTEST)
     fits: Booleans = apart & (p.min(axis=0) >= SMALLEST) & (z > 0) & (z < 1)
     if len(k) == 2:
-        return fits & (k[1] >= SMALLEST)
-    return fits & (k[0] - k[1] - k[2] >= SMALLEST) & (k[2] >= 0)
+        fits &= k[1] >= SMALLEST
+    else:
+        fits &= (k[0] - k[1] - k[2] >= SMALLEST) & (k[2] >= 0)
+    return fits
 
 
 def _yields(link: LinkModel, k: Floats, p: Floats) -> tuple[Floats, Floats, Floats]:

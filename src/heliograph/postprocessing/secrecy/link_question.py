@@ -32,6 +32,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from typing import Final
 
 from heliograph.errors import ConfigurationError
@@ -207,7 +208,7 @@ def _light(decoys: int, light: Mapping[str, object]) -> tuple[dict[str, float], 
     floor = weakest if decoys == 2 else 0.0
     order = [given.get("signal"), given.get("decoy"), floor]
     levels = [x for x in order if x is not None]
-    if any(a <= b for a, b in zip(levels, levels[1:], strict=False)):
+    if any(a <= b for a, b in pairwise(levels)):
         raise ConfigurationError(
             f"light: signal, decoy and weakest must descend: {', '.join(f'{x:g}' for x in levels)}"
         )

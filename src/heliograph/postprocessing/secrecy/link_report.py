@@ -21,8 +21,8 @@ _FIXED: Final = (
     "detection efficiency does not depend on the basis; double clicks got a random bit",
 )
 _PRINTED: Final = (
-    "indicative: a published curve at the expected counts, without margins, with the Fung-Ma-Chau gamma: no key may "
-    "rest on it",
+    "indicative: a published curve at the expected counts, without margins: no key may rest on it",
+    "indicative: the Fung-Ma-Chau gamma is for printed curves",
 )
 
 

@@ -25,7 +25,7 @@ from heliograph.postprocessing.secrecy.table import LightChoice
 __all__ = ["WEAKEST", "optimise", "optimise_curve"]
 
 WEAKEST: Final = 2e-4  # Lim et al. 2014, Fig. 1: an attenuator's leak, not a vacuum nobody can promise
-DIGITS: Final = 4  # significant, of each number that is chosen
+DIGITS: Final = (4, 6, 8)  # significant, of each number that is chosen: the first that costs next to nothing
 FREE: Final = ("signal", "decoy", "signal_probability", "z_probability", "decoy_probability")
 
 # What is searched, as (least, most). The decoy as a share of the room below the signal, the first decoy's probability
@@ -144,32 +144,27 @@ def _score(found: ManyLengths) -> Floats:
 
 
 def _judge(goal: Goal, link: LinkModel, choice: LightChoice, fixed: Fixed) -> Outcome | None:
-    """Return the rounded choice's block, or the exact one's where rounding costs anything to speak of; None without key."""
-    exact = judge(goal, link, choice)
-    rounded = replace(
-        choice,
-        **{
-            name: _significant(value)
-            for name, value in ((name, getattr(choice, name)) for name in FREE)
-            if name not in fixed and value is not None
-        },
-    )
-    try:
-        found = judge(goal, link, rounded)
-    except ConfigurationError:
-        found = exact
-    if found.key_per_pulse < exact.key_per_pulse * (1 - ROUNDING):
-        found = exact
+    """Return the block with this light, or with as few digits of it as cost next to nothing; None without key."""
+    found = exact = judge(goal, link, choice)
+    for digits in DIGITS:
+        try:
+            rounded = judge(goal, link, _rounded(choice, digits, fixed))
+        except ConfigurationError:
+            continue
+        if rounded.key_per_pulse >= exact.key_per_pulse - ROUNDING * abs(exact.key_per_pulse):
+            found = rounded
+            break
     return found if found.secret_key_length > 0 else None
+
+
+def _rounded(choice: LightChoice, digits: int, fixed: Fixed) -> LightChoice:
+    values = {name: getattr(choice, name) for name in FREE if name not in fixed}
+    return replace(choice, **{k: float(f"{v:.{digits}g}") for k, v in values.items() if v is not None})
 
 
 def _told(box: _Box) -> str:
     told = {**box.fixed, **({"weakest": box.weakest} if box.decoys == 2 else {})}
     return ", ".join(f"{name} = {value:g}" for name, value in told.items())
-
-
-def _significant(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")
 
 
 def _logarithmic(limits: tuple[float, float]) -> Callable[[Floats], Floats]:

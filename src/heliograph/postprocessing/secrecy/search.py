@@ -2,8 +2,9 @@
 
 Storn and Price, J. Global Optim. 11, 341 (1997), best/1/bin. The counts of a block are whole numbers, so its length has
 small steps in every direction: a climb along slopes stops at the first of them, a crowd that mixes does not. The dice
-are a fixed sequence of numbers, so the same question has the same answer everywhere and no randomness is drawn. It
-asks for many points at a time, which is what makes a vectorised score cheap.
+are a fixed sequence of numbers: no randomness is drawn, and the same question has the same answer. (On another
+processor numpy may round a logarithm differently, and the search may end at other light that is as good.) It asks for
+many points at a time, which is what makes a vectorised score cheap.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ def maximise(
     everyone = np.arange(len(crowd))
     for generation in range(effort.generations):
         leader = values.argmax()
+        if np.isneginf(values[leader]):
+            break  # nothing in the box has a value
         if values[leader] - values.min() <= effort.tolerance * abs(values[leader]):
             break
         tried = _offspring(crowd, crowd[leader], _dice(generation, (len(crowd), dimensions + 4)))
