@@ -92,7 +92,7 @@ class _Reckless:
     def _check_signature(self, *_):
         return None
 
-    def _fence(self, _):
+    def _fence(self, *_):
         pass
 
     def _agree(self, door, exchange, credential):

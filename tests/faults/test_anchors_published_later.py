@@ -132,7 +132,9 @@ async def first_blocks(link, keys):
     await new_block(link.honest, 60)
 
 
-@pytest.mark.parametrize("method", [pytest.param(m) for m in ("pki", "psk", "psk+pki")])
+@pytest.mark.parametrize(
+    "method", ["psk+pki", pytest.param("pki", marks=pytest.mark.soak), pytest.param("psk", marks=pytest.mark.soak)]
+)
 def test_published_after_the_first_block_nobody_gets_in_and_the_recordings_stay_shut(method):
     keys = []
 
@@ -300,7 +302,7 @@ def withdrawn(link, method):
     return "--revocation", path
 
 
-@pytest.mark.parametrize("method", [pytest.param("pki"), pytest.param("openpgp", marks=NEEDS_OPENPGP)])
+@pytest.mark.parametrize("method", ["pki", pytest.param("openpgp", marks=[NEEDS_OPENPGP, pytest.mark.soak])])
 def test_stolen_afterwards_and_used_for_a_new_bootstrap_is_refused_once_it_is_revoked(method):
     async def scene(link):
         honest, eve = link.honest, link.eve

@@ -18,7 +18,14 @@ from heliograph.testing.links import example_registration
 
 pytestmark = pytest.mark.slow
 NEEDS_GPG = pytest.mark.skipif(shutil.which("gpg") is None, reason="gpg is not installed: apt-get install -y gnupg")
-CASES = [pytest.param(method, marks=NEEDS_GPG if "openpgp" in method else ()) for method in METHODS]
+SAMPLES = ("pki", "psk+openpgp")  # the others in `make soak`; psk alone is in every other test of this folder
+CASES = [
+    pytest.param(
+        method,
+        marks=[*([NEEDS_GPG] if "openpgp" in method else []), *([] if method in SAMPLES else [pytest.mark.soak])],
+    )
+    for method in METHODS
+]
 
 
 async def ask(*words):

@@ -29,9 +29,13 @@ pytestmark = pytest.mark.slow
 
 
 def cases(*rows):
-    """Make one case of each row; those with OpenPGP need GnuPG."""
+    """Make one case of each row; those with OpenPGP need GnuPG. All but the first take part in `make soak` only."""
     return [
-        pytest.param(*row, marks=NEEDS_OPENPGP if "openpgp" in row[0] else (), id=" stolen ".join(dict.fromkeys(row)))
+        pytest.param(
+            *row,
+            marks=[*([NEEDS_OPENPGP] if "openpgp" in row[0] else []), *([pytest.mark.soak] if row != rows[0] else [])],
+            id=" stolen ".join(dict.fromkeys(row)),
+        )
         for row in rows
     ]
 
