@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,18 +103,16 @@ def try_pad_store(method: TagMethod, blocks: int, seed: int) -> ForgeryCount:
     Of each block the last pad sees every attempt used up, after which even the true tag must be refused; on the others
     the true tag comes at the last attempt and must be accepted, and then no other message under that pad.
     """
-    if not 1 <= blocks <= BOOTSTRAP_BLOCKS:
-        raise ValueError(f"an epoch opens with the pads of {BOOTSTRAP_BLOCKS} blocks, not {blocks}")
     dice = np.random.default_rng(seed)
-    pad_sets = tuple(dice.bytes(PAD_SET_BYTES) for _ in range(BOOTSTRAP_BLOCKS))
-    secrets = EpochSecrets(dice.bytes(32), dice.bytes(32), pad_sets)
+    # Blocks after the bootstrap, whose own blocks have one method whatever is registered.
+    refill = {BOOTSTRAP_BLOCKS + 1 + number: dice.bytes(PAD_SET_BYTES) for number in range(blocks)}
     count = ForgeryCount()
     with tempfile.TemporaryDirectory() as name:
         kek = FileKek.create(Path(name) / "kek", SeededRandom(seed, "kek"))
         stores = [Database(":memory:", kek) for _ in range(2)]
         try:
-            maker, checker = (_authenticator(store, secrets, method) for store in stores)
-            for block in range(1, blocks + 1):
+            maker, checker = (_authenticator(store, refill, method) for store in stores)
+            for block in refill:
                 for role in PadRole:
                     count += _try_pad(maker, checker, PadAddress(1, block, role), dice)
         finally:
@@ -123,9 +121,12 @@ def try_pad_store(method: TagMethod, blocks: int, seed: int) -> ForgeryCount:
     return count
 
 
-def _authenticator(database: Database, secrets: EpochSecrets, method: TagMethod) -> Authenticator:
+def _authenticator(database: Database, refill: Mapping[int, bytes], method: TagMethod) -> Authenticator:
     records = LinkRecords(database, MemoryAnchor(), lambda: 0.0)
-    records.open_epoch(1, secrets, "psk")
+    records.open_epoch(1, EpochSecrets(bytes(32), bytes(32), ()), "psk")
+    with database.transaction() as cursor:
+        for block, pad_set in refill.items():
+            records.insert_pad_set(cursor, 1, block, pad_set)
     return Authenticator(records, method)
 
 
