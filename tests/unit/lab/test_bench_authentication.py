@@ -191,7 +191,7 @@ def test_an_unknown_stage_is_one_line_that_names_the_others(options):
     assert (json.loads(done.stdout)["error"]["code"] == "UnknownStage") if options else done.stdout == ""
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_pages_command_measures_a_million_forgeries():
     page = (ROOT / "docs/how-to/bench.md").read_text()
     (command,) = [line for line in page.splitlines() if line.startswith("heliograph bench ")]
