@@ -165,8 +165,15 @@ class _Side:
 
         The peer must know the instance that was last accepted from it here, or it is a copy that has not lived since.
         And if the peer, who is none, accepted an instance of this site that this site does not know, then this one is
-        the copy; but that must be proved by the newest keys that this site holds.
+        the copy; but that must be proved by the newest keys that this site holds. Where each side seems old to the
+        other, the marks decide: no copy can prove a block that the living site has not sent.
         """
+        peer, own = Marks(*message.marks), self._own.marks
+        if peer.epoch == own.epoch and peer.proved > own.touched and generation >= self._own.newest:
+            raise RollbackDetected(
+                f"the peer proves block {peer.proved} from this site, which remembers none after {own.touched}: "
+                "the store is an old copy. Its pads and keys are destroyed; run `heliograph site rebootstrap`"
+            )
         if self._own.seen and self._own.seen not in (message.instance, message.before):
             raise RemoteProtocolError(
                 f"{self._peer} is a copy of a site that has connected since: fenced; its operator has to stop one of "

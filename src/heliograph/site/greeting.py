@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import TypeVar
 
+from heliograph.errors import TransportClosed
 from heliograph.protocol.handshake import Established, Initiator, Presence, Responder
 from heliograph.protocol.hello import HELLO_BYTES_MAX
 from heliograph.site.doors import LinkDoors
@@ -35,8 +36,15 @@ async def greet(
     presence, door = await _outside(store, lambda: (doors.presence(), doors.initial()))
     side = Initiator(doors.identity, presence, doors.draw(), doors.now())
     async with asyncio.timeout(_limit_s(doors)):
-        await transport.send(side.hello(door))
-        wire = await transport.receive(doors.hello_bytes_max)
+        try:
+            await transport.send(side.hello(door))
+            wire = await transport.receive(doors.hello_bytes_max)
+        except TransportClosed:
+            # It says nothing to whoever has not proved itself, so this site can only say what its operator can do.
+            raise TransportClosed(
+                "the peer ended the handshake: its log says why; if one operator ran `heliograph site rebootstrap`, "
+                "the other has to as well"
+            ) from None
         last, established = await _outside(anchor, lambda: side.confirm(wire))
         await _outside(store, lambda: doors.accept(established, presence))
         await transport.send(last)
