@@ -4,7 +4,8 @@
 
 Curves from 0 to 200 km in steps of 5 km on the default link, for each theorem, in processor time of one core. Every
 ``--every`` km (default 50) the key per pulse is set beside the best of scipy's differential evolution with some 90 000
-lights over a plain box. Exit 1 if a curve takes 60 s or a point is more than 0.5 % below. Needs scipy; two to three minutes.
+lights over a plain box. Exit 1 if a curve takes 60 s or a point is more than 0.5 % below.
+Needs scipy; two to three minutes.
 """
 
 from __future__ import annotations
