@@ -9,7 +9,7 @@ from commit_model import CommitModel
 
 from heliograph.authentication.authenticator import Authenticator
 from heliograph.authentication.pads import PadAddress, PadRole
-from heliograph.errors import AuthenticationFailed, PadsExhausted, RemoteProtocolError
+from heliograph.errors import AuthenticationFailed, PadsExhausted, RemoteProtocolError, RollbackDetected
 from heliograph.postprocessing.reconciliation.outcome import announcement_charge
 from heliograph.protocol import hello
 from heliograph.protocol import messages as m
@@ -159,8 +159,13 @@ def check_a_forged_mark_changes_nothing(tmp_path):
     here.reply(eve.hello(Door(generation, bytes(32))), pair.rx.doors.of)
     eve._agree(eve._door, b"", b"")
     forged = hello.encode_hello(hello.HelloConfirm(eve._mac(b"confirm", eve._hello, here._reply), b""))
-    with pytest.raises(RemoteProtocolError):
+    try:
         here.finish(forged)
+    except RollbackDetected:
+        pytest.fail("a forged mark destroys the pool")
+    except RemoteProtocolError:
+        return
+    pytest.fail("a forged mark was accepted")
 
 
 def check_both_directions_are_charged(tmp_path):
