@@ -9,6 +9,9 @@ STAMP  := $(VENV)/.heliograph-ready
 NATIVE := $(wildcard native/CMakeLists.txt src/heliograph/kernels/*.c src/heliograph/kernels/*.h src/heliograph/kernels/*.cpp)
 SITE    = $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
+# Whole files go to one worker: they share what is dear to make. In the order of collection: the long ones come first.
+WORKERS = -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 .PHONY: help setup demo test check soak lint format lock wheels clean
 
 help:
@@ -44,11 +47,11 @@ lint: setup
 
 # The quick lane: nothing marked slow or soak.
 check: lint
-	$(BIN)/pytest -m "not slow and not soak"
+	$(BIN)/pytest $(WORKERS) -m "not slow and not soak"
 
 # What CI runs; the long ones by named samples.
 test: lint
-	$(BIN)/pytest -m "not soak"
+	$(BIN)/pytest $(WORKERS) -m "not soak"
 
 soak: setup
 	$(BIN)/pytest -m "soak" --durations=20
