@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -140,6 +141,8 @@ class AuditLog:
         """
         try:
             with self._path.open("rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise ConfigurationError(f"{self._path}: is no regular file, so no audit log")
                 fcntl.flock(file, fcntl.LOCK_SH)
                 content, head = file.read(), self._read_head()
         except FileNotFoundError:
@@ -153,6 +156,8 @@ class AuditLog:
         if head is None:
             if needs_head:
                 raise AuditTampered(f"{head_path(self._path)} is missing: lines may have been cut off the log's end")
+            if not content:
+                raise ConfigurationError(f"{self._path}: is empty; a log has at least one line")
             entries = self._entries(content)
             return Audited(entries, entries[-1].digest() if entries else _START, end_checked=False)
         extra = content[head.size :]

@@ -61,6 +61,7 @@ from heliograph.site.audit import AUDIT_NAME
 
 __all__ = ["SOCKET_PATH_BYTES_MAX", "SiteConfig", "parse_address", "read_registration", "read_site"]
 
+_SITE_BYTES_MAX = 1 << 20  # our choice
 SOCKET_PATH_BYTES_MAX = 100  # sun_path of unix(7) is 108 bytes
 
 
@@ -156,7 +157,10 @@ def read_site(path: Path) -> SiteConfig:
     """Read SITE.toml and the registration it names. Raises ConfigurationError: file, entry, remedy."""
     try:
         with path.open("rb") as handle:
-            document = tomllib.load(handle)
+            text = handle.read(_SITE_BYTES_MAX + 1)
+        if len(text) > _SITE_BYTES_MAX:
+            raise ConfigurationError(f"{path}: more than {_SITE_BYTES_MAX} bytes; this is no site's configuration")
+        document = tomllib.loads(text.decode())
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}; make one with `heliograph site init`") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

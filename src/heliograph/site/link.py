@@ -36,6 +36,7 @@ from heliograph.site.greeting import greet, welcome
 from heliograph.site.ledger import LinkLedger
 from heliograph.site.link_plan import LinkPlan, SupplyHooks
 from heliograph.site.pacing import Pace
+from heliograph.site.store_proof import StoreProof
 from heliograph.site.strangers import Strangers
 from heliograph.status import LinkStatus
 from heliograph.storage.link_door import Bootstrap
@@ -74,7 +75,7 @@ class LinkRunner:
         self._engine: Engine | None = None
         self._state = "starting"
         self._running = False
-        self._store_failed = False
+        self._proof = StoreProof(parts.clock, parts.store, hooks.probe)
         self._began = parts.clock.now()
         self._first_key_s: float | None = None
         self._promised = 0
@@ -125,7 +126,7 @@ class LinkRunner:
             log.error("link needs an operator", reason=str(why))  # noqa: TRY400  - one line, no traceback
             return len(_BACKOFF_S)
         except StoreUnavailable as why:
-            self._store_failed = True
+            self._proof.failed(why)
             self._state = f"store unavailable: {why}"
             log.error("store unavailable", reason=str(why))  # noqa: TRY400
             return attempt + 1
@@ -151,7 +152,7 @@ class LinkRunner:
 
     async def _initiate(self, transport: TcpTransport) -> None:
         try:
-            await self._prove_store()
+            await self._proof.require()
             _, established = await greet(transport, self._doors, self._parts.store, self._anchor)
             await self._serve(transport, established)
         finally:
@@ -175,7 +176,7 @@ class LinkRunner:
         try:
             self._unproven.add(transport)
             try:
-                await self._prove_store()
+                await self._proof.require()
                 presence, established = await welcome(
                     transport, self._doors, self._parts.store, self._anchor, lambda: self._unproven.heard(transport)
                 )
@@ -196,12 +197,6 @@ class LinkRunner:
             if marks != self._parts.records.marks():
                 raise TransportClosed("the marks moved while the peer connected")
             await self._serve(transport, established)
-
-    async def _prove_store(self) -> None:
-        """After a store error take no part until it can be written again: each try would cost the peer its pads."""
-        if self._store_failed:
-            await asyncio.get_running_loop().run_in_executor(self._parts.store, self._hooks.probe)
-            self._store_failed = False
 
     # Serving.
     async def _serve(self, transport: TcpTransport, established: Established) -> None:

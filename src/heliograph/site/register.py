@@ -25,9 +25,11 @@ from heliograph.site.credentials import (
 )
 from heliograph.site.trust_store import PeerRecord, TrustStore, fingerprint_of, not_registered
 from heliograph.vault.filekek import FileKek
-from heliograph.vault.openpgp_trust import OpenPgpTrust
+from heliograph.vault.openpgp_trust import REVOCATIONS_BYTES_MAX, OpenPgpTrust
 from heliograph.vault.pskfile import PskFile
 from heliograph.vault.randomness import SystemRandomness
+from heliograph.vault.revocation_files import tells_of_a_revocation
+from heliograph.vault.x509_trust import anchor_fingerprint
 
 __all__ = ["Registered", "register", "revoke"]
 
@@ -50,8 +52,7 @@ def register(config: SiteConfig, approver: str, files: PeerFiles, *, replace: bo
     store = TrustStore(config, FileKek(config.path(config.file.kek), SystemRandomness()))
     before = _before(store, replace=replace)
     known = PeerFiles() if before is None else PeerFiles.registered(store.path, before)
-    if files.introducers is not None and files.revocations is None:
-        files = dataclasses.replace(files, revocations=known.revocations)
+    files = _with_registered_revocations(files, known)
     own, peer, marks = {}, {}, None
     if config.file.link.book is not None:
         marks = _book_marks(config.path(config.file.link.book), before)
@@ -143,11 +144,38 @@ def revoke(config: SiteConfig, approver: str, files: PeerFiles) -> PeerRecord:
     return record
 
 
+def _with_registered_revocations(files: PeerFiles, known: PeerFiles) -> PeerFiles:
+    """Return the files with the revocations registered of the same peer, where the operator names none.
+
+    Raises ConfigurationError for ``--no-crl`` while a list of the same CA is registered.
+    """
+    if files.introducers is not None and files.revocations is None:
+        files = dataclasses.replace(files, revocations=known.revocations)
+    if files.ca is None or known.ca is None or anchor_fingerprint(files.ca) != anchor_fingerprint(known.ca):
+        return files
+    if files.crl is None and known.crl is not None:
+        if not files.crl_required:
+            raise ConfigurationError(
+                "--no-crl: a revocation list of this CA is registered, and going without could take a revocation back; "
+                "give --crl with the newest"
+            )
+        files = dataclasses.replace(files, crl=known.crl)
+    if files.ocsp is None and known.ocsp is not None and tells_of_a_revocation(known.ocsp):
+        files = dataclasses.replace(files, ocsp=known.ocsp)
+    return files
+
+
 def _keep_revocations(known: PeerFiles, contents: dict[str, bytes]) -> None:
     """Add to what is registered: no later file takes a revocation back by lacking it."""
     if "revocations.asc" in contents and known.revocations is not None:
         earlier, added = read_given(known.revocations), contents["revocations.asc"]
-        contents["revocations.asc"] = earlier if added in earlier else earlier.rstrip(b"\n") + b"\n" + added
+        both = earlier if added in earlier else earlier.rstrip(b"\n") + b"\n" + added
+        if len(both) > REVOCATIONS_BYTES_MAX:
+            raise ConfigurationError(
+                f"with what is registered the revocations have {len(both)} bytes, over {REVOCATIONS_BYTES_MAX}: "
+                "export them with --export-options export-minimal"
+            )
+        contents["revocations.asc"] = both
 
 
 def _before(store: TrustStore, *, replace: bool) -> PeerRecord | None:

@@ -34,6 +34,7 @@ from heliograph.vault.openpgp_certificate import (
 __all__ = ["OpenPgpTrust"]
 
 _FILE_BYTES_MAX: Final = 4 * 1024 * 1024
+REVOCATIONS_BYTES_MAX: Final = _FILE_BYTES_MAX
 _KEY_REVOCATION: Final = 0x20
 # RFC 9580 5.5.2: times are 32 bits.
 _LAST_MOMENT: Final = 2**32 - 1

@@ -16,7 +16,7 @@ from heliograph.errors import ConfigurationError
 from heliograph.vault.certificate_parts import BACKDATING
 from heliograph.vault.x509_credential import date, one_line, read_file
 
-__all__ = ["check_crl", "check_ocsp_response"]
+__all__ = ["check_crl", "check_ocsp_response", "tells_of_a_revocation"]
 
 _CRL_BYTES_MAX = 16 << 20
 _OCSP_BYTES_MAX = 64 << 10
@@ -92,3 +92,10 @@ def _produced(path: Path) -> datetime:
     except ValueError:
         pass
     raise ConfigurationError(f"{path}: is no successful OCSP response in DER; ask the responder again")
+
+
+def tells_of_a_revocation(path: Path) -> bool:
+    """Return whether an OCSP response calls any certificate revoked. Raises ConfigurationError if it is none."""
+    _produced(path)
+    response = ocsp.load_der_ocsp_response(read_file(path, "OCSP response", _OCSP_BYTES_MAX))
+    return any(one.certificate_status is ocsp.OCSPCertStatus.REVOKED for one in response.responses)

@@ -400,3 +400,37 @@ def address_space(more):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@of("pki")
+def test_a_later_registration_of_the_same_ca_keeps_the_revocations_of_the_first(sites):
+    ca = RehearsalCa.load(sites / "ca-b")
+    leaf = next(c for c in (sites / "ca-b" / "issued").glob("*.pem"))
+    ca.revoke(int(leaf.stem, 16))
+    (sites / "revoked.der").write_bytes(ca.ocsp_response(ca.find(int(leaf.stem, 16)), 7.0))
+    trust = sites / "a" / "trust"
+    assert register(sites, "a", "--ocsp", sites / "revoked.der", *options(sites, "a")).exit_code == 0
+    kept = {name: (trust / name).read_bytes() for name in ("crl.pem", "ocsp.der")}
+    before = snapshot(sites)
+    root = ["--ca", sites / "ca-b" / "root.pem"]
+    refused(register(sites, "a", "--replace", "--no-crl", *root), "--no-crl", "registered", "--crl")
+    assert snapshot(sites) == before
+    assert register(sites, "a", "--replace", *root).exit_code == 0
+    assert {name: (trust / name).read_bytes() for name in kept} == kept
+    other = ["--ca", sites / "ca-a" / "root.pem", "--no-crl"]
+    assert register(sites, "a", "--replace", *other).exit_code == 0, "of another CA nothing was registered"
+
+
+@of("openpgp")
+@NEEDS_GPG
+def test_revocations_that_no_reader_would_take_are_refused(sites, monkeypatch):
+    assert register(sites, "a", *options(sites, "a")).exit_code == 0
+    toml = sites / "a" / "SITE.toml"
+    with OpenPgpWeb() as web:
+        for number in (1, 2):
+            (sites / f"{number}.rev").write_bytes(web.revocation(web.make(f"Somebody {number}")))
+    assert run("site", "revoke", toml, "--revocation", sites / "1.rev", "--approver", "Ann").exit_code == 0
+    before = snapshot(sites)
+    monkeypatch.setattr("heliograph.site.register.REVOCATIONS_BYTES_MAX", (sites / "1.rev").stat().st_size + 100)
+    refused(run("site", "revoke", toml, "--revocation", sites / "2.rev", "--approver", "Ann"), "export-minimal")
+    assert snapshot(sites) == before

@@ -3,6 +3,7 @@
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -127,3 +128,11 @@ def test_a_log_that_cannot_be_written_stops_the_act(tmp_path):
     (tmp_path / "elsewhere.jsonl").symlink_to("/dev/null")
     with pytest.raises(StoreUnavailable, match="nothing was done"):
         AuditLog(tmp_path / "elsewhere.jsonl").append("an act", "Ann", {})
+
+
+def test_an_empty_copy_or_no_file_at_all_is_no_log(tmp_path):
+    (tmp_path / "copy").touch()
+    with pytest.raises(ConfigurationError, match="is empty"):
+        AuditLog(tmp_path / "copy").verify()
+    with pytest.raises(ConfigurationError, match="no regular file"):
+        AuditLog(Path("/dev/zero")).verify()

@@ -150,6 +150,12 @@ def test_what_is_not_toml_is_refused(site):
         refused(site, "SITE.toml", "TOML")
 
 
+def test_a_configuration_without_end_is_refused(site):
+    site.toml.unlink()
+    site.toml.symlink_to("/dev/zero")
+    refused(site, "SITE.toml", "more than", changes_nothing=False)
+
+
 def test_an_absent_configuration_is_refused(site):
     site.toml.unlink()
     refused(site, "SITE.toml", "site init")
