@@ -14,6 +14,7 @@ class Plan:
         keys: NDArray[np.uint64],
         window: int,
         few: int,
+        deep: int,
     ) -> None: ...
 
 class Block:

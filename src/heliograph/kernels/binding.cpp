@@ -47,7 +47,7 @@ size_t bytes(size_t bits) { return (bits + 7) / 8; }
 class Plan {
   public:
     Plan(size_t length, std::array<unsigned, HG_PERMUTED> levels, nb::sequence shuffles, Array<uint64_t> keys,
-         unsigned window, size_t few) {
+         unsigned window, size_t few, size_t deep) {
         require(length >= 1 && length <= HG_FRAME_MAX, "a frame of another length");
         require(keys.size() == HG_KEYS && nb::len(shuffles) == HG_PERMUTED, "keys or shuffles of another number");
         const size_t count = length / HG_TILE * 64;
@@ -63,7 +63,7 @@ class Plan {
             // The arrays live in `from`, and it in `shuffles`, longer than this call.
             tables[p] = {words.data(), outs.data(), tail.data(), turns.data()};
         }
-        plan_ = hg_plan_new(length, levels.data(), tables, keys.data(), window, few);
+        plan_ = hg_plan_new(length, levels.data(), tables, keys.data(), window, few, deep);
         require(plan_ != nullptr, "levels that are too high, or tables that are no permutations");
     }
     ~Plan() { hg_plan_free(plan_); }
@@ -148,9 +148,9 @@ NB_MODULE(_native, m) {
     m.def("sift", &sift, nb::arg("own_bases"), nb::arg("own_bits"), nb::arg("peer_bases"), nb::arg("kinds"),
           nb::arg("peer"), nb::arg("peer_bits"), nb::arg("portable") = false);
     nb::class_<Plan>(m, "Plan")
-        .def(nb::init<size_t, std::array<unsigned, HG_PERMUTED>, nb::sequence, Array<uint64_t>, unsigned, size_t>(),
+        .def(nb::init<size_t, std::array<unsigned, HG_PERMUTED>, nb::sequence, Array<uint64_t>, unsigned, size_t, size_t>(),
              nb::arg("length"), nb::arg("levels"), nb::arg("shuffles"), nb::arg("keys"), nb::arg("window"),
-             nb::arg("few"));
+             nb::arg("few"), nb::arg("deep"));
     nb::class_<Block>(m, "Block")
         .def(nb::init<const nb::bytes &, size_t, const Plan &, const Plan &, bool>(), nb::arg("bits"),
              nb::arg("length"), nb::arg("plan"), nb::arg("last"), nb::arg("corrects"), nb::keep_alive<1, 4>(),

@@ -44,6 +44,7 @@ typedef struct {
     uint64_t keys[HG_SUBSETS]; /* of this batch of subsets */
     uint32_t odd, searched;    /* its odd subsets; those opened to the search */
     size_t subsets, keys_used;
+    int deep; /* whether quarters are asked for with the halves */
     enum stage asked;
     list found; /* positions of cornered errors */
 } frame;
@@ -278,7 +279,12 @@ static int learn_tops(hg_block *block, frame *of, stream *answers) {
     return !code && count < tops_of(of) ? imply_last_top(block, of) : code;
 }
 
-/* Asks for the left halves of the smallest odd nodes, if there are odd ones. */
+/* Whether the quarters of a node may be asked for with its halves: no empty one is among them. */
+static inline int goes_deep(const frame *of, const pass *in, uint32_t node) {
+    return of->deep && LEVEL(node) >= (in->by ? 2 : HG_SUBSET_DEEP) && (INDEX(node) + 1) << LEVEL(node) <= of->plan->length;
+}
+
+/* Asks for the left halves of the smallest odd nodes, if there are odd ones; for their quarters too once few are left. */
 static int ask_halves(hg_block *block, frame *of) {
     uint32_t smallest = 32;
     size_t all = 0;
@@ -289,6 +295,7 @@ static int ask_halves(hg_block *block, frame *of) {
     }
     if (!all) return HG_OK;
     of->asked = HALVES;
+    of->deep = all <= of->plan->deep;
     uint32_t above = all <= of->plan->few ? 32 : smallest + of->plan->window + 1;
     for (size_t p = 0; p < of->open; p++) {
         pass *in = &of->passes[p];
@@ -297,9 +304,27 @@ static int ask_halves(hg_block *block, frame *of) {
         for (; i < odd->count && LEVEL(odd->at[i]) < above; i++) {
             if (i + AHEAD < odd->count && in->by)
                 hg_prefetch(&in->own[INDEX(odd->at[i + AHEAD]) << LEVEL(odd->at[i + AHEAD]) >> 6]);
-            if (note(block, own_parity(of, in, LEVEL(odd->at[i]) - 1, 2 * INDEX(odd->at[i])))) return HG_NO_MEMORY;
+            unsigned level = LEVEL(odd->at[i]) - 1;
+            size_t index = INDEX(odd->at[i]);
+            if (note(block, own_parity(of, in, level, 2 * index))) return HG_NO_MEMORY;
+            if (!goes_deep(of, in, odd->at[i])) continue;
+            if (note(block, own_parity(of, in, level - 1, 4 * index))) return HG_NO_MEMORY;
+            if (note(block, own_parity(of, in, level - 1, 4 * index + 2))) return HG_NO_MEMORY;
         }
         in->chosen = i;
+    }
+    return HG_OK;
+}
+
+/* Takes in both halves of an odd node and, by their left ones, its four quarters. `level` and `index` are of the halves. */
+static int learn_quarters(frame *of, pass *in, unsigned level, size_t index, unsigned left, stream *answers) {
+    for (size_t half = 0; half < 2; half++) {
+        unsigned odd = next(answers), both = half ? !left : left, quarters[2] = {odd, odd ^ both};
+        for (size_t i = 0; i < 2; i++) {
+            size_t quarter = 2 * (index + half) + i;
+            hg_know(&in->tree, level - 1, quarter, quarters[i]);
+            if (quarters[i] && enter(of, in, level - 1, quarter)) return HG_NO_MEMORY;
+        }
     }
     return HG_OK;
 }
@@ -314,6 +339,10 @@ static int learn_halves(hg_block *block, frame *of, stream *answers) {
             if (i + AHEAD < in->chosen)
                 hg_prefetch_node(&in->tree, LEVEL(in->frontier.at[i + AHEAD]), INDEX(in->frontier.at[i + AHEAD]));
             hg_know_halves(&in->tree, level, index, left);
+            if (goes_deep(of, in, in->frontier.at[i])) {
+                if (learn_quarters(of, in, level, index, left, answers)) return HG_NO_MEMORY;
+                continue;
+            }
             if (enter(of, in, level, index + !left)) return HG_NO_MEMORY;
         }
         in->frontier.count -= in->chosen;

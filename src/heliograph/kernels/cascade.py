@@ -42,7 +42,8 @@ class Plan:
 
     ``levels``: groups of 2^level in the three passes that permute; ``keys``: of :data:`KEYS` subsets, for
     :func:`cascade_tree.subset`. A round compares halves of the odd nodes up to ``window`` levels above the smallest
-    one, and of all of them once no more than ``few`` are left.
+    one, and of all of them once no more than ``few`` are left; once no more than ``deep`` are, of quarters too: a bit
+    more for each two levels, in half the rounds.
     """
 
     length: int
@@ -51,6 +52,7 @@ class Plan:
     keys: NDArray[np.uint64] = field(repr=False)
     window: int
     few: int
+    deep: int
 
 
 class Block(Protocol):
@@ -88,7 +90,7 @@ def make_block(
     if kernel == "numpy" or compiled is None:
         return ReferenceBlock(bits, length, plan, last, corrects=corrects)
     native = [
-        compiled.Plan(one.length, one.levels, one.shuffles, one.keys, one.window, one.few)
+        compiled.Plan(one.length, one.levels, one.shuffles, one.keys, one.window, one.few, one.deep)
         for one in ((plan,) if last is plan else (plan, last))
     ]
     block: Block = compiled.Block(bits, length, native[0], native[-1], corrects)
@@ -122,7 +124,7 @@ class _Frame:
                     self._found.append(tree.imply_last_top())
             case "halves":
                 for tree in self._trees():
-                    count = len(tree.chosen)
+                    count = tree.asked
                     self._found.append(tree.learn_halves(differences[:count]))
                     differences = differences[count:]
             case "subsets":
@@ -169,10 +171,10 @@ class _Frame:
         if not active:
             return False
         smallest = min(int(tree.frontier[0] >> SHIFT) for tree in active)
-        few = sum(len(tree.frontier) for tree in active) <= self._plan.few
-        above = 32 if few else smallest + self._plan.window + 1
+        left = sum(len(tree.frontier) for tree in active)
+        above = 32 if left <= self._plan.few else smallest + self._plan.window + 1
         self._stage = "halves"
-        self.asked = np.concatenate([tree.ask_halves(above) for tree in trees])
+        self.asked = np.concatenate([tree.ask_halves(above, deep=left <= self._plan.deep) for tree in trees])
         return True
 
     def _ask_subsets(self) -> int:

@@ -19,6 +19,7 @@ _INDEX: Final = np.int64(2**32 - 1)
 _KNOWN: Final = np.uint8(2)
 _ODD: Final = np.uint8(3)
 _SUBSET_LEVELS: Final = 6  # above it a subset has no empty node, or only with probability 2^-64
+_DEEP_LEVEL, _DEEP_LEVEL_OF_SUBSETS = 2, 9  # where quarters may be asked for: none of them is empty
 
 
 def subset(key: int, length: int) -> Bits:
@@ -53,6 +54,7 @@ class Tree:
         self.frontier: Nodes = np.empty(0, dtype=np.int64)
         self.fresh: Nodes = np.empty(0, dtype=np.int64)
         self.chosen: Nodes = np.empty(0, dtype=np.int64)
+        self.deep: NDArray[np.bool_] = np.empty(0, dtype=np.bool_)
 
     @property
     def tops(self) -> int:
@@ -144,17 +146,51 @@ class Tree:
         self.merge()
         return cornered
 
-    def ask_halves(self, above: int) -> Bits:
-        """Choose the nodes of the frontier below level ``above``; return our own parities of their left halves."""
-        self.chosen = self.frontier[: np.searchsorted(self.frontier, above << 32)]
-        return self.own[self.at((self.chosen >> SHIFT) - 1, (self.chosen & _INDEX) << 1)]
+    @property
+    def asked(self) -> int:
+        """How many parities were asked for."""
+        return len(self.chosen) + 2 * int(self.deep.sum())
 
-    def learn_halves(self, left: Bits) -> Nodes:
-        """Take in whether the left halves are odd; the right ones are if these are not. Return what is cornered."""
+    def ask_halves(self, above: int, *, deep: bool) -> Bits:
+        """Choose the nodes of the frontier below level ``above``; return our own parities of their left halves.
+
+        ``deep``: behind each those of the left quarters of both halves too, where no quarter can be empty.
+        """
+        self.chosen = self.frontier[: np.searchsorted(self.frontier, above << 32)]
+        level, index = self.chosen >> SHIFT, self.chosen & _INDEX
+        lowest = _DEEP_LEVEL if self.mask is None else _DEEP_LEVEL_OF_SUBSETS
+        self.deep = (level >= lowest) & ((index + 1) << level <= len(self.order)) & deep
+        below = np.maximum(level - 2, 0)
+        own = [
+            self.own[self.at(level - 1, 2 * index)],
+            self.own[self.at(below, 4 * index) * self.deep],
+            self.own[self.at(below, (4 * index + 2) * self.deep)],
+        ]
+        return np.stack(own, axis=1)[self._wanted()]
+
+    def _wanted(self) -> NDArray[np.bool_]:
+        """Which of three parities of each chosen node are asked for."""
+        return np.stack([np.ones_like(self.deep), self.deep, self.deep], axis=1)
+
+    def learn_halves(self, differences: Bits) -> Nodes:
+        """Take in which left halves are odd, and which left quarters; return what is cornered.
+
+        A right half is odd if the left one is not; a right quarter, if its half and the left one differ.
+        """
+        table = np.zeros((len(self.chosen), 3), dtype=np.uint8)
+        table[self._wanted()] = differences
+        left = table[:, 0]
         level, index = (self.chosen >> SHIFT) - 1, (self.chosen & _INDEX) << 1
         self.frontier = self.frontier[len(self.chosen) :]
         self.know(level, index, left)
         self.know(level, index + 1, left ^ np.uint8(1))
-        cornered = self.enter((level << SHIFT) | (index + (left ^ np.uint8(1))))
+        odd = [((level << SHIFT) | (index + (left ^ np.uint8(1))))[~self.deep]]
+        level, index, table = level[self.deep] - 1, index[self.deep], table[self.deep]
+        for half in (0, 1):
+            whole, first = table[:, 0] ^ np.uint8(half), table[:, 1 + half]
+            for i, quarter in enumerate((first, first ^ whole)):
+                self.know(level, 2 * (index + half) + i, quarter)
+                odd.append(((level << SHIFT) | (2 * (index + half) + i))[quarter == 1])
+        cornered = self.enter(np.concatenate(odd))
         self.merge()
         return cornered

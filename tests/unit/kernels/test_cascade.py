@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(native.compiled is None, reason="this installati
 SIZES = [1, 2, 3, 7, 8, 9, 31, 63, 64, 65, 127, 128, 129, 191, 192, 193, 4095, 4096, 4097, 4159, 8192, 8257]
 
 
-def plan(length, levels=(3, 5, 8), window=4, few=4, seed=0):
+def plan(length, levels=(3, 5, 8), window=4, few=4, deep=2, seed=0):
     rng = np.random.default_rng([seed, length])
     words, tail = length // 4096 * 64, length % 4096
     top = max(length - 1, 0).bit_length()
@@ -30,7 +30,7 @@ def plan(length, levels=(3, 5, 8), window=4, few=4, seed=0):
         for _ in range(3)
     )
     keys = rng.integers(0, 2**64, cascade.KEYS, dtype=np.uint64)
-    return cascade.Plan(length, tuple(min(level, top) for level in levels), shuffles, keys, window, few)
+    return cascade.Plan(length, tuple(min(level, top) for level in levels), shuffles, keys, window, few, deep)
 
 
 def exchange(kernel, bits, errors, first, last, tamper=None):
@@ -74,13 +74,14 @@ def noisy(n, kind, seed=1):
             return bits, (rng.random(n) < kind).astype(np.uint8)
 
 
+@pytest.mark.parametrize("deep", [0, 2, 1000])
 @pytest.mark.parametrize("kind", ["zeros", "ones", "burst", "ends", 0.02, 0.3])
 @pytest.mark.parametrize("n", SIZES)
-def test_both_kernels_say_and_find_the_same(n, kind):
+def test_both_kernels_say_and_find_the_same(n, kind, deep):
     if n > 200 and kind == "ones":
         n = n % 200 + 1  # every bit wrong is a long search
     bits, errors = noisy(n, kind)
-    one = plan(n)
+    one = plan(n, deep=deep)
     compiled, numpy = (exchange(kernel, bits, errors, one, one) for kernel in ("compiled", "numpy"))
     assert compiled == numpy
     packed = np.packbits(bits).tobytes()
@@ -130,7 +131,7 @@ def test_a_subset_holds_about_half_and_subsets_are_independent():
 
 def test_what_does_not_fit_is_refused_at_the_boundary():
     one, bits = plan(100), bytes(13)
-    native_plan = native.compiled.Plan(100, one.levels, one.shuffles, one.keys, 4, 4)
+    native_plan = native.compiled.Plan(100, one.levels, one.shuffles, one.keys, 4, 4, 2)
     for arguments in ((bits, 101), (bits, 96), (bits, 0), (b"", 0), (bits[:12], 100)):
         with pytest.raises(ValueError, match=r"another length|add up"):
             native.compiled.Block(*arguments, native_plan, native_plan, True)  # noqa: FBT003
@@ -147,7 +148,7 @@ def test_what_does_not_fit_is_refused_at_the_boundary():
         (4096, good.levels, (twice, *good.shuffles[1:]), good.keys),
     ):
         with pytest.raises(ValueError, match=r"another|permutations"):
-            native.compiled.Plan(length, levels, shuffles, keys, 4, 4)
+            native.compiled.Plan(length, levels, shuffles, keys, 4, 4, 2)
     block = native.compiled.Block(bits, 100, native_plan, native_plan, True)  # noqa: FBT003
     for size in (0, len(block.parities()) - 1, len(block.parities()) + 1):
         with pytest.raises(ValueError, match="another length"):

@@ -7,14 +7,22 @@ wire. For each group an observer learns one parity of either side, and both are 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from heliograph.bits import BitString
 from heliograph.errors import LocalProtocolError, ReconciliationFailed, RemoteProtocolError
 from heliograph.kernels.cascade import CONTRADICTION, Kernel, Plan, make_block
 from heliograph.postprocessing.reconciliation.limits import Limits
-from heliograph.postprocessing.reconciliation.passes import SEED_BYTES, shuffle, subset_keys, top_levels
+from heliograph.postprocessing.reconciliation.passes import (
+    LEVELS_FEW_ROUNDS,
+    LEVELS_PATIENT,
+    SEED_BYTES,
+    Levels,
+    shuffle,
+    subset_keys,
+    top_levels,
+)
 from heliograph.types import Disclosed
 
 __all__ = ["FEW_ROUNDS", "PATIENT", "Mirror", "Pace"]
@@ -28,15 +36,19 @@ class Pace:
 
     A round searches nodes up to 2^``window`` times the smallest one in need, so that an error is seldom looked for in
     two passes at once; but all of a frame's once no more than 1 in ``few_share`` of its positions is left to search.
+    Once no more than ``deep`` nodes are left, quarters are compared with the halves: the frame that takes longest sets
+    the number of rounds, and it costs a bit for each round saved. ``levels``: the top groups of each pass.
     """
 
     window: int
     few_share: int
+    deep: int
+    levels: Levels = field(repr=False)
 
 
 # Our choices. Over a network a round trip costs more than a parity; where rounds cost nothing, parities count.
-FEW_ROUNDS: Final = Pace(window=4, few_share=256)
-PATIENT: Final = Pace(window=0, few_share=1 << 30)
+FEW_ROUNDS: Final = Pace(window=4, few_share=2048, deep=2, levels=LEVELS_FEW_ROUNDS)
+PATIENT: Final = Pace(window=1, few_share=1 << 30, deep=0, levels=LEVELS_PATIENT)
 
 
 class Mirror:
@@ -151,11 +163,12 @@ def _plans(length: int, seed: bytes, estimated_qber: float, pace: Pace) -> tuple
     def plan(size: int) -> Plan:
         return Plan(
             length=size,
-            levels=top_levels(estimated_qber, size),
+            levels=top_levels(estimated_qber, size, pace.levels),
             shuffles=(shuffle(seed, 0, size), shuffle(seed, 1, size), shuffle(seed, 2, size)),
             keys=keys,
             window=pace.window,
             few=size // pace.few_share,
+            deep=pace.deep,
         )
 
     first, rest = plan(each), length - (frames - 1) * each

@@ -18,8 +18,11 @@ from heliograph.kernels.cascade import KEYS
 from heliograph.kernels.shuffle import TILE, Shuffle
 
 __all__ = [
+    "LEVELS_FEW_ROUNDS",
+    "LEVELS_PATIENT",
     "PERMUTED_PASSES",
     "SEED_BYTES",
+    "Levels",
     "shuffle",
     "subset_keys",
     "top_level",
@@ -30,19 +33,37 @@ __all__ = [
 PERMUTED_PASSES: Final = 3
 SEED_BYTES: Final = 32
 
-# Our choice: log2 of the top groups' sizes of passes 0..2, for estimates up to the rate in the first column; those of
-# performance.md 3a, tuned for few rounds at 1e5 to 1e6 bits. They decide the efficiency, never the correctness.
-_LEVELS: Final = (
+# Our choices: log2 of the top groups' sizes of passes 0..2, for estimates up to the rate in the first column, found by
+# a search over blocks of 1e7 bits. They decide efficiency and rounds, never the correctness. Small groups in pass 1
+# keep the chains short in which one correction leads to the next, at one or two hundredths of efficiency.
+Levels = tuple[tuple[float, tuple[int, int, int]], ...]
+LEVELS_FEW_ROUNDS: Final[Levels] = (
+    (0.0015, (10, 11, 14)),
+    (0.003, (8, 10, 14)),
+    (0.0048, (8, 9, 14)),
+    (0.0065, (7, 9, 14)),
+    (0.0105, (7, 8, 14)),
+    (0.0145, (6, 8, 14)),
+    (0.0225, (6, 7, 14)),
+    (0.034, (5, 7, 14)),
+    (0.045, (4, 7, 14)),
+    (0.062, (4, 6, 14)),
+    (0.095, (3, 6, 14)),
+    (0.5, (3, 5, 14)),
+)
+LEVELS_PATIENT: Final[Levels] = (
     (0.0015, (10, 12, 14)),
-    (0.004, (8, 11, 14)),
-    (0.0075, (7, 10, 13)),
-    (0.011, (7, 9, 13)),
-    (0.015, (6, 9, 13)),
-    (0.022, (6, 8, 13)),
-    (0.04, (5, 8, 13)),
-    (0.065, (4, 7, 12)),
-    (0.095, (4, 6, 12)),
-    (0.5, (3, 6, 12)),
+    (0.003, (9, 11, 14)),
+    (0.0048, (8, 11, 14)),
+    (0.0065, (8, 10, 14)),
+    (0.0095, (7, 10, 14)),
+    (0.012, (7, 9, 14)),
+    (0.016, (6, 9, 14)),
+    (0.024, (6, 8, 14)),
+    (0.036, (5, 8, 14)),
+    (0.075, (4, 7, 14)),
+    (0.095, (4, 6, 14)),
+    (0.5, (3, 6, 14)),
 )
 
 
@@ -92,9 +113,9 @@ def top_level(length: int) -> int:
     return max(length - 1, 0).bit_length()
 
 
-def top_levels(estimated_qber: float, length: int) -> tuple[int, int, int]:
+def top_levels(estimated_qber: float, length: int, table: Levels) -> tuple[int, int, int]:
     """Return the top level of passes 0, 1 and 2 for an estimated error rate; any estimate gives legal levels."""
     bounded = min(max(estimated_qber, 0.0), 0.5) if estimated_qber == estimated_qber else 0.5  # noqa: PLR0124  - NaN
-    first, second, third = next(levels for rate, levels in _LEVELS if bounded <= rate)
+    first, second, third = next(levels for rate, levels in table if bounded <= rate)
     cap = top_level(length)
     return min(first, cap), min(second, cap), min(third, cap)
