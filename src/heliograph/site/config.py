@@ -40,6 +40,8 @@ peer_sae = "sae-b"
 certificate = "pki/sae.pem"
 key = "pki/sae.key"
 tunnel = { role = "initiator", control = "192.0.2.2:7002", ... }
+
+[boundary]                       # optional: site/boundary_entry.py
 """
 
 from __future__ import annotations
@@ -55,14 +57,15 @@ import msgspec
 
 from heliograph.agent.config import AgentConfig
 from heliograph.authentication.registration import anchor_kinds
-from heliograph.errors import ConfigurationError
+from heliograph.errors import ConfigurationError, NotPermitted
+from heliograph.kme.boundary import Way
 from heliograph.protocol.registration import LinkRegistration
 from heliograph.site.audit import AUDIT_NAME
+from heliograph.site.boundary_entry import SOCKET_PATH_BYTES_MAX, BoundaryEntry, SiteBoundary
 
 __all__ = ["SOCKET_PATH_BYTES_MAX", "SiteConfig", "parse_address", "read_registration", "read_site"]
 
 _SITE_BYTES_MAX = 1 << 20  # our choice
-SOCKET_PATH_BYTES_MAX = 100  # sun_path of unix(7) is 108 bytes
 
 
 class _KeyPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -106,9 +109,9 @@ class _Kme(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Agent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sae: str
     peer_sae: str
-    certificate: str
-    key: str
     tunnel: dict[str, Any]
+    certificate: str | None = None
+    key: str | None = None
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,6 +124,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     module: _Module
     kme: _Kme
     agent: _Agent | None = None
+    boundary: BoundaryEntry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +150,19 @@ class SiteConfig:
     def trust(self) -> Path:
         """The directory in which the peer is registered."""
         return self.path(self.file.link.trust)
+
+    @property
+    def local_saes(self) -> frozenset[str]:
+        """The SAEs of this site."""
+        here = self.registration
+        own, peer = here.transmitter_pairs, here.receiver_pairs
+        if self.file.link.role != "transmitter":
+            own, peer = peer, own
+        return frozenset({p.master for p in own} | {p.slave for p in peer})
+
+    def boundary(self) -> SiteBoundary:
+        """Return the declared boundary. Raises ConfigurationError."""
+        return SiteBoundary.read(self.file.boundary, self.directory, self.local_saes)
 
     @property
     def audit(self) -> Path:
@@ -283,7 +300,11 @@ def _check_paths(path: Path, config: SiteConfig) -> None:
 
 
 def _check_agent(path: Path, config: SiteConfig) -> None:
-    agent, registration = config.file.agent, config.registration
+    agent, registration, file_boundary = config.file.agent, config.registration, config.file.boundary
+    try:
+        config.boundary()
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
     if agent is None:
         return
     pairs = {(p.master, p.slave) for p in (*registration.transmitter_pairs, *registration.receiver_pairs)}
@@ -291,6 +312,16 @@ def _check_agent(path: Path, config: SiteConfig) -> None:
         raise ConfigurationError(
             f"{path}: [agent] sae = {agent.sae!r}, peer_sae = {agent.peer_sae!r}: the registration has no such pair"
         )
+    in_process = file_boundary is not None and agent.sae in file_boundary.in_process
+    if in_process == (agent.certificate is not None) or (agent.certificate is None) != (agent.key is None):
+        raise ConfigurationError(
+            f"{path}: [agent] certificate and key: needed, unless [boundary] in_process lists {agent.sae!r}, and then "
+            "not allowed: a consumer has one way to its keys"
+        )
+    try:
+        config.boundary().boundary.check(agent.sae, Way.IN_PROCESS if in_process else Way.CERTIFICATE)
+    except NotPermitted as error:
+        raise ConfigurationError(f"{path}: [agent] sae = {agent.sae!r}: {error}") from None
     try:
         AgentConfig.from_mapping(agent.tunnel)
     except ConfigurationError as error:

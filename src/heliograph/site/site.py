@@ -19,7 +19,6 @@ from heliograph.authentication.authenticator import Authenticator
 from heliograph.authentication.methods.registry import running_method
 from heliograph.errors import StoreUnavailable
 from heliograph.http.client import Etsi014Client
-from heliograph.http.server import serve
 from heliograph.http.tls import client_tls, server_tls
 from heliograph.kme.supply import Limits, SaePair, Supply
 from heliograph.ports import RandomSource
@@ -27,8 +26,10 @@ from heliograph.site.anchors import open_anchors
 from heliograph.site.clocks import MonotonicClock, WallClock
 from heliograph.site.comparison import describe_comparison, read_comparison
 from heliograph.site.config import SiteConfig, parse_address
+from heliograph.site.delivery import InProcessKeySource
 from heliograph.site.doors import LinkAnchors, LinkDoors
 from heliograph.site.engine import EngineParts
+from heliograph.site.kme_doors import open_doors
 from heliograph.site.link import LinkRunner
 from heliograph.site.link_plan import LinkPlan, SupplyHooks
 from heliograph.site.modules import open_module
@@ -93,7 +94,7 @@ def _kme_tls(config: SiteConfig) -> ssl.SSLContext:
 
 def _agent_tls(config: SiteConfig) -> ssl.SSLContext | None:
     kme, agent, path = config.file.kme, config.file.agent, config.path
-    if agent is None:
+    if agent is None or agent.certificate is None or agent.key is None:  # none, or one of this process
         return None
     return client_tls(path(agent.certificate), path(agent.key), path(kme.ca), kme.id)
 
@@ -114,6 +115,7 @@ class _Site:
     ) -> None:
         self.link = link
         self.agent: Agent | None = None
+        self.supply: Supply
         self._config = config
         self._kek = kek
         self._randomness = randomness
@@ -210,16 +212,20 @@ class _Site:
             max_key_per_request=kme.max_key_per_request,
         )
         supply = Supply(self._keys, kme.id, known, limits, wall, owner_reachable=lambda _: self.link.connected)
-        server = await serve(supply, *parse_address(kme.listen, "[kme] listen"), tls)
-        stack.push_async_callback(server.close)
+        self.supply = supply
+        await open_doors(stack, self._config, supply, self._config.boundary(), tls)
 
     async def _open_agent(self, stack: AsyncExitStack, clock: MonotonicClock, tls: ssl.SSLContext | None) -> None:
-        """Start the encryptor: a consumer like any other, over mutual TLS to this site's own KME."""
+        """Start the encryptor: a consumer like any other, over mutual TLS or, where declared, in this process."""
         entry, kme = self._config.file.agent, self._config.file.kme
-        if entry is None or tls is None:
+        if entry is None:
             return
-        host, port = parse_address(kme.listen, "[kme] listen")
-        client = Etsi014Client(f"https://{host}:{port}", tls, entry.sae, entry.peer_sae)
+        client: Etsi014Client | InProcessKeySource
+        if tls is None:
+            client = InProcessKeySource(self.supply, self._config.boundary().boundary, entry.sae, entry.peer_sae)
+        else:
+            host, port = parse_address(kme.listen, "[kme] listen")
+            client = Etsi014Client(f"https://{host}:{port}", tls, entry.sae, entry.peer_sae)
         stack.push_async_callback(client.close)
         agent = Agent(AgentConfig.from_mapping(entry.tunnel), client, clock)
         await agent.start()
