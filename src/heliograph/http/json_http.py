@@ -27,7 +27,7 @@ from heliograph.errors import ConfigurationError, HeliographError, StoreUnavaila
 from heliograph.kme.boundary import Network
 from heliograph.kme.supply import RequestRefused
 
-__all__ = ["MAX_BODY_BYTES", "Answer", "JsonHttpServer", "listen_unix", "read_body"]
+__all__ = ["MAX_BODY_BYTES", "Answer", "JsonHttpServer", "Overloaded", "listen_unix", "read_body"]
 
 # Our choices.
 MAX_BODY_BYTES = 64 * 1024
@@ -42,6 +42,10 @@ HEADERS = MappingProxyType({"Cache-Control": "no-store", "Server": "heliograph"}
 
 _log = logging.getLogger("heliograph.kme")
 _Result = TypeVar("_Result")
+
+
+class Overloaded(StoreUnavailable):
+    """Too many requests wait for the key store; try again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +126,9 @@ class JsonHttpServer(ABC):
         self._store.shutdown()
 
     async def on_store(self, call: Callable[[], _Result]) -> _Result:
-        """Run ``call`` on the store's threads. Raises StoreUnavailable when too many wait already."""
+        """Run ``call`` on the store's threads. Raises Overloaded when too many wait already."""
         if self._waiting >= self.waiting_max():
-            raise StoreUnavailable(f"{self._waiting} requests wait for the key store already")
+            raise Overloaded(f"{self._waiting} requests wait for the key store already")
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._store, call)

@@ -42,6 +42,7 @@ key = "pki/sae.key"
 tunnel = { role = "initiator", control = "192.0.2.2:7002", ... }
 
 [boundary]                       # optional: site/boundary_entry.py
+[skip]                           # optional, as are the other protocols of site/protocol_entries.py
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ from heliograph.kme.boundary import Way
 from heliograph.protocol.registration import LinkRegistration
 from heliograph.site.audit import AUDIT_NAME
 from heliograph.site.boundary_entry import SOCKET_PATH_BYTES_MAX, BoundaryEntry, SiteBoundary
+from heliograph.site.protocol_entries import SkipEntry
 
 __all__ = ["SOCKET_PATH_BYTES_MAX", "SiteConfig", "parse_address", "read_registration", "read_site"]
 
@@ -125,6 +127,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kme: _Kme
     agent: _Agent | None = None
     boundary: BoundaryEntry | None = None
+    skip: SkipEntry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +254,7 @@ def _check(path: Path, config: SiteConfig) -> None:
     _check_bootstrap(path, config)
     _check_paths(path, config)
     _check_agent(path, config)
+    _check_protocols(path, config)
     if registration.opening_blocks < 0 or not 0 < registration.eps_total_max < 1:
         raise ConfigurationError(
             f"{path.parent / link.registration}: opening_blocks = {registration.opening_blocks}: not below 0; "
@@ -326,6 +330,16 @@ def _check_agent(path: Path, config: SiteConfig) -> None:
         AgentConfig.from_mapping(agent.tunnel)
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: [agent] tunnel: {error}") from None
+
+
+def _check_protocols(path: Path, config: SiteConfig) -> None:
+    """Refuse a protocol's entry that could not be served."""
+    try:
+        if config.file.skip is not None:
+            config.file.skip.systems()
+            parse_address(config.file.skip.listen, "[skip] listen")
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
 
 
 def parse_address(text: str, where: str) -> tuple[str, int]:

@@ -7,9 +7,13 @@ from contextlib import AsyncExitStack
 
 from heliograph.http.callers import CertificateCallers, UserCallers
 from heliograph.http.server import KmeServer
+from heliograph.http.skip_server import SkipServer
+from heliograph.http.tls import skip_server_tls
 from heliograph.kme.supply import Supply
 from heliograph.site.boundary_entry import SiteBoundary
 from heliograph.site.config import SiteConfig, parse_address
+from heliograph.site.protocol_entries import SkipEntry
+from heliograph.vault.randomness import SystemRandomness
 
 __all__ = ["open_doors"]
 
@@ -28,3 +32,16 @@ async def open_doors(
         await local.start_unix(boundary.socket)
         stack.callback(boundary.socket.unlink, missing_ok=True)
         stack.push_async_callback(local.close)
+    if config.file.skip is not None:
+        await _open_skip(stack, config, config.file.skip, supply, boundary)
+
+
+async def _open_skip(
+    stack: AsyncExitStack, config: SiteConfig, entry: SkipEntry, supply: Supply, boundary: SiteBoundary
+) -> None:
+    kme, path, rules = config.file.kme, config.path, boundary.boundary
+    tls = skip_server_tls(path(kme.certificate), path(kme.key), path(kme.ca))
+    # What /entropy gives away comes from an instance of its own, never from one that draws secrets of the link.
+    server = SkipServer(supply, entry.systems(), SystemRandomness(), CertificateCallers(rules), rules.networks)
+    await server.start(*parse_address(entry.listen, "[skip] listen"), tls)
+    stack.push_async_callback(server.close)
