@@ -9,7 +9,7 @@ from typing import ClassVar
 from heliograph.errors import ConfigurationError, NotPermitted
 from heliograph.kme.identity import kme_id_from_certificate
 
-__all__ = ["SKIP_SUITE", "client_tls", "server_tls", "skip_server_tls", "tls13_server_tls"]
+__all__ = ["SKIP_SUITE", "client_tls", "server_tls", "skip_server_tls", "tls13_client_tls", "tls13_server_tls"]
 
 SKIP_SUITE = "TLS_AES_256_GCM_SHA384"  # draft-cisco-skip-02, table 1: required
 
@@ -30,6 +30,13 @@ def server_tls(certificate: str | Path, key: str | Path, ca: str | Path) -> ssl.
 def tls13_server_tls(certificate: str | Path, key: str | Path, ca: str | Path) -> ssl.SSLContext:
     """Return ``server_tls`` for TLS 1.3 only (ETSI GS QKD 020, between key managers). Raises ConfigurationError."""
     context = server_tls(certificate, key, ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
+def tls13_client_tls(certificate: str | Path, key: str | Path, ca: str | Path, kme_id: str) -> ssl.SSLContext:
+    """Return ``client_tls`` for TLS 1.3 only, towards the key manager ``kme_id``. Raises ConfigurationError."""
+    context = client_tls(certificate, key, ca, kme_id)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     return context
 

@@ -63,7 +63,7 @@ from heliograph.kme.boundary import Way
 from heliograph.protocol.registration import LinkRegistration
 from heliograph.site.audit import AUDIT_NAME
 from heliograph.site.boundary_entry import SOCKET_PATH_BYTES_MAX, BoundaryEntry, SiteBoundary
-from heliograph.site.protocol_entries import SkipEntry
+from heliograph.site.protocol_entries import Etsi020Entry, SkipEntry
 
 __all__ = ["SOCKET_PATH_BYTES_MAX", "SiteConfig", "parse_address", "read_registration", "read_site"]
 
@@ -128,6 +128,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     agent: _Agent | None = None
     boundary: BoundaryEntry | None = None
     skip: SkipEntry | None = None
+    etsi020: Etsi020Entry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,9 @@ class SiteConfig:
         own, peer = here.transmitter_pairs, here.receiver_pairs
         if self.file.link.role != "transmitter":
             own, peer = peer, own
-        return frozenset({p.master for p in own} | {p.slave for p in peer})
+        foreign = self.file.etsi020.peers if self.file.etsi020 else []
+        beside = {pair.local for entry in foreign for pair in entry.pairs}
+        return frozenset({p.master for p in own} | {p.slave for p in peer} | beside)
 
     def boundary(self) -> SiteBoundary:
         """Return the declared boundary. Raises ConfigurationError."""
@@ -338,6 +341,9 @@ def _check_protocols(path: Path, config: SiteConfig) -> None:
         if config.file.skip is not None:
             config.file.skip.systems()
             parse_address(config.file.skip.listen, "[skip] listen")
+        if config.file.etsi020 is not None:
+            config.file.etsi020.declared()
+            parse_address(config.file.etsi020.listen, "[etsi020] listen")
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from None
 

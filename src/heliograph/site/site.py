@@ -29,12 +29,12 @@ from heliograph.site.config import SiteConfig, parse_address
 from heliograph.site.delivery import InProcessKeySource
 from heliograph.site.doors import LinkAnchors, LinkDoors
 from heliograph.site.engine import EngineParts
-from heliograph.site.kme_doors import open_doors
+from heliograph.site.kme_doors import foreign_pairs, open_doors
 from heliograph.site.link import LinkRunner
 from heliograph.site.link_plan import LinkPlan, SupplyHooks
 from heliograph.site.modules import open_module
 from heliograph.site.status_socket import serve_status
-from heliograph.site.store import open_store
+from heliograph.site.store import SiteStore, open_store
 from heliograph.status import KmeStatus, LinkStatus, SiteStatus
 from heliograph.storage.commit_records import CommitRecords
 from heliograph.storage.database import Database
@@ -193,7 +193,7 @@ class _Site:
         )
         sweeper = asyncio.create_task(_sweep(database, store, lambda: _trim(keys, stocks, file.link.keys_max)))
         stack.push_async_callback(_end, sweeper)
-        await site._open_kme(stack, pairs, wall, tls[0])
+        await site._open_kme(stack, pairs, wall, tls[0], opened)
         await site._open_agent(stack, clock, tls[1])
         await site.link.listen()
         server = await serve_status(config.path(file.status), site.status)
@@ -202,18 +202,27 @@ class _Site:
         return site
 
     async def _open_kme(
-        self, stack: AsyncExitStack, pairs: set[tuple[str, str]], wall: WallClock, tls: ssl.SSLContext
+        self,
+        stack: AsyncExitStack,
+        pairs: set[tuple[str, str]],
+        wall: WallClock,
+        tls: ssl.SSLContext,
+        store: SiteStore,
     ) -> None:
         kme = self._config.file.kme
-        known = [SaePair(local, remote, kme.peer_id) for local, remote in sorted(pairs)]
+        beside = foreign_pairs(self._config)
+        elsewhere = {pair.remote_sae for pair in beside}
+        known = [SaePair(local, remote, kme.peer_id) for local, remote in sorted(pairs)] + beside
         limits = Limits(
             key_size_bits=self._config.registration.key_size_bits,
             max_key_count=self._config.file.link.keys_max,
             max_key_per_request=kme.max_key_per_request,
         )
-        supply = Supply(self._keys, kme.id, known, limits, wall, owner_reachable=lambda _: self.link.connected)
+        supply = Supply(
+            self._keys, kme.id, known, limits, wall, owner_reachable=lambda sae: sae in elsewhere or self.link.connected
+        )
         self.supply = supply
-        await open_doors(stack, self._config, supply, self._config.boundary(), tls)
+        await open_doors(stack, self._config, supply, store, tls)
 
     async def _open_agent(self, stack: AsyncExitStack, clock: MonotonicClock, tls: ssl.SSLContext | None) -> None:
         """Start the encryptor: a consumer like any other, over mutual TLS or, where declared, in this process."""

@@ -9,6 +9,7 @@ from heliograph.errors import RollbackDetected
 from heliograph.ports import RandomSource
 from heliograph.site.clocks import WallClock
 from heliograph.storage.database import Database
+from heliograph.storage.foreign_keys import destroy_foreign_keys
 from heliograph.storage.keys import KeyRecords
 from heliograph.storage.link_records import LinkRecords
 from heliograph.storage.store_seal import StoreSeal
@@ -80,4 +81,5 @@ def _runs(anchor: Path) -> Path:
 def _destroy_all(database: Database, records: LinkRecords, keys: KeyRecords) -> None:
     records.destroy_pads()
     keys.expire(_FOR_EVER, WallClock().now())
+    destroy_foreign_keys(database)
     database.checkpoint()

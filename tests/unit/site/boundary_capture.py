@@ -23,6 +23,7 @@ from heliograph.site.clocks import WallClock
 from heliograph.site.config import read_site
 from heliograph.site.delivery import InProcessKeySource
 from heliograph.site.kme_doors import open_doors
+from heliograph.site.store import SiteStore
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords, NewKey
 from heliograph.vault.filekek import FileKek
@@ -77,7 +78,7 @@ def supply_of(config):
         keys.add(cursor, 1, 1, rows)
         keys.acknowledge(cursor, 1, 1)
     supply = Supply(keys, "kme-a", [SaePair("sae-a", "sae-b", "kme-b")], Limits(), WallClock())
-    return database, supply, [row.material for row in rows]
+    return SiteStore(database, None, keys, None), supply, [row.material for row in rows]
 
 
 async def fetch(site, boundary, recorder, source_of):
@@ -86,13 +87,13 @@ async def fetch(site, boundary, recorder, source_of):
     document["boundary"] = boundary
     site.write(document)
     config = read_site(site.toml)
-    database, supply, expected = supply_of(config)
+    store, supply, expected = supply_of(config)
     kme = config.file.kme
     tls = server_tls(config.path(kme.certificate), config.path(kme.key), config.path(kme.ca))
     recorder.frames()
     async with AsyncExitStack() as stack:
-        stack.callback(database.close)
-        await open_doors(stack, config, supply, config.boundary(), tls)
+        stack.callback(store.database.close)
+        await open_doors(stack, config, supply, store, tls)
         waiting = listeners()
         source = source_of(config, supply)
         stack.push_async_callback(source.close)
