@@ -63,7 +63,7 @@ from heliograph.kme.boundary import Way
 from heliograph.protocol.registration import LinkRegistration
 from heliograph.site.audit import AUDIT_NAME
 from heliograph.site.boundary_entry import SOCKET_PATH_BYTES_MAX, BoundaryEntry, SiteBoundary
-from heliograph.site.protocol_entries import Etsi020Entry, SkipEntry
+from heliograph.site.protocol_entries import Etsi004Entry, Etsi020Entry, SkipEntry
 
 __all__ = ["SOCKET_PATH_BYTES_MAX", "SiteConfig", "parse_address", "read_registration", "read_site"]
 
@@ -129,6 +129,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     boundary: BoundaryEntry | None = None
     skip: SkipEntry | None = None
     etsi020: Etsi020Entry | None = None
+    etsi004: Etsi004Entry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +342,10 @@ def _check_protocols(path: Path, config: SiteConfig) -> None:
         if config.file.skip is not None:
             config.file.skip.systems()
             parse_address(config.file.skip.listen, "[skip] listen")
+        if (streams := config.file.etsi004) is not None:
+            streams.check(config.registration.key_size_bits)
+            for entry in ("listen", "peer_listen", "peer_dial"):
+                parse_address(getattr(streams, entry), f"[etsi004] {entry}")
         if config.file.etsi020 is not None:
             config.file.etsi020.declared()
             parse_address(config.file.etsi020.listen, "[etsi020] listen")

@@ -11,16 +11,21 @@ from heliograph.http.etsi020_client import Etsi020Client
 from heliograph.http.etsi020_server import Etsi020Server
 from heliograph.http.server import KmeServer
 from heliograph.http.skip_server import SkipServer
-from heliograph.http.tls import skip_server_tls, tls13_client_tls, tls13_server_tls
+from heliograph.http.tls import server_tls, skip_server_tls, tls13_client_tls, tls13_server_tls
 from heliograph.kme.interworking import Interworking
+from heliograph.kme.streams import Streams
 from heliograph.kme.supply import SaePair, Supply
 from heliograph.site.boundary_entry import SiteBoundary
-from heliograph.site.clocks import WallClock
+from heliograph.site.clocks import MonotonicClock, WallClock
 from heliograph.site.config import SiteConfig, parse_address
 from heliograph.site.interworking import ForeignPair, InterworkingRunner
-from heliograph.site.protocol_entries import Etsi020Entry, SkipEntry
+from heliograph.site.protocol_entries import Etsi004Entry, Etsi020Entry, SkipEntry
 from heliograph.site.store import SiteStore
+from heliograph.site.streams import StreamService
 from heliograph.storage.foreign_keys import ForeignKeys
+from heliograph.storage.streams import StreamRecords
+from heliograph.transport.etsi004_server import Etsi004Server
+from heliograph.transport.one_time_channel import OneTimeClient, OneTimeServer
 from heliograph.vault.randomness import SystemRandomness
 
 __all__ = ["foreign_pairs", "open_doors"]
@@ -56,6 +61,8 @@ async def open_doors(
         await _open_skip(stack, config, config.file.skip, supply, boundary)
     if config.file.etsi020 is not None:
         await _open_etsi020(stack, config, config.file.etsi020, supply, store)
+    if config.file.etsi004 is not None:
+        await _open_etsi004(stack, config, config.file.etsi004, supply, store)
 
 
 async def _open_skip(
@@ -72,7 +79,12 @@ async def _open_skip(
 async def _open_etsi020(
     stack: AsyncExitStack, config: SiteConfig, entry: Etsi020Entry, supply: Supply, store: SiteStore
 ) -> None:
-    files = config.path(entry.certificate), config.path(entry.key), config.path(entry.ca)
+    kme = config.file.kme
+    files = (
+        config.path(entry.certificate or kme.certificate),
+        config.path(entry.key or kme.key),
+        config.path(entry.ca or kme.ca),
+    )
     clients = {peer.kme: Etsi020Client(tls13_client_tls(*files, peer.kme)) for peer in entry.peers}
     foreign = ForeignKeys(store.database, store.keys)
     clock = WallClock()
@@ -92,6 +104,27 @@ async def _open_etsi020(
     )
     stack.push_async_callback(runner.close)
     task = asyncio.create_task(runner.run())
+    stack.push_async_callback(_end, task)
+
+
+async def _open_etsi004(
+    stack: AsyncExitStack, config: SiteConfig, entry: Etsi004Entry, supply: Supply, store: SiteStore
+) -> None:
+    kme, path, rules = config.file.kme, config.path, config.boundary().boundary
+    records = StreamRecords(store.database, store.seal)
+    streams = Streams(records, supply, entry.applications, entry.policy(), WallClock(), SystemRandomness())
+    service = StreamService(streams, supply)
+    stack.push_async_callback(service.close)
+    where = parse_address(entry.peer_dial, "[etsi004] peer_dial")
+    service.connect(OneTimeClient(*where, service.draw, MonotonicClock()))
+    peer = OneTimeServer(service.answer)
+    await peer.start(*parse_address(entry.peer_listen, "[etsi004] peer_listen"))
+    stack.push_async_callback(peer.close)
+    server = Etsi004Server(service.call, rules, rules.networks)
+    tls = server_tls(path(kme.certificate), path(kme.key), path(kme.ca))
+    await server.start(*parse_address(entry.listen, "[etsi004] listen"), tls)
+    stack.push_async_callback(server.close)
+    task = asyncio.create_task(service.sweep())
     stack.push_async_callback(_end, task)
 
 

@@ -13,6 +13,7 @@ from heliograph.storage.foreign_keys import destroy_foreign_keys
 from heliograph.storage.keys import KeyRecords
 from heliograph.storage.link_records import LinkRecords
 from heliograph.storage.store_seal import StoreSeal
+from heliograph.storage.streams import destroy_streams
 from heliograph.vault.anchor import FileAnchor
 
 __all__ = ["SiteStore", "open_store", "reopen_for_operator"]
@@ -82,4 +83,5 @@ def _destroy_all(database: Database, records: LinkRecords, keys: KeyRecords) -> 
     records.destroy_pads()
     keys.expire(_FOR_EVER, WallClock().now())
     destroy_foreign_keys(database)
+    destroy_streams(database)
     database.checkpoint()
