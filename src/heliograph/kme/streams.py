@@ -178,7 +178,7 @@ class Streams:
             return None
         waiting = [chunk for chunk in self._store.chunks(ksid) if not chunk.agreed]
         if not waiting and stream.next_index <= index + WINDOW // 2 and index < stream.next_index + AHEAD_MAX:
-            waiting = self._reserve(stream, index + WINDOW + 1 - stream.next_index)
+            waiting = self._reserve(stream, index + 1 - stream.next_index, WINDOW)
         return m.Reserve(ksid, tuple((c.index, c.key_ids) for c in waiting[: m.CHUNKS_MAX])) if waiting else None
 
     def reservation_done(self, message: m.Reserve, reply: m.StreamReply) -> bool:
@@ -188,11 +188,13 @@ class Streams:
         self._store.agree(message.ksid, [index for index, _ in message.chunks])
         return True
 
-    def _reserve(self, stream: Stream, number: int) -> list[Chunk]:
+    def _reserve(self, stream: Stream, needed: int, window: int) -> list[Chunk]:
         each = stream.qos.key_chunk_size // self._key_bytes
         stored = self._supply.status(stream.local_sae, stream.remote_sae).stored_key_count
         limit = self._supply.limits.max_key_per_request // each
-        number = min(number, m.CHUNKS_MAX, limit, (stored - KEYS_LEFT) // each)
+        # What is asked for now may take what there is; what is put by leaves half of the pool to the pair's other uses.
+        ahead = max(needed, min(needed + window, stored // 2 // each))
+        number = min(ahead, m.CHUNKS_MAX, limit, (stored - KEYS_LEFT) // each)
         if number < 1:
             return []
         try:
