@@ -122,21 +122,22 @@ class SiteCa:
         """
         names = [_host_name(host) for host in hosts]
         names.append(x509.UniformResourceIdentifier(identity_uri(KME_SCHEME, kme_id)))
-        usages = [ExtendedKeyUsageOID.SERVER_AUTH] + [ExtendedKeyUsageOID.CLIENT_AUTH] * interworking
-        return self._issue(kme_id, names, usages, days, moment)
+        more = (ExtendedKeyUsageOID.CLIENT_AUTH,) if interworking else ()
+        return self._issue(kme_id, names, ExtendedKeyUsageOID.SERVER_AUTH, days, moment, *more)
 
     def issue_sae(self, sae_id: str, days: float = DEFAULT_DAYS, moment: datetime | None = None) -> Identity:
         """Issue a client certificate for an SAE: exactly one URI name, ``sae:<id>``."""
         names = [x509.UniformResourceIdentifier(identity_uri(SAE_SCHEME, sae_id))]
-        return self._issue(sae_id, names, [ExtendedKeyUsageOID.CLIENT_AUTH], days, moment)
+        return self._issue(sae_id, names, ExtendedKeyUsageOID.CLIENT_AUTH, days, moment)
 
     def _issue(
         self,
         name: str,
         names: Sequence[x509.GeneralName],
-        usages: Sequence[x509.ObjectIdentifier],
+        usage: x509.ObjectIdentifier,
         days: float,
         moment: datetime | None,
+        *more: x509.ObjectIdentifier,
     ) -> Identity:
         check_name(name)
         key = ec.generate_private_key(ec.SECP256R1())
@@ -146,7 +147,7 @@ class SiteCa:
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(key_usage(authority=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([usage, *more]), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
         )
