@@ -84,7 +84,7 @@ class StreamPolicy:
     chunk_bytes_max: int = 1024
     timeout_ms_max: int = 60_000
     ttl_s_max: int = 86_400
-    streams_max: int = 256
+    streams_max: int = 64  # of one SAE
 
     def __post_init__(self) -> None:
         if min(self.promised_bps, self.chunk_bytes_max, self.timeout_ms_max) < 0 or self.ttl_s_max < 1:

@@ -82,7 +82,7 @@ class Streams:
         agreed = self._policy.negotiate(request.qos, self._key_bytes)
         if agreed != request.qos:
             return OpenReply(Status.QOS_NOT_MET, agreed, request.ksid)
-        if len(self._store.all()) >= self._policy.streams_max:
+        if self._is_full(caller):
             return OpenReply(Status.NO_QKD_CONNECTION)
         ksid = request.ksid if request.ksid != NULL_KSID else self._fresh_ksid()
         stream = Stream(
@@ -282,6 +282,10 @@ class Streams:
             self._erase(stream)
             self._store.forget(stream.ksid)
         return len(over)
+
+    def _is_full(self, sae: str) -> bool:
+        # Counted for each SAE: one that opens streams without end takes no place from another.
+        return sum(stream.local_sae == sae for stream in self._store.all()) >= self._policy.streams_max
 
     def _is_over(self, stream: Stream) -> bool:
         return self._clock.now() >= stream.created_at + stream.qos.ttl_s

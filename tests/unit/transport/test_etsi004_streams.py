@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from two_stream_sites import stock, two_sites
+from two_stream_sites import POLICY, stock, two_sites
 
 from heliograph.errors import AuthenticationFailed, KeyNotFound, RemoteProtocolError, TransportClosed
 from heliograph.kme import stream_messages as m
@@ -210,6 +210,17 @@ def test_without_the_other_key_manager_it_is_status_4_and_no_key_is_spent(tmp_pa
         for _ in range(3):
             assert (await w.one.open_connect(SOURCE, DESTINATION, QOS)).status is Status.NO_QKD_CONNECTION
         assert w.a.stored() == before
+
+    run(act, tmp_path)
+
+
+def test_an_application_that_opens_without_end_takes_no_place_from_another(tmp_path, monkeypatch):
+    monkeypatch.setattr("two_stream_sites.POLICY", replace(POLICY, streams_max=2))
+
+    async def act(w):
+        statuses = [(await w.one.open_connect(SOURCE, DESTINATION, QOS)).status for _ in range(3)]
+        assert statuses == [Status.PEER_NOT_CONNECTED] * 2 + [Status.NO_QKD_CONNECTION]
+        assert len(w.a.streams._store.all()) == len(w.b.streams._store.all()) == 2
 
     run(act, tmp_path)
 
