@@ -413,10 +413,12 @@ def test_a_key_manager_that_nobody_declared_is_401_before_its_body_is_read(tmp_p
     async def act():
         async with two_key_managers(tmp_path) as (one, two, _):
             tls = stranger_tls(tmp_path, one.ca, "kme-9")
-            return [await call(wire, two, path, b"not even JSON", tls) for path in (EXT, ACK, VOID)], two.states()
+            answers = [await call(wire, two, path, b"not even JSON", tls) for path in (EXT, ACK, VOID)]
+            answers.append(await call(wire, two, "/kmapi/versions", None, tls, "GET"))
+            return answers, two.states()
 
     answers, states = run(act)
-    assert {(status, answer["type"]) for status, _, answer in answers} == {(401, TYPE + "unauthorized")}
+    assert [(status, answer["type"]) for status, _, answer in answers] == [(401, TYPE + "unauthorized")] * 4
     assert states == {}
 
 

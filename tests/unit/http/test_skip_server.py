@@ -177,7 +177,13 @@ def test_entropy_is_fresh_and_of_the_size_asked_for(site, wire):
 
 def test_a_stranger_learns_nothing_and_takes_nothing(site, wire):
     site.add_owned(1)
-    paths = ["/capabilities", "/key?remoteSystemID=site-b-1", f"/key/{ID}?remoteSystemID=site-b-1", "/entropy"]
+    paths = [
+        "/capabilities",
+        "/key?remoteSystemID=site-b-1",
+        "/key?remoteSystemID=NOBODY",
+        f"/key/{ID}?remoteSystemID=site-b-1",
+        "/entropy",
+    ]
     for status, _, answer in ask_all(site, wire, [("GET", path) for path in paths], sae="stranger"):
         assert (status, answer) == (401, {"message": "Unauthorized"})
     assert site.keys.stored_key_count("sae-a", "sae-b") == 1
