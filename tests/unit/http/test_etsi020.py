@@ -8,7 +8,7 @@ import ssl
 import uuid
 
 import pytest
-from two_key_managers import ACK, stranger_tls, two_key_managers
+from two_key_managers import ACK, stranger_tls, tls_of, two_key_managers
 
 from heliograph.errors import InsufficientKeys, KeyNotFound
 from heliograph.kme.etsi020 import AckStatus
@@ -36,13 +36,6 @@ async def call(wire, manager, path, document, tls, verb="POST"):
     head = f"{verb} {path} HTTP/1.1\r\nHost: kme\r\n" + (f"Content-Length: {len(body)}\r\n" if body is not None else "")
     status, headers, answer = await wire.exchange(manager.port, tls, (head + "\r\n").encode() + (body or b""))
     return status, headers, json.loads(answer)
-
-
-def tls_of(manager):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_cert_chain(manager.files[0], manager.files[1])
-    context.load_verify_locations(manager.files[2])
-    return context
 
 
 def test_versions_are_told_and_the_synchronous_mode_only_where_it_is_served(tmp_path, wire):

@@ -113,3 +113,11 @@ def stranger_tls(directory, ca, kme):
     context.load_cert_chain(files[0], files[1])
     context.load_verify_locations(files[2])
     return context
+
+
+def tls_of(manager):
+    """Return a client context that shows this key manager's certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_cert_chain(manager.files[0], manager.files[1])
+    context.load_verify_locations(manager.files[2])
+    return context

@@ -7,31 +7,13 @@ from contextlib import AsyncExitStack
 import pytest
 from two_stream_sites import two_sites
 
-from heliograph.errors import StoreUnavailable, TransportClosed
+from heliograph.errors import TransportClosed
 from heliograph.kme.etsi004 import Qos, Status
+from heliograph.testing.failing_store import FailingTransaction
 
 QOS = Qos(64, ttl_s=600)
 SOURCE, DESTINATION = "sae:sae-a", "sae:sae-b"
 INDICES = range(4)
-
-
-class Dies:
-    """A database whose ``number``-th transaction from now fails: rolled back, or just after it became durable."""
-
-    def __init__(self, database, number, *, durable):
-        self.left, self.durable = number, durable
-        self.real = database.transaction
-        database.transaction = self.transaction
-
-    @contextlib.contextmanager
-    def transaction(self):
-        self.left -= 1
-        with self.real() as cursor:
-            yield cursor
-            if self.left == 0 and not self.durable:
-                raise StoreUnavailable("it dies before the commit")
-        if self.left == 0:
-            raise StoreUnavailable("it dies after the commit")
 
 
 async def scenario(a, b, delivered):
@@ -67,22 +49,22 @@ def check(delivered, *, lost_at_most):
     assert len(delivered) >= 2 * len(INDICES) - lost_at_most
 
 
+@pytest.mark.slow  # every transaction in turn
 @pytest.mark.parametrize("durable", [False, True])
 @pytest.mark.parametrize("where", ["a", "b"])
 def test_a_failure_at_any_transaction_loses_little_and_repeats_nothing(tmp_path, where, durable):
     async def act(number, directory):
         delivered = []
         async with two_sites(directory) as (a, b, _):
-            fault = Dies({"a": a, "b": b}[where].database, number, durable=durable)
+            fault = FailingTransaction({"a": a, "b": b}[where].database, number, durable=durable)
             await scenario(a, b, delivered)
-        return fault.left, delivered
+        return fault.reached, delivered
 
     number, reached = 1, True
     while reached:
         directory = tmp_path / str(number)
         directory.mkdir()
-        left, delivered = asyncio.run(act(number, directory))
-        reached = left <= 0
+        reached, delivered = asyncio.run(act(number, directory))
         check(delivered, lost_at_most=2 if reached else 0)
         number += 1
     assert number > 20
