@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import ssl
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
 import aiohttp
+from aiohttp import ClientRequest, ClientTimeout
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 from yarl import URL
 
 from heliograph.errors import (
@@ -48,9 +53,24 @@ class Etsi014Client:
             raise ConfigurationError(f"KME address {base_url!r}: must be https://host[:port]")
         self._keys = f"{base_url.rstrip('/')}/api/v1/keys/{quote(peer_sae, safe='')}"
         self._tls = tls
+        self._socket: Path | None = None
         self._own_sae = own_sae
         self._size_bits = size_bits
         self._session: aiohttp.ClientSession | None = None
+
+    @classmethod
+    def over_socket(cls, path: str | Path, own_sae: str, peer_sae: str, *, size_bits: int = 256) -> Self:
+        """Return a client of the KME on this host that listens on a Unix socket; nothing crosses a network.
+
+        The system tells the KME which user asks; the KME is told from the socket's directory, in which only its owner
+        can put one (checked at each connection).
+        """
+        client = cls(
+            "https://localhost", ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), own_sae, peer_sae, size_bits=size_bits
+        )
+        client._keys = client._keys.replace("https:", "http:", 1)
+        client._socket = Path(path)
+        return client
 
     async def __aenter__(self) -> Self:
         return self
@@ -123,18 +143,40 @@ class Etsi014Client:
 
     @property
     def _place(self) -> str:
+        if self._socket is not None:
+            return f"KME socket {self._socket}"
         return f"KME {URL(self._keys, encoded=True).origin()}"
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             # Made here and not in the constructor: it belongs to the running loop.
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=self._tls, keepalive_timeout=KEEPALIVE_SECONDS),
+                connector=self._connector(),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS),
                 auto_decompress=False,
             )
         return self._session
+
+    def _connector(self) -> aiohttp.BaseConnector:
+        if self._socket is None:
+            return aiohttp.TCPConnector(ssl=self._tls, keepalive_timeout=KEEPALIVE_SECONDS)
+        return _OwnedUnixConnector(self._socket)
+
+
+class _OwnedUnixConnector(aiohttp.UnixConnector):
+    """Connects to a socket that only root, this user or the socket's own user can have put there."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), keepalive_timeout=KEEPALIVE_SECONDS)
+        self._place = path
+
+    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:  # noqa: ASYNC109  - aiohttp's signature
+        found, place = self._place.stat(), self._place.parent.stat()
+        trusted = {0, os.geteuid(), found.st_uid}
+        if place.st_uid not in trusted or place.st_mode & 0o022:
+            raise PermissionError(f"others can write in {self._place.parent}: the socket may not be the KME's")
+        return await super().connect(req, traces, timeout)
 
 
 def _refusal(method: str, status: int, message: str) -> KeySupplyError:

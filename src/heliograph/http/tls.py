@@ -9,7 +9,9 @@ from typing import ClassVar
 from heliograph.errors import ConfigurationError, NotPermitted
 from heliograph.kme.identity import kme_id_from_certificate
 
-__all__ = ["client_tls", "server_tls"]
+__all__ = ["SKIP_SUITE", "client_tls", "server_tls", "skip_server_tls", "tls13_client_tls", "tls13_server_tls"]
+
+SKIP_SUITE = "TLS_AES_256_GCM_SHA384"  # draft-cisco-skip-02, table 1: required
 
 
 def server_tls(certificate: str | Path, key: str | Path, ca: str | Path) -> ssl.SSLContext:
@@ -23,6 +25,43 @@ def server_tls(certificate: str | Path, key: str | Path, ca: str | Path) -> ssl.
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
     context.num_tickets = 0
     return _loaded(context, Path(certificate), Path(key), Path(ca))
+
+
+def tls13_server_tls(certificate: str | Path, key: str | Path, ca: str | Path) -> ssl.SSLContext:
+    """Return ``server_tls`` for TLS 1.3 only (ETSI GS QKD 020, between key managers). Raises ConfigurationError."""
+    context = server_tls(certificate, key, ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
+def tls13_client_tls(certificate: str | Path, key: str | Path, ca: str | Path, kme_id: str) -> ssl.SSLContext:
+    """Return ``client_tls`` for TLS 1.3 only, towards the key manager ``kme_id``. Raises ConfigurationError."""
+    context = client_tls(certificate, key, ca, kme_id)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
+def skip_server_tls(certificate: str | Path, key: str | Path, ca: str | Path) -> ssl.SSLContext:
+    """Return a SKIP key provider's context: TLS 1.3 with the required suite and no other, client certificates.
+
+    The draft's external PSK is not served: this Python's ssl module has no PSK, and the one of 3.13 binds PSKs of
+    TLS 1.3 to SHA-256, which excludes the required suite. Raises ConfigurationError.
+    """
+    context = tls13_server_tls(certificate, key, ca)
+    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.sslobject_class = _SkipSuite
+    return context
+
+
+class _SkipSuite(ssl.SSLObject):
+    """A TLS connection that ends its handshake only with the suite SKIP requires."""
+
+    def do_handshake(self) -> None:
+        super().do_handshake()
+        # The ssl module cannot choose among TLS 1.3 suites; it can refuse what was chosen.
+        used = self.cipher()
+        if used is None or used[0] != SKIP_SUITE:
+            raise ssl.SSLError(f"SKIP needs {SKIP_SUITE}; the client does not offer it")
 
 
 def client_tls(certificate: str | Path, key: str | Path, ca: str | Path, kme_id: str | None = None) -> ssl.SSLContext:

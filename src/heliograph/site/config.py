@@ -40,6 +40,9 @@ peer_sae = "sae-b"
 certificate = "pki/sae.pem"
 key = "pki/sae.key"
 tunnel = { role = "initiator", control = "192.0.2.2:7002", ... }
+
+[boundary]                       # optional: site/boundary_entry.py
+[skip]                           # optional, as are the other protocols of site/protocol_entries.py
 """
 
 from __future__ import annotations
@@ -55,14 +58,16 @@ import msgspec
 
 from heliograph.agent.config import AgentConfig
 from heliograph.authentication.registration import anchor_kinds
-from heliograph.errors import ConfigurationError
+from heliograph.errors import ConfigurationError, NotPermitted
+from heliograph.kme.boundary import Way
 from heliograph.protocol.registration import LinkRegistration
 from heliograph.site.audit import AUDIT_NAME
+from heliograph.site.boundary_entry import SOCKET_PATH_BYTES_MAX, BoundaryEntry, SiteBoundary
+from heliograph.site.protocol_entries import Etsi004Entry, Etsi020Entry, SkipEntry
 
 __all__ = ["SOCKET_PATH_BYTES_MAX", "SiteConfig", "parse_address", "read_registration", "read_site"]
 
 _SITE_BYTES_MAX = 1 << 20  # our choice
-SOCKET_PATH_BYTES_MAX = 100  # sun_path of unix(7) is 108 bytes
 
 
 class _KeyPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -106,9 +111,9 @@ class _Kme(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Agent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sae: str
     peer_sae: str
-    certificate: str
-    key: str
     tunnel: dict[str, Any]
+    certificate: str | None = None
+    key: str | None = None
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,6 +126,10 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     module: _Module
     kme: _Kme
     agent: _Agent | None = None
+    boundary: BoundaryEntry | None = None
+    skip: SkipEntry | None = None
+    etsi020: Etsi020Entry | None = None
+    etsi004: Etsi004Entry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +155,21 @@ class SiteConfig:
     def trust(self) -> Path:
         """The directory in which the peer is registered."""
         return self.path(self.file.link.trust)
+
+    @property
+    def local_saes(self) -> frozenset[str]:
+        """The SAEs of this site."""
+        here = self.registration
+        own, peer = here.transmitter_pairs, here.receiver_pairs
+        if self.file.link.role != "transmitter":
+            own, peer = peer, own
+        foreign = self.file.etsi020.peers if self.file.etsi020 else []
+        beside = {pair.local for entry in foreign for pair in entry.pairs}
+        return frozenset({p.master for p in own} | {p.slave for p in peer} | beside)
+
+    def boundary(self) -> SiteBoundary:
+        """Return the declared boundary. Raises ConfigurationError."""
+        return SiteBoundary.read(self.file.boundary, self.directory, self.local_saes)
 
     @property
     def audit(self) -> Path:
@@ -234,6 +258,7 @@ def _check(path: Path, config: SiteConfig) -> None:
     _check_bootstrap(path, config)
     _check_paths(path, config)
     _check_agent(path, config)
+    _check_protocols(path, config)
     if registration.opening_blocks < 0 or not 0 < registration.eps_total_max < 1:
         raise ConfigurationError(
             f"{path.parent / link.registration}: opening_blocks = {registration.opening_blocks}: not below 0; "
@@ -283,7 +308,11 @@ def _check_paths(path: Path, config: SiteConfig) -> None:
 
 
 def _check_agent(path: Path, config: SiteConfig) -> None:
-    agent, registration = config.file.agent, config.registration
+    agent, registration, file_boundary = config.file.agent, config.registration, config.file.boundary
+    try:
+        config.boundary()
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
     if agent is None:
         return
     pairs = {(p.master, p.slave) for p in (*registration.transmitter_pairs, *registration.receiver_pairs)}
@@ -291,10 +320,37 @@ def _check_agent(path: Path, config: SiteConfig) -> None:
         raise ConfigurationError(
             f"{path}: [agent] sae = {agent.sae!r}, peer_sae = {agent.peer_sae!r}: the registration has no such pair"
         )
+    in_process = file_boundary is not None and agent.sae in file_boundary.in_process
+    if in_process == (agent.certificate is not None) or (agent.certificate is None) != (agent.key is None):
+        raise ConfigurationError(
+            f"{path}: [agent] certificate and key: needed, unless [boundary] in_process lists {agent.sae!r}, and then "
+            "not allowed: a consumer has one way to its keys"
+        )
+    try:
+        config.boundary().boundary.check(agent.sae, Way.IN_PROCESS if in_process else Way.CERTIFICATE)
+    except NotPermitted as error:
+        raise ConfigurationError(f"{path}: [agent] sae = {agent.sae!r}: {error}") from None
     try:
         AgentConfig.from_mapping(agent.tunnel)
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: [agent] tunnel: {error}") from None
+
+
+def _check_protocols(path: Path, config: SiteConfig) -> None:
+    """Refuse a protocol's entry that could not be served."""
+    try:
+        if config.file.skip is not None:
+            config.file.skip.systems()
+            parse_address(config.file.skip.listen, "[skip] listen")
+        if (streams := config.file.etsi004) is not None:
+            streams.check(config.registration.key_size_bits)
+            for entry in ("listen", "peer_listen", "peer_dial"):
+                parse_address(getattr(streams, entry), f"[etsi004] {entry}")
+        if config.file.etsi020 is not None:
+            config.file.etsi020.declared()
+            parse_address(config.file.etsi020.listen, "[etsi020] listen")
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
 
 
 def parse_address(text: str, where: str) -> tuple[str, int]:

@@ -109,17 +109,20 @@ def set_up_site(directory: Path, setup: SiteSetup, registration: LinkRegistratio
     authority = SiteCa.create(f"{setup.name} authority", days=_CERTIFICATE_DAYS)
     authority.write(directory / "pki")
     host = setup.kme_listen.rpartition(":")[0]
-    authority.issue_kme(setup.kme_id, [host], days=_CERTIFICATE_DAYS).write(directory / "pki", "kme")
+    kme = authority.issue_kme(setup.kme_id, [host], days=_CERTIFICATE_DAYS, interworking=True)
+    kme.write(directory / "pki", "kme")
     authority.issue_sae(setup.sae, days=_CERTIFICATE_DAYS).write(directory / "pki", "sae")
     target.write_text(_site_toml(setup, anchor_kinds(registration.bootstrap)), encoding="utf-8")
     return target
 
 
 def _value(value: object) -> str:
-    """Write one value as TOML. JSON strings, numbers and booleans are TOML too; tables are written inline."""
+    """Write one value as TOML. JSON strings, numbers and booleans are TOML too; tables and lists are inline."""
     if isinstance(value, Mapping):
         inner = ", ".join(f"{json.dumps(str(k))} = {_value(v)}" for k, v in value.items())
         return f"{{ {inner} }}" if inner else "{}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_value(item) for item in value)}]"
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -19,7 +19,6 @@ from heliograph.authentication.authenticator import Authenticator
 from heliograph.authentication.methods.registry import running_method
 from heliograph.errors import StoreUnavailable
 from heliograph.http.client import Etsi014Client
-from heliograph.http.server import serve
 from heliograph.http.tls import client_tls, server_tls
 from heliograph.kme.supply import Limits, SaePair, Supply
 from heliograph.ports import RandomSource
@@ -27,13 +26,15 @@ from heliograph.site.anchors import open_anchors
 from heliograph.site.clocks import MonotonicClock, WallClock
 from heliograph.site.comparison import describe_comparison, read_comparison
 from heliograph.site.config import SiteConfig, parse_address
+from heliograph.site.delivery import InProcessKeySource
 from heliograph.site.doors import LinkAnchors, LinkDoors
 from heliograph.site.engine import EngineParts
+from heliograph.site.kme_doors import foreign_pairs, open_doors
 from heliograph.site.link import LinkRunner
 from heliograph.site.link_plan import LinkPlan, SupplyHooks
 from heliograph.site.modules import open_module
 from heliograph.site.status_socket import serve_status
-from heliograph.site.store import open_store
+from heliograph.site.store import SiteStore, open_store
 from heliograph.status import KmeStatus, LinkStatus, SiteStatus
 from heliograph.storage.commit_records import CommitRecords
 from heliograph.storage.database import Database
@@ -93,7 +94,7 @@ def _kme_tls(config: SiteConfig) -> ssl.SSLContext:
 
 def _agent_tls(config: SiteConfig) -> ssl.SSLContext | None:
     kme, agent, path = config.file.kme, config.file.agent, config.path
-    if agent is None:
+    if agent is None or agent.certificate is None or agent.key is None:  # none, or one of this process
         return None
     return client_tls(path(agent.certificate), path(agent.key), path(kme.ca), kme.id)
 
@@ -114,6 +115,7 @@ class _Site:
     ) -> None:
         self.link = link
         self.agent: Agent | None = None
+        self.supply: Supply
         self._config = config
         self._kek = kek
         self._randomness = randomness
@@ -191,7 +193,7 @@ class _Site:
         )
         sweeper = asyncio.create_task(_sweep(database, store, lambda: _trim(keys, stocks, file.link.keys_max)))
         stack.push_async_callback(_end, sweeper)
-        await site._open_kme(stack, pairs, wall, tls[0])
+        await site._open_kme(stack, pairs, wall, tls[0], opened)
         await site._open_agent(stack, clock, tls[1])
         await site.link.listen()
         server = await serve_status(config.path(file.status), site.status)
@@ -200,26 +202,39 @@ class _Site:
         return site
 
     async def _open_kme(
-        self, stack: AsyncExitStack, pairs: set[tuple[str, str]], wall: WallClock, tls: ssl.SSLContext
+        self,
+        stack: AsyncExitStack,
+        pairs: set[tuple[str, str]],
+        wall: WallClock,
+        tls: ssl.SSLContext,
+        store: SiteStore,
     ) -> None:
         kme = self._config.file.kme
-        known = [SaePair(local, remote, kme.peer_id) for local, remote in sorted(pairs)]
+        beside = foreign_pairs(self._config)
+        elsewhere = {pair.remote_sae for pair in beside}
+        known = [SaePair(local, remote, kme.peer_id) for local, remote in sorted(pairs)] + beside
         limits = Limits(
             key_size_bits=self._config.registration.key_size_bits,
             max_key_count=self._config.file.link.keys_max,
             max_key_per_request=kme.max_key_per_request,
         )
-        supply = Supply(self._keys, kme.id, known, limits, wall, owner_reachable=lambda _: self.link.connected)
-        server = await serve(supply, *parse_address(kme.listen, "[kme] listen"), tls)
-        stack.push_async_callback(server.close)
+        supply = Supply(
+            self._keys, kme.id, known, limits, wall, owner_reachable=lambda sae: sae in elsewhere or self.link.connected
+        )
+        self.supply = supply
+        await open_doors(stack, self._config, supply, store, tls)
 
     async def _open_agent(self, stack: AsyncExitStack, clock: MonotonicClock, tls: ssl.SSLContext | None) -> None:
-        """Start the encryptor: a consumer like any other, over mutual TLS to this site's own KME."""
+        """Start the encryptor: a consumer like any other, over mutual TLS or, where declared, in this process."""
         entry, kme = self._config.file.agent, self._config.file.kme
-        if entry is None or tls is None:
+        if entry is None:
             return
-        host, port = parse_address(kme.listen, "[kme] listen")
-        client = Etsi014Client(f"https://{host}:{port}", tls, entry.sae, entry.peer_sae)
+        client: Etsi014Client | InProcessKeySource
+        if tls is None:
+            client = InProcessKeySource(self.supply, self._config.boundary().boundary, entry.sae, entry.peer_sae)
+        else:
+            host, port = parse_address(kme.listen, "[kme] listen")
+            client = Etsi014Client(f"https://{host}:{port}", tls, entry.sae, entry.peer_sae)
         stack.push_async_callback(client.close)
         agent = Agent(AgentConfig.from_mapping(entry.tunnel), client, clock)
         await agent.start()

@@ -9,9 +9,11 @@ from heliograph.errors import RollbackDetected
 from heliograph.ports import RandomSource
 from heliograph.site.clocks import WallClock
 from heliograph.storage.database import Database
+from heliograph.storage.foreign_keys import destroy_foreign_keys
 from heliograph.storage.keys import KeyRecords
 from heliograph.storage.link_records import LinkRecords
 from heliograph.storage.store_seal import StoreSeal
+from heliograph.storage.streams import destroy_streams
 from heliograph.vault.anchor import FileAnchor
 
 __all__ = ["SiteStore", "open_store", "reopen_for_operator"]
@@ -80,4 +82,6 @@ def _runs(anchor: Path) -> Path:
 def _destroy_all(database: Database, records: LinkRecords, keys: KeyRecords) -> None:
     records.destroy_pads()
     keys.expire(_FOR_EVER, WallClock().now())
+    destroy_foreign_keys(database)
+    destroy_streams(database)
     database.checkpoint()

@@ -108,12 +108,22 @@ class SiteCa:
         return self._certificate.public_bytes(serialization.Encoding.PEM)
 
     def issue_kme(
-        self, kme_id: str, hosts: Sequence[str], days: float = DEFAULT_DAYS, moment: datetime | None = None
+        self,
+        kme_id: str,
+        hosts: Sequence[str],
+        days: float = DEFAULT_DAYS,
+        moment: datetime | None = None,
+        *,
+        interworking: bool = False,
     ) -> Identity:
-        """Issue a server certificate for a KME reached under ``hosts`` (DNS names or IP addresses)."""
+        """Issue a server certificate for a KME reached under ``hosts`` (DNS names or IP addresses).
+
+        ``interworking``: it may also call other key managers (ETSI GS QKD 020), so it is a client certificate too.
+        """
         names = [_host_name(host) for host in hosts]
         names.append(x509.UniformResourceIdentifier(identity_uri(KME_SCHEME, kme_id)))
-        return self._issue(kme_id, names, ExtendedKeyUsageOID.SERVER_AUTH, days, moment)
+        more = (ExtendedKeyUsageOID.CLIENT_AUTH,) if interworking else ()
+        return self._issue(kme_id, names, ExtendedKeyUsageOID.SERVER_AUTH, days, moment, *more)
 
     def issue_sae(self, sae_id: str, days: float = DEFAULT_DAYS, moment: datetime | None = None) -> Identity:
         """Issue a client certificate for an SAE: exactly one URI name, ``sae:<id>``."""
@@ -127,6 +137,7 @@ class SiteCa:
         usage: x509.ObjectIdentifier,
         days: float,
         moment: datetime | None,
+        *more: x509.ObjectIdentifier,
     ) -> Identity:
         check_name(name)
         key = ec.generate_private_key(ec.SECP256R1())
@@ -136,7 +147,7 @@ class SiteCa:
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(key_usage(authority=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([usage, *more]), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
         )

@@ -1,0 +1,305 @@
+"""An HTTP server whose every answer is JSON and every limit is small: what the key manager's doors have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import os
+import socket
+import ssl
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import ClassVar, TypeVar
+
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
+from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
+
+from heliograph.errors import ConfigurationError, HeliographError, StoreUnavailable
+from heliograph.kme.boundary import Network
+from heliograph.kme.supply import RequestRefused
+
+__all__ = ["MAX_BODY_BYTES", "Answer", "JsonHttpServer", "Overloaded", "listen_unix", "read_body"]
+
+# Our choices.
+MAX_BODY_BYTES = 64 * 1024
+BODY_SECONDS = 10.0
+HANDSHAKE_SECONDS = 5.0
+BACKLOG = 128
+KEEPALIVE_SECONDS = 75.0
+SHUTDOWN_SECONDS = 5.0
+STORE_THREADS = 2
+MAX_WAITING = 256  # requests queued for the store; one more is told to come back
+HEADERS = MappingProxyType({"Cache-Control": "no-store", "Server": "heliograph"})
+
+_log = logging.getLogger("heliograph.kme")
+_Result = TypeVar("_Result")
+
+
+class Overloaded(StoreUnavailable):
+    """Too many requests wait for the key store; try again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer: HTTP status, body, further headers."""
+
+    status: int
+    body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = "application/json"
+
+
+class JsonHttpServer(ABC):
+    """A listening server. ``close`` lets requests that are under way finish.
+
+    ``networks``: addresses from which a connection is taken at all; empty for any. One from elsewhere is closed before
+    a byte of a request is read.
+    """
+
+    what: ClassVar[str] = "KME"
+
+    def __init__(self, networks: Sequence[Network] = ()) -> None:
+        self._networks = tuple(networks)
+        self._store = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="kme-store")
+        self._waiting = 0
+        self._runner: web.ServerRunner | None = None
+        self._server: asyncio.Server | None = None
+
+    @abstractmethod
+    async def serve_request(self, request: web.BaseRequest) -> Answer:
+        """Answer one request. Raises HeliographError, of which ``refusal`` makes an answer."""
+
+    @abstractmethod
+    def refusal(self, error: HeliographError) -> Answer:
+        """Return the standard's answer for a refusal."""
+
+    @abstractmethod
+    def plain_refusal(self, status: int, text: str) -> Answer:
+        """Return the standard's error document with this text: bodies too large, malformed HTTP, internal errors."""
+
+    @property
+    def port(self) -> int:
+        """The port it listens on; the real one when 0 was asked for."""
+        if self._server is None or not self._server.sockets:
+            raise ConfigurationError(f"the {self.what} is not listening")
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def start(self, host: str, port: int, tls: ssl.SSLContext) -> None:
+        """Listen with TLS. Raises ConfigurationError if the address cannot be used."""
+        server = await self._set_up()
+        try:
+            # A stranger who opens connections and never ends a handshake holds each for a short time only.
+            self._server = await asyncio.get_running_loop().create_server(
+                server, host, port, ssl=tls, ssl_handshake_timeout=HANDSHAKE_SECONDS, backlog=BACKLOG
+            )
+        except OSError as error:
+            await self.close()
+            raise ConfigurationError(f"{self.what} address {host}:{port}: {_reason(error)}") from error
+
+    async def start_unix(self, path: Path) -> None:
+        """Listen on a Unix socket, without TLS: who calls is told by the system. Raises ConfigurationError."""
+        server = await self._set_up()
+        try:
+            raw = listen_unix(path, self.what)
+        except ConfigurationError:
+            await self.close()
+            raise
+        self._server = await asyncio.get_running_loop().create_unix_server(server, sock=raw, backlog=BACKLOG)
+
+    async def close(self) -> None:
+        """Stop listening, finish what is under way, close every connection."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        self._store.shutdown()
+
+    async def on_store(self, call: Callable[[], _Result]) -> _Result:
+        """Run ``call`` on the store's threads. Raises Overloaded when too many wait already."""
+        if self._waiting >= self.waiting_max():
+            raise Overloaded(f"{self._waiting} requests wait for the key store already")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._store, call)
+        finally:
+            self._waiting -= 1
+
+    def waiting_max(self) -> int:
+        """Return how many requests may wait for the store."""
+        return MAX_WAITING
+
+    async def _set_up(self) -> web.Server:
+        self._runner = web.ServerRunner(
+            _Server(self._handle, self.plain_refusal, self._networks), shutdown_timeout=SHUTDOWN_SECONDS
+        )
+        await self._runner.setup()
+        assert self._runner.server is not None
+        return self._runner.server
+
+    async def _handle(self, request: web.BaseRequest) -> web.Response:
+        try:
+            answer = await self.serve_request(request)
+        except HeliographError as error:
+            if isinstance(error, StoreUnavailable):
+                _log.error("%s", error)
+            answer = self.refusal(error)
+        except HTTPRequestEntityTooLarge:
+            answer = self.plain_refusal(413, f"the body exceeds {MAX_BODY_BYTES} bytes")
+        except web.RequestPayloadError:
+            answer = self.plain_refusal(400, "the body is malformed")
+        except Exception as error:  # noqa: BLE001  - no traceback may reach a caller, nor locals with keys a log
+            _log.error("request failed: %s", type(error).__name__)
+            answer = self.plain_refusal(503, "Error on server side")
+        return _response(answer)
+
+
+def listen_unix(path: Path, what: str) -> socket.socket:
+    """Return a bound stream socket, open to every user of this machine: who may do what is decided by credentials.
+
+    Its directory must belong to this user, and nobody else may write there, or others could put a false socket in its
+    place. Raises ConfigurationError.
+    """
+    raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if unfit := _unfit(path):
+            raw.close()
+            raise ConfigurationError(f"{what} socket {path}: {unfit}")
+        path.unlink(missing_ok=True)
+        raw.bind(str(path))
+        path.chmod(0o666)
+    except OSError as error:
+        raw.close()
+        raise ConfigurationError(
+            f"{what} socket {path}: {error.strerror or error}; name a path this user can write"
+        ) from None
+    return raw
+
+
+def _unfit(path: Path) -> str:
+    place = path.parent.stat()
+    if place.st_mode & 0o022 or place.st_uid != os.geteuid():
+        return f"others can write in {path.parent}; name a directory of this user, mode 0755"
+    if path.exists() and not path.is_socket():
+        return "a file that is no socket stands there; name another path"
+    return ""
+
+
+async def read_body(request: web.BaseRequest) -> bytes:
+    """Return the body. Raises RequestRefused for a slow one, HTTPRequestEntityTooLarge for a large one."""
+    if not request.body_exists:
+        return b""
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # as aiohttp does it: the real answer has not begun
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        raise HTTPRequestEntityTooLarge(MAX_BODY_BYTES)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
+    except TimeoutError:
+        raise RequestRefused(f"the body did not arrive within {BODY_SECONDS:.0f} s") from None
+
+
+def _response(answer: Answer) -> web.Response:
+    return web.Response(
+        status=answer.status,
+        body=answer.body,
+        headers={**HEADERS, **answer.headers},
+        content_type=answer.content_type,
+    )
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "in use by another program; stop that one or choose another port"
+    if error.errno == errno.EACCES:
+        return "this user may not listen there; choose a port above 1023"
+    return f"{error.strerror or error}; name an address of this machine"
+
+
+class _Server(web.Server):
+    """aiohttp's server with our limits, whose own refusals (unreadable HTTP) are JSON too."""
+
+    def __init__(
+        self,
+        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        plain_refusal: Callable[[int, str], Answer],
+        networks: Sequence[Network],
+    ) -> None:
+        super().__init__(handler, request_factory=_limited_request)
+        self.plain_refusal = plain_refusal
+        self.networks = networks
+
+    def __call__(self) -> web.RequestHandler:
+        return _RequestHandler(self)
+
+
+def _limited_request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: web.RequestHandler,
+    writer: AbstractStreamWriter,
+    task: asyncio.Task[None],
+) -> web.BaseRequest:
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY_BYTES)
+
+
+class _RequestHandler(web.RequestHandler):
+    __slots__ = ("_json_server",)
+
+    def __init__(self, manager: _Server) -> None:
+        super().__init__(
+            manager,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]  # None is how aiohttp spells "no access log"
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            auto_decompress=False,  # nothing here is compressed: no decompression bombs
+        )
+        self._json_server = manager
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        networks = self._json_server.networks
+        if networks and not _inside(transport, networks):
+            _log.warning("connection from outside the declared networks closed")
+            assert isinstance(transport, asyncio.Transport)
+            transport.abort()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what could not be read as HTTP; neither the text nor a traceback is repeated."""
+        del message
+        _log.info("refused what is not HTTP (%s)", type(exc).__name__)
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun already")
+        status, text = (status, "Bad request format") if status < 500 else (503, "Error on server side")
+        answer = _response(self._json_server.plain_refusal(status, text))
+        answer.force_close()
+        return answer
+
+
+def _inside(transport: asyncio.BaseTransport, networks: Sequence[Network]) -> bool:
+    name = transport.get_extra_info("peername")
+    with suppress(ValueError, TypeError, IndexError):
+        address = ipaddress.ip_address(str(name[0]).partition("%")[0])
+        mapped = getattr(address, "ipv4_mapped", None)
+        return any((mapped or address) in network for network in networks)
+    return False

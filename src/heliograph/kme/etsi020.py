@@ -1,0 +1,383 @@
+"""ETSI GS QKD 020 V1.1.1 as a codec: keys handed from one key manager to another inside a protected site. No I/O.
+
+    GET  /kmapi/versions            POST /kmapi/v1/ext_keys/ack
+    POST /kmapi/v1/ext_keys         POST /kmapi/v1/ext_keys/void
+
+Errors are RFC 9457 documents. What the standard leaves open is settled here as follows. A target that this KME does not
+reach, a key size it does not serve, a known key_id with another value and a callback elsewhere than declared are 400,
+so that the sender may reassign the key; an unsupported mandatory extension is 503 as the standard says, so it may not.
+Unknown members are refused; extensions are objects whose names begin with ``E<PEN>_``; 202 has the body ``{}``.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeVar
+
+import msgspec
+
+from heliograph.errors import HeliographError, InsufficientKeys, KeySupplyError, NotPermitted
+from heliograph.kme.strict_json import MalformedDocument, read_document
+from heliograph.kme.supply import RequestRefused
+
+__all__ = [
+    "ACK_ITEMS_MAX",
+    "KEYS_MAX",
+    "Ack",
+    "AckStatus",
+    "ExtKey",
+    "ExtKeys",
+    "InterworkingError",
+    "Slug",
+    "Void",
+    "acks_document",
+    "error_answer",
+    "ext_keys_document",
+    "read_acks",
+    "read_ext_keys",
+    "read_sync",
+    "read_versions",
+    "read_void",
+    "sync_document",
+    "versions_document",
+    "void_document",
+]
+
+VERSION = "v1"
+SYNCHRONOUS = "synchronous_mode"
+TYPE_BASE = "https://qkd.etsi.org/gs020-interop-kms/"
+ACK_ITEMS_MAX = 1024  # the standard's
+KEYS_MAX = 128  # our choice
+SAE_ID_LENGTH_MAX = 64  # the standard's
+KEY_BYTES_MAX = 512  # our choice
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+_EXTENSION = re.compile(r"E[0-9]{1,10}_[A-Za-z0-9_.-]{1,128}")
+_Record = TypeVar("_Record")
+
+
+class AckStatus(StrEnum):
+    """What became of a key at the other key manager."""
+
+    RELAYED = "relayed"
+    FAILED = "failed"
+    VOIDED = "voided"
+    FAILED_TO_VOID = "failed to void"
+    NOT_PRESENT = "key not present"
+
+
+class Slug(StrEnum):
+    """The standard's error types, with our HTTP status and title in ``_ERRORS``."""
+
+    MISSING_PARAMETERS = "missing-parameters"
+    KEY_ROUTING = "key-routing-error"
+    VOID_NOT_UNDERSTOOD = "void-request-not-understood"
+    NO_KEY_IDS = "no-key-ids-or-confirmation"
+    ACK_NOT_UNDERSTOOD = "ack-not-understood"
+    KEY_NOT_PRESENT = "key-not-present"
+    UNAUTHORIZED = "unauthorized"
+    TIMEOUT = "timeout"
+    SERVER = "server-side-general-error"
+    INSUFFICIENT = "insufficient-key-material"
+    UNSUPPORTED_EXTENSION = "unsupported-mandatory-extension"
+
+
+_ERRORS: Mapping[Slug, tuple[int, str]] = {
+    Slug.MISSING_PARAMETERS: (400, "Parameters are missing or malformed"),
+    Slug.KEY_ROUTING: (400, "The keys cannot be routed to their targets"),
+    Slug.VOID_NOT_UNDERSTOOD: (400, "The void request is not understood"),
+    Slug.NO_KEY_IDS: (400, "Neither key_ids nor all_confirmation"),
+    Slug.ACK_NOT_UNDERSTOOD: (400, "The acknowledgement is not understood"),
+    Slug.KEY_NOT_PRESENT: (400, "A key is not present"),
+    Slug.UNAUTHORIZED: (401, "Unauthorized"),
+    Slug.TIMEOUT: (408, "The request did not arrive in time"),
+    Slug.SERVER: (503, "Error on server side"),
+    Slug.INSUFFICIENT: (503, "Insufficient key material"),
+    Slug.UNSUPPORTED_EXTENSION: (503, "A mandatory extension is not supported"),
+}
+
+
+class InterworkingError(KeySupplyError):
+    """The request of another key manager is refused; ``slug`` is the standard's type, ``details`` name to text."""
+
+    def __init__(self, slug: Slug, text: str, details: Mapping[str, str] | None = None) -> None:
+        super().__init__(text)
+        self.slug = slug
+        self.details = dict(details or {})
+
+
+@dataclass(frozen=True, slots=True)
+class ExtKey:
+    """One key on its way between two key managers."""
+
+    key_id: str
+    value: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ExtKeys:
+    """A hand-over. Without ``callback`` the sender asks for the synchronous mode."""
+
+    keys: tuple[ExtKey, ...]
+    initiator: str
+    targets: tuple[str, ...]
+    callback: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """What became of some keys."""
+
+    key_ids: tuple[str, ...]
+    status: AckStatus
+    initiator: str
+    targets: tuple[str, ...]
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Void:
+    """A request to destroy keys; empty ``key_ids``: all of this initiator and these targets."""
+
+    key_ids: tuple[str, ...]
+    initiator: str
+    targets: tuple[str, ...]
+    callback: str | None = None
+
+
+class _Key(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    key_id: str
+    value: str
+    extension: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
+
+
+class _ExtKeys(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    keys: list[_Key]
+    initiator_sae_id: str
+    target_sae_ids: list[str]
+    ack_callback_url: str | msgspec.UnsetType = msgspec.UNSET
+    extension_mandatory: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
+    extension_optional: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
+
+
+class _KeyId(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    key_id: str
+    extension: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Ack(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    key_id_container: list[_KeyId]
+    ack_status: str
+    initiator_sae_id: str
+    target_sae_ids: list[str]
+    message: str | msgspec.UnsetType = msgspec.UNSET
+    extension: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Sync(msgspec.Struct, forbid_unknown_fields=True):
+    ack_containers: list[_Ack]
+
+
+class _Void(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    key_ids: list[str]
+    initiator_sae_id: str
+    target_sae_ids: list[str]
+    ack_callback_url: str | msgspec.UnsetType = msgspec.UNSET
+    all_confirmation: bool = False
+
+
+# -- what a key manager reads -----------------------------------------------------------------------------------------
+
+
+def read_ext_keys(body: bytes, key_size_bits: int) -> ExtKeys:
+    """Read the body of POST ext_keys. Raises InterworkingError; then no key of it was taken."""
+    slug = Slug.MISSING_PARAMETERS
+    document = _convert(body, _ExtKeys, slug)
+    for extension in (document.extension_mandatory, document.extension_optional, *(k.extension for k in document.keys)):
+        _check_extension(extension, slug)
+    if document.extension_mandatory:
+        names = dict.fromkeys(list(document.extension_mandatory)[:16], "not supported")
+        raise InterworkingError(Slug.UNSUPPORTED_EXTENSION, "no mandatory extension is supported here", names)
+    if not 1 <= len(document.keys) <= KEYS_MAX:
+        raise InterworkingError(slug, f"keys: between 1 and {KEYS_MAX} are taken at once")
+    keys = tuple(ExtKey(_uuid(key.key_id, slug), _value(key.value, key_size_bits)) for key in document.keys)
+    if len({key.key_id for key in keys}) != len(keys):
+        raise InterworkingError(slug, "keys: a key_id comes twice")
+    return ExtKeys(
+        keys, *_saes(document.initiator_sae_id, document.target_sae_ids, slug), _unset(document.ack_callback_url)
+    )
+
+
+def read_acks(body: bytes) -> list[Ack]:
+    """Read the body of POST ext_keys/ack, an array. Raises InterworkingError; nothing of it was acted on."""
+    slug = Slug.ACK_NOT_UNDERSTOOD
+    documents = _convert(body, list[_Ack], slug)
+    if not 1 <= len(documents) <= ACK_ITEMS_MAX:
+        raise InterworkingError(slug, f"between 1 and {ACK_ITEMS_MAX} acknowledgements are taken at once")
+    return [_ack(document) for document in documents]
+
+
+def read_sync(body: bytes) -> list[Ack]:
+    """Read the synchronous answer to ext_keys or void. Raises InterworkingError."""
+    documents = _convert(body, _Sync, Slug.ACK_NOT_UNDERSTOOD).ack_containers
+    return [_ack(document) for document in documents]
+
+
+def _ack(document: _Ack) -> Ack:
+    slug = Slug.ACK_NOT_UNDERSTOOD
+    if document.ack_status not in set(AckStatus):
+        raise InterworkingError(slug, "ack_status is none of the standard's")
+    if not 1 <= len(document.key_id_container) <= ACK_ITEMS_MAX:
+        raise InterworkingError(slug, f"key_id_container: between 1 and {ACK_ITEMS_MAX} keys")
+    for extension in (document.extension, *(k.extension for k in document.key_id_container)):
+        _check_extension(extension, slug)
+    key_ids = tuple(_uuid(entry.key_id, slug) for entry in document.key_id_container)
+    initiator, targets = _saes(document.initiator_sae_id, document.target_sae_ids, slug)
+    return Ack(key_ids, AckStatus(document.ack_status), initiator, targets, _unset(document.message))
+
+
+def read_void(body: bytes) -> Void:
+    """Read the body of POST ext_keys/void. Raises InterworkingError; nothing of it was acted on."""
+    slug = Slug.VOID_NOT_UNDERSTOOD
+    document = _convert(body, _Void, slug)
+    if not document.key_ids and not document.all_confirmation:
+        raise InterworkingError(Slug.NO_KEY_IDS, "key_ids is empty: all_confirmation must be true to void all keys")
+    if document.key_ids and document.all_confirmation:
+        raise InterworkingError(slug, "key_ids and all_confirmation contradict each other: give one")
+    if len(document.key_ids) > ACK_ITEMS_MAX:
+        raise InterworkingError(slug, f"key_ids: at most {ACK_ITEMS_MAX} at once")
+    key_ids = tuple(_uuid(key_id, slug) for key_id in document.key_ids)
+    if len(set(key_ids)) != len(key_ids):
+        raise InterworkingError(slug, "key_ids: a key_id comes twice")
+    return Void(
+        key_ids, *_saes(document.initiator_sae_id, document.target_sae_ids, slug), _unset(document.ack_callback_url)
+    )
+
+
+def read_versions(body: bytes) -> tuple[tuple[str, ...], bool]:
+    """Read the answer to GET versions: the versions, and whether the synchronous mode is served."""
+    document = read_document(body)
+    versions = document.get("versions") if isinstance(document, dict) else None
+    capabilities = document.get("capabilities", []) if isinstance(document, dict) else None
+    if not isinstance(versions, list) or not isinstance(capabilities, list):
+        raise MalformedDocument("the answer to GET versions is not the standard's")
+    return tuple(str(version) for version in versions), SYNCHRONOUS in capabilities
+
+
+def _convert(body: bytes, record: type[_Record], slug: Slug) -> _Record:
+    try:
+        return msgspec.convert(read_document(body), record, strict=True)
+    except MalformedDocument as error:
+        raise InterworkingError(slug, str(error)) from None
+    except msgspec.ValidationError as error:
+        # The parser names the member and the type it wanted; it never quotes a value.
+        raise InterworkingError(slug, str(error)[:200]) from None
+
+
+def _check_extension(extension: dict[str, object] | msgspec.UnsetType, slug: Slug) -> None:
+    if isinstance(extension, dict) and not all(_EXTENSION.fullmatch(name) for name in extension):
+        raise InterworkingError(slug, "an extension's name is not of the form E<PEN>_name")
+
+
+def _uuid(text: str, slug: Slug) -> str:
+    if not _UUID.fullmatch(text):
+        raise InterworkingError(slug, "a key_id is not a UUID (RFC 9562)")
+    return text.lower()
+
+
+def _value(text: str, key_size_bits: int) -> bytes:
+    try:
+        value = base64.b64decode(text, validate=True)
+    except ValueError:
+        value = b""
+    if base64.b64encode(value).decode("ascii") != text or not 1 <= len(value) <= KEY_BYTES_MAX:
+        raise InterworkingError(Slug.MISSING_PARAMETERS, "a key's value is not base64 (RFC 4648 4)")
+    if 8 * len(value) != key_size_bits:
+        raise InterworkingError(Slug.MISSING_PARAMETERS, f"keys of {key_size_bits} bits are taken here, no others")
+    return value
+
+
+def _saes(initiator: str, targets: Sequence[str], slug: Slug) -> tuple[str, tuple[str, ...]]:
+    for sae in (initiator, *targets):
+        if not 1 <= len(sae) <= SAE_ID_LENGTH_MAX or not sae.isprintable() or not sae.strip():
+            raise InterworkingError(slug, f"an SAE ID has 1 to {SAE_ID_LENGTH_MAX} printable characters")
+    if not targets or len(set(targets)) != len(targets) or initiator in targets:
+        raise InterworkingError(slug, "target_sae_ids: at least one, each once, not the initiator")
+    return initiator, tuple(targets)
+
+
+def _unset(value: str | msgspec.UnsetType) -> str | None:
+    return None if isinstance(value, msgspec.UnsetType) else value
+
+
+# -- what a key manager writes ----------------------------------------------------------------------------------------
+
+
+def versions_document(*, synchronous: bool) -> bytes:
+    """Return the answer to GET versions."""
+    document: dict[str, object] = {"versions": [VERSION]}
+    if synchronous:
+        document["capabilities"] = [SYNCHRONOUS]
+    return msgspec.json.encode(document)
+
+
+def ext_keys_document(request: ExtKeys) -> bytes:
+    """Return the body of POST ext_keys; it holds the keys."""
+    keys = [_Key(key.key_id, base64.b64encode(key.value).decode("ascii")) for key in request.keys]
+    callback = msgspec.UNSET if request.callback is None else request.callback
+    return msgspec.json.encode(_ExtKeys(keys, request.initiator, list(request.targets), callback))
+
+
+def acks_document(acks: Iterable[Ack]) -> bytes:
+    """Return the body of POST ext_keys/ack."""
+    return msgspec.json.encode([_ack_record(ack) for ack in acks])
+
+
+def sync_document(acks: Iterable[Ack]) -> bytes:
+    """Return the answer to ext_keys or void in the synchronous mode."""
+    return msgspec.json.encode(_Sync([_ack_record(ack) for ack in acks]))
+
+
+def void_document(request: Void) -> bytes:
+    """Return the body of POST ext_keys/void."""
+    callback = msgspec.UNSET if request.callback is None else request.callback
+    return msgspec.json.encode(
+        _Void(
+            list(request.key_ids),
+            request.initiator,
+            list(request.targets),
+            callback,
+            all_confirmation=not request.key_ids,
+        )
+    )
+
+
+def error_answer(error: HeliographError) -> tuple[int, bytes]:
+    """Return HTTP status and RFC 9457 document. Only 400 and 401 say that no key was taken over."""
+    slug, details = Slug.SERVER, {}
+    match error:
+        case InterworkingError():
+            slug, details = error.slug, {"reason": str(error), **error.details}
+        case NotPermitted():
+            slug, details = Slug.UNAUTHORIZED, {"reason": str(error)}
+        case InsufficientKeys():
+            slug, details = Slug.INSUFFICIENT, {"reason": str(error)}
+        case RequestRefused() | MalformedDocument():
+            slug, details = Slug.MISSING_PARAMETERS, {"reason": str(error)}
+    status, title = _ERRORS[slug]
+    document = {"type": TYPE_BASE + slug, "status": status, "title": title, "details": details}
+    return status, msgspec.json.encode(document)
+
+
+def _ack_record(ack: Ack) -> _Ack:
+    return _Ack(
+        [_KeyId(key_id) for key_id in ack.key_ids],
+        str(ack.status),
+        ack.initiator,
+        list(ack.targets),
+        msgspec.UNSET if ack.message is None else ack.message,
+    )

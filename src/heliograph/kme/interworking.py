@@ -1,0 +1,167 @@
+"""Handing keys over between two key managers of one protected site (ETSI GS QKD 020), both ends. No I/O.
+
+A key that was offered counts as assigned at the other side until that side proves otherwise: only 400 and 401 prove
+that it was not taken over. Anything else, silence included, means: offer the same key again, or void it; never give it
+to somebody else. The initiator's SAE can fetch a key only once its target is known to have it.
+
+    offered --202 or 200--> assigned --"relayed"--> relayed, in this site's supply
+    offered --400, 401--> dead (voiding, if an earlier offer went unanswered)
+    offered, assigned --too long--> voiding --answer--> dead
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from heliograph.errors import ConfigurationError, HeliographError, KeySupplyError, NotPermitted
+from heliograph.kme import etsi020
+from heliograph.kme.etsi020 import Ack, AckStatus, ExtKeys, InterworkingError, Slug, Void
+from heliograph.kme.supply import Supply
+from heliograph.ports import Clock
+
+__all__ = ["ForeignKeyStore", "Interworking", "InterworkingPeer", "read_offer_answer", "read_void_answer"]
+
+
+class ForeignKeyStore(Protocol):
+    """Where keys of other key managers are remembered; every method is durable when it returns, or changed nothing."""
+
+    def take(self, peer: str, request: ExtKeys, now: float) -> None:
+        """Hold all keys for their target, or none. A repeated request changes nothing. Raises InterworkingError."""
+
+    def void(self, peer: str, request: Void, now: float) -> dict[str, AckStatus]:
+        """Destroy keys that were not delivered yet, and refuse them should they come later."""
+
+    def acknowledged(self, peer: str, acks: Sequence[Ack], now: float) -> None:
+        """Take the peer's word about keys that were offered to it, all or none. Raises InterworkingError."""
+
+    def answered(self, key_ids: Sequence[str]) -> None:
+        """Note that the peer has the answer about these keys already: none is owed to its callback."""
+
+
+@dataclass(frozen=True, slots=True)
+class InterworkingPeer:
+    """Another key manager of this site. ``url``: its https origin, the only place that callbacks go to."""
+
+    kme_id: str
+    url: str
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith("https://") or self.url.count("/") != 2 or len(self.url) == len("https://"):
+            raise ConfigurationError(f"[etsi020] url = {self.url!r}: write https://host:port, without a path")
+
+    def check_callback(self, callback: str | None) -> None:
+        """Return if answers may go to ``callback``. Raises InterworkingError: nobody else names our destinations."""
+        if callback is not None and not (callback.startswith(f"{self.url}/") and callback.isprintable()):
+            raise InterworkingError(Slug.MISSING_PARAMETERS, f"ack_callback_url is not below {self.url}, as declared")
+
+
+class Interworking:
+    """The receiving side of the four methods. ``synchronous``: requests without a callback are served too."""
+
+    def __init__(
+        self,
+        store: ForeignKeyStore,
+        supply: Supply,
+        peers: Sequence[InterworkingPeer],
+        clock: Clock,
+        *,
+        synchronous: bool = False,
+    ) -> None:
+        self._store = store
+        self._supply = supply
+        self._peers: Mapping[str, InterworkingPeer] = {peer.kme_id: peer for peer in peers}
+        self._clock = clock
+        self._synchronous = synchronous
+
+    def peer(self, kme_id: str) -> InterworkingPeer:
+        """Return the declared peer. Raises NotPermitted."""
+        found = self._peers.get(kme_id)
+        if found is None:
+            raise NotPermitted("this KME is no declared peer")
+        return found
+
+    def versions(self) -> bytes:
+        """Return the answer to GET versions."""
+        return etsi020.versions_document(synchronous=self._synchronous)
+
+    def ext_keys(self, kme_id: str, body: bytes) -> tuple[int, bytes]:
+        """Take keys over; return HTTP status and body. Raises HeliographError; only then was no key taken."""
+        peer = self.peer(kme_id)
+        request = etsi020.read_ext_keys(body, self._supply.limits.key_size_bits)
+        self._check_mode(peer, request.callback)
+        self._check_route(peer, request)
+        self._store.take(kme_id, request, self._clock.now())
+        if request.callback is not None:
+            return 202, b"{}"
+        key_ids = tuple(key.key_id for key in request.keys)
+        self._store.answered(key_ids)
+        return 200, etsi020.sync_document([Ack(key_ids, AckStatus.RELAYED, request.initiator, request.targets)])
+
+    def void(self, kme_id: str, body: bytes) -> tuple[int, bytes]:
+        """Void keys; return HTTP status and body. Raises HeliographError."""
+        peer = self.peer(kme_id)
+        request = etsi020.read_void(body)
+        self._check_mode(peer, request.callback)
+        fates = self._store.void(kme_id, request, self._clock.now())
+        if request.callback is not None:
+            return 202, b"{}"
+        self._store.answered(tuple(fates))
+        return 200, etsi020.sync_document(_grouped(fates, request))
+
+    def ack(self, kme_id: str, body: bytes) -> tuple[int, bytes]:
+        """Take acknowledgements; return HTTP status and body. Raises HeliographError; then none was acted on."""
+        self.peer(kme_id)
+        self._store.acknowledged(kme_id, etsi020.read_acks(body), self._clock.now())
+        return 200, b"{}"
+
+    def _check_mode(self, peer: InterworkingPeer, callback: str | None) -> None:
+        if callback is None and not self._synchronous:
+            raise InterworkingError(
+                Slug.MISSING_PARAMETERS, "ack_callback_url is missing: the synchronous mode is not served here"
+            )
+        peer.check_callback(callback)
+
+    def _check_route(self, peer: InterworkingPeer, request: ExtKeys) -> None:
+        if len(request.targets) != 1:
+            raise InterworkingError(Slug.KEY_ROUTING, "one target for each key is served here; offer them one by one")
+        try:
+            pair = self._supply.authorise(request.targets[0], request.initiator)
+        except KeySupplyError:
+            pair = None
+        if pair is None or pair.remote_kme != peer.kme_id:
+            raise InterworkingError(Slug.KEY_ROUTING, "no such pair of SAEs is declared between the two key managers")
+
+
+def _grouped(fates: Mapping[str, AckStatus], request: Void) -> list[Ack]:
+    return [
+        Ack(tuple(k for k, fate in fates.items() if fate is status), status, request.initiator, request.targets)
+        for status in AckStatus
+        if status in fates.values()
+    ]
+
+
+def read_offer_answer(status: int | None, body: bytes) -> bool | list[Ack]:
+    """Read what came back for an offer, None for no answer in time.
+
+    Returns False when the keys were proved not to be taken, True when they count as assigned, or the synchronous
+    answer. What cannot be read proves nothing: assigned.
+    """
+    if status in {400, 401}:
+        return False
+    return _acks(body) if status == 200 else True
+
+
+def read_void_answer(status: int | None, body: bytes) -> bool | list[Ack]:
+    """Read what came back for a void request: the synchronous answer, True for 202, False to ask again."""
+    if status == 200:
+        return _acks(body) or False
+    return status == 202
+
+
+def _acks(body: bytes) -> bool | list[Ack]:
+    try:
+        return etsi020.read_sync(body)
+    except HeliographError:
+        return True

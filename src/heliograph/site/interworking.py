@@ -1,0 +1,149 @@
+"""Keeps the promises made to other key managers: offers, acknowledgements and voids go out until they are answered."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+import structlog
+
+from heliograph.errors import HeliographError
+from heliograph.http.etsi020_client import Etsi020Client
+from heliograph.kme import etsi020
+from heliograph.kme.etsi020 import Ack, ExtKey, ExtKeys, Void
+from heliograph.kme.interworking import read_offer_answer, read_void_answer
+from heliograph.kme.supply import Supply
+from heliograph.ports import Clock, RandomSource
+from heliograph.storage.foreign_keys import ForeignKeys, Outgoing
+
+__all__ = ["ForeignPair", "InterworkingRunner"]
+
+# Our choices.
+TICK_S = 1.0
+PATIENCE_S = 120.0  # an offer that is not relayed by then is voided
+BATCH = 64
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignPair:
+    """An SAE here and one behind another key manager; ``stock`` keys are kept ready for the one here as master."""
+
+    peer: str
+    local_sae: str
+    foreign_sae: str
+    stock: int
+
+
+class InterworkingRunner:
+    """``urls`` and ``clients``: by the peer's KME ID; ``callback``: where this site's own acknowledgements arrive.
+
+    Outgoing keys are drawn from ``randomness`` at this site: inside the protected site they are as good as any, and
+    what they rest on is its ``kind``. What carries them further is the other key manager's network.
+    """
+
+    def __init__(
+        self,
+        store: ForeignKeys,
+        supply: Supply,
+        urls: Mapping[str, str],
+        clients: Mapping[str, Etsi020Client],
+        callback: str,
+        pairs: tuple[ForeignPair, ...],
+        randomness: RandomSource,
+        clock: Clock,
+    ) -> None:
+        self._store, self._supply = store, supply
+        self._urls, self._clients, self._callback = urls, clients, callback
+        self._pairs, self._randomness, self._clock = pairs, randomness, clock
+
+    async def run(self) -> None:
+        """Do what is due, again and again; a store or a peer that fails is tried again."""
+        while True:
+            try:
+                await self.tick()
+            except HeliographError as why:
+                log.warning("interworking put off", reason=str(why))
+            await asyncio.sleep(TICK_S)
+
+    async def tick(self) -> None:
+        """Do what is due once. Raises StoreUnavailable."""
+        now = self._clock.now()
+        for pair in self._pairs:
+            self._top_up(pair, now)
+        if given_up := self._store.give_up(now - PATIENCE_S, now):
+            log.warning("keys were not relayed in time and are voided", keys=given_up)
+        for callback, ack in self._store.owed(now, BATCH):
+            await self._acknowledge(callback, ack, now)
+        for outgoing in self._store.to_offer(now, BATCH):
+            await self._offer(outgoing, now)
+        for outgoing in self._store.to_void(now, BATCH):
+            await self._void(outgoing, now)
+
+    def _top_up(self, pair: ForeignPair, now: float) -> None:
+        stored = self._supply.status(pair.local_sae, pair.foreign_sae).stored_key_count
+        lacking = pair.stock - stored - self._store.under_way(pair.local_sae, pair.foreign_sae)
+        if lacking > 0:
+            size = self._supply.limits.key_size_bits // 8
+            keys = tuple(ExtKey(self._fresh_id(), self._randomness.draw(size)) for _ in range(min(lacking, BATCH)))
+            # Remembered first: a key that may have been seen elsewhere is never forgotten here.
+            self._store.offer(Outgoing(pair.peer, pair.local_sae, pair.foreign_sae, keys), now)
+
+    def _fresh_id(self) -> str:
+        return str(uuid.UUID(bytes=self._randomness.draw(16), version=4))
+
+    async def _offer(self, outgoing: Outgoing, now: float) -> None:
+        request = ExtKeys(outgoing.keys, outgoing.initiator, (outgoing.target,), self._callback)
+        status, body = await self._post(outgoing.peer, "/kmapi/v1/ext_keys", etsi020.ext_keys_document(request))
+        answer = read_offer_answer(status, body)
+        if answer is False:
+            log.warning("offered keys refused and destroyed", peer=outgoing.peer, status=status)
+            self._store.not_taken(outgoing.key_ids, now)
+        elif answer is True:
+            # No proof either way, or 202: the same keys again later, until an acknowledgement or the void.
+            if status == 202:
+                self._store.assigned(outgoing.key_ids)
+            self._store.retry_later(outgoing.key_ids, now)
+        else:
+            self._take(outgoing, answer, now)
+
+    async def _void(self, outgoing: Outgoing, now: float) -> None:
+        request = Void(outgoing.key_ids, outgoing.initiator, (outgoing.target,), self._callback)
+        status, body = await self._post(outgoing.peer, "/kmapi/v1/ext_keys/void", etsi020.void_document(request))
+        answer = read_void_answer(status, body)
+        self._store.retry_later(outgoing.key_ids, now)
+        if isinstance(answer, list):
+            self._take(outgoing, answer, now)
+
+    def _take(self, outgoing: Outgoing, acks: list[Ack], now: float) -> None:
+        try:
+            self._store.acknowledged(outgoing.peer, acks, now)
+        except etsi020.InterworkingError as why:
+            log.warning("answer of another key manager refused", peer=outgoing.peer, reason=str(why))
+            self._store.retry_later(outgoing.key_ids, now)
+
+    async def _acknowledge(self, callback: str, ack: Ack, now: float) -> None:
+        peer = next((kme for kme, url in self._urls.items() if callback.startswith(f"{url}/")), None)
+        status = None
+        if peer is not None:  # else: a peer that is not declared any more
+            status, _ = await self._clients[peer].post(callback, etsi020.acks_document([ack]))
+        if status == 200:
+            self._store.answered(ack.key_ids)
+        else:
+            self._store.retry_later(ack.key_ids, now)
+
+    async def _post(self, peer: str, path: str, body: bytes) -> tuple[int | None, bytes]:
+        client, url = self._clients.get(peer), self._urls.get(peer)
+        if client is None or url is None:
+            return None, b""
+        return await client.post(url + path, body)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for client in self._clients.values():
+            with suppress(OSError):
+                await client.close()

@@ -1,0 +1,133 @@
+"""The doors of a site's key manager: one supply, and every way that the site file opens to it."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextlib import AsyncExitStack
+
+from heliograph.http.callers import CertificateCallers, UserCallers
+from heliograph.http.etsi020_client import Etsi020Client
+from heliograph.http.etsi020_server import Etsi020Server
+from heliograph.http.server import KmeServer
+from heliograph.http.skip_server import SkipServer
+from heliograph.http.tls import server_tls, skip_server_tls, tls13_client_tls, tls13_server_tls
+from heliograph.kme.interworking import Interworking
+from heliograph.kme.streams import Streams
+from heliograph.kme.supply import SaePair, Supply
+from heliograph.site.boundary_entry import SiteBoundary
+from heliograph.site.clocks import MonotonicClock, WallClock
+from heliograph.site.config import SiteConfig, parse_address
+from heliograph.site.interworking import ForeignPair, InterworkingRunner
+from heliograph.site.protocol_entries import Etsi004Entry, Etsi020Entry, SkipEntry
+from heliograph.site.store import SiteStore
+from heliograph.site.streams import StreamService
+from heliograph.storage.foreign_keys import ForeignKeys
+from heliograph.storage.streams import StreamRecords
+from heliograph.transport.etsi004_server import Etsi004Server
+from heliograph.transport.one_time_channel import OneTimeClient, OneTimeServer
+from heliograph.vault.randomness import SystemRandomness
+
+__all__ = ["foreign_pairs", "open_doors"]
+
+
+def foreign_pairs(config: SiteConfig) -> list[SaePair]:
+    """Return the pairs that an SAE of this site has with one behind another key manager (ETSI GS QKD 020)."""
+    entry = config.file.etsi020
+    peers = entry.peers if entry else []
+    return [SaePair(pair.local, pair.foreign, peer.kme) for peer in peers for pair in peer.pairs]
+
+
+async def open_doors(
+    stack: AsyncExitStack,
+    config: SiteConfig,
+    supply: Supply,
+    store: SiteStore,
+    tls: ssl.SSLContext,
+) -> None:
+    """Open what is declared and nothing else; ``stack`` closes it. Raises ConfigurationError."""
+    boundary = config.boundary()
+    rules = boundary.boundary
+    if rules.certificates is None or rules.certificates:  # an empty list: no consumer comes over a network
+        server = KmeServer(supply, CertificateCallers(rules), rules.networks)
+        await server.start(*parse_address(config.file.kme.listen, "[kme] listen"), tls)
+        stack.push_async_callback(server.close)
+    if boundary.socket is not None:
+        local = KmeServer(supply, UserCallers(boundary.uids, rules))
+        await local.start_unix(boundary.socket)
+        stack.callback(boundary.socket.unlink, missing_ok=True)
+        stack.push_async_callback(local.close)
+    if config.file.skip is not None:
+        await _open_skip(stack, config, config.file.skip, supply, boundary)
+    if config.file.etsi020 is not None:
+        await _open_etsi020(stack, config, config.file.etsi020, supply, store)
+    if config.file.etsi004 is not None:
+        await _open_etsi004(stack, config, config.file.etsi004, supply, store)
+
+
+async def _open_skip(
+    stack: AsyncExitStack, config: SiteConfig, entry: SkipEntry, supply: Supply, boundary: SiteBoundary
+) -> None:
+    kme, path, rules = config.file.kme, config.path, boundary.boundary
+    tls = skip_server_tls(path(kme.certificate), path(kme.key), path(kme.ca))
+    # What /entropy gives away comes from an instance of its own, never from one that draws secrets of the link.
+    server = SkipServer(supply, entry.systems(), SystemRandomness(), CertificateCallers(rules), rules.networks)
+    await server.start(*parse_address(entry.listen, "[skip] listen"), tls)
+    stack.push_async_callback(server.close)
+
+
+async def _open_etsi020(
+    stack: AsyncExitStack, config: SiteConfig, entry: Etsi020Entry, supply: Supply, store: SiteStore
+) -> None:
+    kme = config.file.kme
+    files = (
+        config.path(entry.certificate or kme.certificate),
+        config.path(entry.key or kme.key),
+        config.path(entry.ca or kme.ca),
+    )
+    clients = {peer.kme: Etsi020Client(tls13_client_tls(*files, peer.kme)) for peer in entry.peers}
+    foreign = ForeignKeys(store.database, store.keys)
+    clock = WallClock()
+    interworking = Interworking(foreign, supply, entry.declared(), clock, synchronous=entry.synchronous)
+    server = Etsi020Server(interworking)
+    await server.start(*parse_address(entry.listen, "[etsi020] listen"), tls13_server_tls(*files))
+    stack.push_async_callback(server.close)
+    runner = InterworkingRunner(
+        foreign,
+        supply,
+        {peer.kme: peer.url for peer in entry.peers},
+        clients,
+        f"{entry.url}/kmapi/v1/ext_keys/ack",
+        tuple(ForeignPair(peer.kme, p.local, p.foreign, p.stock) for peer in entry.peers for p in peer.pairs),
+        SystemRandomness(),
+        clock,
+    )
+    stack.push_async_callback(runner.close)
+    task = asyncio.create_task(runner.run())
+    stack.push_async_callback(_end, task)
+
+
+async def _open_etsi004(
+    stack: AsyncExitStack, config: SiteConfig, entry: Etsi004Entry, supply: Supply, store: SiteStore
+) -> None:
+    kme, path, rules = config.file.kme, config.path, config.boundary().boundary
+    records = StreamRecords(store.database, store.seal)
+    streams = Streams(records, supply, entry.applications, entry.policy(), WallClock(), SystemRandomness())
+    service = StreamService(streams, supply)
+    stack.push_async_callback(service.close)
+    where = parse_address(entry.peer_dial, "[etsi004] peer_dial")
+    service.connect(OneTimeClient(*where, service.draw, MonotonicClock()))
+    peer = OneTimeServer(service.answer)
+    await peer.start(*parse_address(entry.peer_listen, "[etsi004] peer_listen"))
+    stack.push_async_callback(peer.close)
+    server = Etsi004Server(service.call, rules, rules.networks)
+    tls = server_tls(path(kme.certificate), path(kme.key), path(kme.ca))
+    await server.start(*parse_address(entry.listen, "[etsi004] listen"), tls)
+    stack.push_async_callback(server.close)
+    task = asyncio.create_task(service.sweep())
+    stack.push_async_callback(_end, task)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

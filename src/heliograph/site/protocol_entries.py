@@ -1,0 +1,90 @@
+"""The site file's entries for the delivery protocols beside ETSI GS QKD 014; each is optional and shut by default.
+
+[skip]
+listen = "192.0.2.2:8444"
+local_system_id = "key-provider-a"
+remote_systems = { "key-provider-b" = ["sae-b"] }   # names may be globs
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from heliograph.authentication.mac import PAD_BYTES
+from heliograph.errors import ConfigurationError
+from heliograph.kme.interworking import InterworkingPeer
+from heliograph.kme.skip import SkipSystems
+from heliograph.kme.stream_records import StreamPolicy
+
+__all__ = ["Etsi004Entry", "Etsi020Entry", "SkipEntry"]
+
+
+class SkipEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """SKIP for encryptors of this site; certificates are those of ``[kme]``."""
+
+    listen: str
+    local_system_id: str
+    remote_systems: dict[str, list[str]]
+
+    def systems(self) -> SkipSystems:
+        """Return the declared systems. Raises ConfigurationError."""
+        return SkipSystems(self.local_system_id, {name: tuple(saes) for name, saes in self.remote_systems.items()})
+
+
+class Etsi004Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Key streams for applications of this site; certificates are those of ``[kme]``."""
+
+    listen: str
+    promised_bps: int
+    peer_listen: str
+    peer_dial: str
+    applications: dict[str, str] = {}
+    ttl_s_max: int = 86_400
+
+    def check(self, key_size_bits: int) -> None:
+        """Raise ConfigurationError for what cannot be promised, or keys that are too short for messages."""
+        self.policy()
+        if key_size_bits < 8 * PAD_BYTES:
+            raise ConfigurationError(f"[etsi004]: the link's keys need at least {8 * PAD_BYTES} bits")
+
+    def policy(self) -> StreamPolicy:
+        """Return what is promised. Raises ConfigurationError."""
+        return StreamPolicy(self.promised_bps, ttl_s_max=self.ttl_s_max)
+
+
+class _ForeignPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    local: str
+    foreign: str
+    stock: int = 16
+
+
+class _Etsi020Peer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    kme: str
+    url: str
+    pairs: list[_ForeignPair]
+
+
+class Etsi020Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Interworking with other key managers of this site. The certificate needs both usages: serverAuth, clientAuth."""
+
+    listen: str
+    url: str
+    peers: list[_Etsi020Peer]
+    certificate: str | None = None
+    key: str | None = None
+    ca: str | None = None
+    synchronous: bool = False
+
+    def declared(self) -> list[InterworkingPeer]:
+        """Return the declared peers. Raises ConfigurationError."""
+        InterworkingPeer("this", self.url)
+        if (self.certificate is None) != (self.key is None):
+            raise ConfigurationError("[etsi020] certificate and key go together: give both or neither")
+        peers = [InterworkingPeer(peer.kme, peer.url) for peer in self.peers]
+        if not peers or len({peer.kme_id for peer in peers}) != len(peers) or len({p.url for p in peers}) != len(peers):
+            raise ConfigurationError("[etsi020] peers: at least one, each KME and each url once")
+        for peer in self.peers:
+            for pair in peer.pairs:
+                if not 0 <= pair.stock <= 4096:
+                    raise ConfigurationError(f"[etsi020] stock = {pair.stock}: between 0 and 4096 keys")
+        return peers

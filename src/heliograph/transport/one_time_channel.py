@@ -1,0 +1,94 @@
+"""Requests between the key managers of two sites: one connection, one request, one reply (``kme.one_time``).
+
+The connection itself is not trusted. Keys are taken only when somebody answers at the other end, and after a failure
+the next attempt waits, longer each time: whoever cuts the line does not drain the pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from heliograph.errors import AuthenticationFailed, HeliographError, RemoteProtocolError, TransportClosed
+from heliograph.kme.one_time import MESSAGE_BYTES_MAX, OneTimeKeys
+from heliograph.ports import Clock
+from heliograph.transport.tcp import TcpTransport, dial, listen
+
+__all__ = ["OneTimeClient", "OneTimeServer"]
+
+# Our choices.
+ANSWER_S = 10.0
+BACKOFF_S, BACKOFF_MAX_S = 1.0, 60.0
+CONNECTIONS_MAX = 16
+
+
+class OneTimeClient:
+    """Asks the key manager at ``host:port``. ``keys``: takes the two keys of one exchange for (local, remote) SAEs."""
+
+    def __init__(self, host: str, port: int, keys: Callable[[str, str], Awaitable[OneTimeKeys]], clock: Clock) -> None:
+        self._where = host, port
+        self._keys = keys
+        self._clock = clock
+        self._turn = asyncio.Lock()
+        self._failures = 0
+        self._not_before = 0.0
+
+    async def request(self, local: str, remote: str, body: bytes) -> bytes:
+        """Return the reply's body. Raises TransportClosed, also while attempts are put off, or KeySupplyError."""
+        async with self._turn:
+            if self._failures and self._clock.now() < self._not_before:
+                raise TransportClosed("the other key manager did not answer lately; the next attempt is put off")
+            try:
+                answer = await self._exchange(local, remote, body)
+            except (TransportClosed, RemoteProtocolError, AuthenticationFailed) as why:
+                self._not_before = self._clock.now() + min(BACKOFF_MAX_S, BACKOFF_S * 2**self._failures)
+                self._failures = min(self._failures + 1, 16)
+                raise TransportClosed(f"the other key manager did not answer: {why}") from None
+            self._failures = 0
+            return answer
+
+    async def _exchange(self, local: str, remote: str, body: bytes) -> bytes:
+        transport = await dial(*self._where)
+        try:
+            keys = await self._keys(local, remote)
+            await transport.send(keys.seal(body))
+            async with asyncio.timeout(ANSWER_S):
+                return keys.open_reply(await transport.receive(MESSAGE_BYTES_MAX))
+        except TimeoutError:
+            raise TransportClosed("no answer in time") from None
+        finally:
+            transport.abort()
+
+
+class OneTimeServer:
+    """Listens for the other key manager. ``answer``: the reply to a request; raises HeliographError for none."""
+
+    def __init__(self, answer: Callable[[bytes], Awaitable[bytes]]) -> None:
+        self._answer = answer
+        self._server: asyncio.Server | None = None
+        self._open = 0
+        self.refused = 0
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen. Raises ConfigurationError."""
+        self._server = await listen(host, port, self._accept)
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    async def _accept(self, transport: TcpTransport) -> None:
+        if self._open >= CONNECTIONS_MAX:
+            transport.abort()
+            return
+        self._open += 1
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await transport.send(await self._answer(await transport.receive(MESSAGE_BYTES_MAX)))
+        except (HeliographError, TimeoutError):
+            self.refused += 1  # silence: a stranger learns nothing
+        finally:
+            self._open -= 1
+            await transport.close()

@@ -1,0 +1,194 @@
+"""SITE.toml opens every delivery protocol over one supply, opens nothing that is not declared, and refuses nonsense."""
+
+import asyncio
+import json
+import os
+import ssl
+import uuid
+from contextlib import AsyncExitStack
+
+import pytest
+from boundary_capture import listeners
+from site_on_disk import OsRandom, SiteOnDisk, make_site
+
+from heliograph.errors import ConfigurationError, InsufficientKeys
+from heliograph.http.client import Etsi014Client
+from heliograph.http.tls import client_tls, server_tls
+from heliograph.kme.etsi004 import Qos, Status
+from heliograph.kme.supply import Limits, SaePair, Supply
+from heliograph.lab.rehearsal import free_ports
+from heliograph.site.clocks import WallClock
+from heliograph.site.config import read_site
+from heliograph.site.kme_doors import foreign_pairs, open_doors
+from heliograph.site.store import open_store
+from heliograph.storage.database import Database
+from heliograph.storage.keys import NewKey
+from heliograph.transport.etsi004_client import Etsi004Client
+from heliograph.vault.certificates import SiteCa
+from heliograph.vault.filekek import FileKek
+
+PEER = {"kme": "kme-x", "url": "https://127.0.0.1:9", "pairs": [{"local": "sae-a", "foreign": "sae-x", "stock": 2}]}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("doors") / "site"
+    return SiteOnDisk(make_site(directory, light=directory.parent / "light.sock"))
+
+
+@pytest.fixture
+def site(made, tmp_path):
+    return made.copy(tmp_path / "site")
+
+
+def entries():
+    skip, streams, peer_here, peer_there, interworking = free_ports(5)
+    return {
+        "skip": {
+            "listen": f"127.0.0.1:{skip}",
+            "local_system_id": "kp-a",
+            "remote_systems": {"kp-b": ["sae-b"]},
+        },
+        "etsi004": {
+            "listen": f"127.0.0.1:{streams}",
+            "promised_bps": 100,
+            "peer_listen": f"127.0.0.1:{peer_here}",
+            "peer_dial": f"127.0.0.1:{peer_there}",
+            "applications": {"qkd://a": "sae-a"},
+        },
+        "etsi020": {
+            "listen": f"127.0.0.1:{interworking}",
+            "url": f"https://127.0.0.1:{interworking}",
+            "peers": [PEER],
+        },
+    }
+
+
+def served(site, declared, act):
+    document = site.document()
+    site.write({**document, **declared})
+    config = read_site(site.toml)
+
+    async def main():
+        database = Database(config.path(config.file.store), FileKek(config.path(config.file.kek), OsRandom()))
+        try:
+            store = open_store(database, config.path(config.file.anchor), OsRandom())
+            rows = [
+                NewKey(str(uuid.uuid4()), "sae-a", "sae-b", owner_here=True, material=os.urandom(32), created_at=0.0)
+                for _ in range(4)
+            ]
+            with database.transaction() as cursor:
+                store.keys.add(cursor, 1, 1, rows)
+                store.keys.acknowledge(cursor, 1, 1)
+            pairs = [SaePair("sae-a", "sae-b", "kme-b"), *foreign_pairs(config)]
+            supply = Supply(store.keys, "kme-a", pairs, Limits(), WallClock())
+            kme = config.file.kme
+            tls = server_tls(config.path(kme.certificate), config.path(kme.key), config.path(kme.ca))
+            async with AsyncExitStack() as stack:
+                await open_doors(stack, config, supply, store, tls)
+                return await act(config, supply, rows)
+        finally:
+            database.close()
+
+    return asyncio.run(main())
+
+
+def sae_tls(config):
+    pki = config.directory / "pki"
+    return client_tls(pki / "sae.pem", pki / "sae.key", pki / "ca.pem", "kme-a")
+
+
+async def http_get(address, tls, path):
+    host, port = address.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=tls, server_hostname=host)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: kme\r\nConnection: close\r\n\r\n".encode())
+    answer = await reader.read()
+    writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)
+
+
+def test_one_supply_behind_every_door_gives_each_key_once(site):
+    declared = entries()
+
+    async def act(config, supply, rows):
+        client = Etsi014Client(f"https://{config.file.kme.listen}", sae_tls(config), "sae-a", "sae-b")
+        got = [(await client.get_key()).material]
+        status, answer = await http_get(declared["skip"]["listen"], sae_tls(config), "/key?remoteSystemID=kp-b")
+        assert status == 200
+        got.append(bytes.fromhex(answer["key"]))
+        got += [key.material for key in supply.enc_keys("sae-a", "sae-b", 2)]
+        await client.close()
+        with pytest.raises(InsufficientKeys):
+            supply.enc_keys("sae-a", "sae-b", 1)
+        return got, rows
+
+    got, rows = served(site, declared, act)
+    assert sorted(got) == sorted(row.material for row in rows)
+
+
+def test_streams_and_interworking_answer_at_their_addresses(site):
+    declared = entries()
+
+    async def act(config, supply, rows):
+        host, port = declared["etsi004"]["listen"].split(":")
+        async with Etsi004Client(host, int(port), sae_tls(config)) as app:
+            opened = await app.open_connect("qkd://a", "sae:sae-b", Qos(32, ttl_s=60))
+            assert opened.status is Status.NO_QKD_CONNECTION  # nobody at the other site
+        assert supply.status("sae-a", "sae-b").stored_key_count == len(rows)
+        pki = config.directory / "pki"
+        files = SiteCa.load(pki).issue_kme("kme-x", ["127.0.0.1"], interworking=True).write(pki, "kme-x")
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        tls.load_cert_chain(files[0], files[1])
+        tls.load_verify_locations(files[2])
+        return await http_get(declared["etsi020"]["listen"], tls, "/kmapi/versions")
+
+    assert served(site, declared, act) == (200, {"versions": ["v1"]})
+
+
+def test_what_is_not_declared_is_not_opened(site):
+    before = set(listeners())
+
+    async def act(config, _, __):
+        opened = [entry for entry in listeners() if entry not in before]
+        port = int(config.file.kme.listen.rpartition(":")[2])
+        return [entry for entry in opened if entry.endswith(f":{port:04X}")], len(opened)
+
+    kme, _ = served(site, {}, act)
+    assert len(kme) == 1
+
+
+REFUSED = {
+    "skip without systems": ({"skip": {"listen": "127.0.0.1:1", "local_system_id": "x", "remote_systems": {}}}, "skip"),
+    "skip address": ({"skip": {"listen": "here", "local_system_id": "x", "remote_systems": {"y": ["z"]}}}, "host:port"),
+    "skip psk": ({"skip": {"listen": "127.0.0.1:1", "local_system_id": "x", "remote_systems": {}, "psk": "k"}}, "psk"),
+    "streams promise": (
+        {"etsi004": {"listen": "h:1", "promised_bps": -1, "peer_listen": "h:2", "peer_dial": "h:3"}},
+        "negative",
+    ),
+    "streams peer": (
+        {"etsi004": {"listen": "h:1", "promised_bps": 1, "peer_listen": "h:2", "peer_dial": "nowhere"}},
+        "peer_dial",
+    ),
+    "interworking path": (
+        {"etsi020": {"listen": "h:1", "url": "https://h:1/path", "peers": [PEER]}},
+        "without a path",
+    ),
+    "interworking without TLS": ({"etsi020": {"listen": "h:1", "url": "http://h:1", "peers": [PEER]}}, "https"),
+    "interworking with nobody": ({"etsi020": {"listen": "h:1", "url": "https://h:1", "peers": []}}, "at least one"),
+    "interworking twice": ({"etsi020": {"listen": "h:1", "url": "https://h:1", "peers": [PEER, PEER]}}, "each KME"),
+    "interworking key alone": (
+        {"etsi020": {"listen": "h:1", "url": "https://h:1", "peers": [PEER], "key": "k"}},
+        "go together",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_an_entry_that_could_not_be_served_is_refused_at_the_start(site, case):
+    declared, cause = REFUSED[case]
+    site.write({**site.document(), **declared})
+    with pytest.raises(ConfigurationError, match=cause) as refusal:
+        read_site(site.toml)
+    assert str(refusal.value).startswith(f"{site.toml}: ")
+    assert "\n" not in str(refusal.value)
