@@ -237,12 +237,12 @@ def test_what_the_peer_gave_up_for_is_said():
 
 
 def test_a_flipped_bit_anywhere_never_leaves_both_sides_with_a_key():
-    """Four flips in every frame of a run, header included."""
+    """Sixteen flips in every frame of a run, header included."""
     rng = np.random.default_rng(5)
     frames = len(_crossed())
     outcomes = set()
     for index in range(frames):
-        for _ in range(4):
+        for _ in range(16):
             place = rng.integers(0, 2**32)
 
             def tamper(at, wire, index=index, place=int(place)):
