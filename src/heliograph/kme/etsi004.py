@@ -236,10 +236,8 @@ def _qos(qos: Qos) -> bytes:
 
 def _read_qos(packed: bytes) -> Qos:
     *numbers, mimetype = _QOS.unpack(packed)
-    text, _, rest = mimetype.partition(b"\0")
     # 6.2: a first byte of 0 means no metadata; what follows the end of the text says nothing.
-    del rest
-    return replace(Qos(*numbers), mimetype=text.decode("ascii"))
+    return replace(Qos(*numbers), mimetype=mimetype.partition(b"\0")[0].decode("ascii"))
 
 
 def _read_open(payload: bytes) -> OpenConnect:

@@ -2,27 +2,40 @@
 
 A request and its reply cost two keys of the pair of SAEs they are about: the sender takes them as master, so they are
 gone at its site before the first byte leaves, and the receiver takes them by name, so they are gone there before the
-tag is looked at. Each is one one-time Poly1305 key for one byte string (``authentication.mac``). A replayed request
-names keys that are gone; one that was made up names keys that are not there; neither costs a key. Whoever stands in the
-way and changes a request costs the two keys that it carried, as if it had been dropped.
+request is acted on. Each is one one-time Poly1305 key for one byte string (``authentication.mac``). A replayed request
+names keys that are gone. One that was made up may name keys that are there, since key_IDs are no secret: its tag fails,
+and the keys stay for whoever may fetch them. Attempts on a key are counted durably before the tag is compared; at the
+limit no message is taken under it any more (security.md 2), and it still serves as a key.
 """
 
 from __future__ import annotations
 
 import struct
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
 from heliograph.authentication.mac import PAD_BYTES, Pad, check_tag, make_tag
-from heliograph.errors import ConfigurationError, RemoteProtocolError
+from heliograph.errors import AuthenticationFailed, ConfigurationError, RemoteProtocolError
+from heliograph.kme.supply import Supply
 from heliograph.types import StoredKey
 
-__all__ = ["KEYS_FOR_EACH_MESSAGE", "MESSAGE_BYTES_MAX", "OneTimeKeys", "SealedRequest", "read_request"]
+__all__ = [
+    "ATTEMPTS_MAX",
+    "KEYS_FOR_EACH_MESSAGE",
+    "MESSAGE_BYTES_MAX",
+    "AttemptStore",
+    "OneTimeKeys",
+    "SealedRequest",
+    "read_request",
+    "take_request",
+]
 
 KEYS_FOR_EACH_MESSAGE = 2
+ATTEMPTS_MAX = 8  # our choice: forged with probability 8 times that of one tag
 MESSAGE_BYTES_MAX = 64 * 1024  # our choice
 _VERSION = 1
 
@@ -48,7 +61,7 @@ _Frame = TypeVar("_Frame", _Request, _Reply)
 
 @dataclass(frozen=True, slots=True)
 class SealedRequest:
-    """A request as it was read; nothing in it is believed before ``OneTimeKeys.open``."""
+    """A request as it was read; nothing in it is believed before ``take_request``."""
 
     sender: str
     receiver: str
@@ -97,6 +110,30 @@ class OneTimeKeys:
     def _covered_reply(self, body: bytes) -> list[bytes]:
         key = self.reply
         return _covered(b"reply", key.master_sae, key.slave_sae, uuid.UUID(key.key_id).bytes, b"", body)
+
+
+class AttemptStore(Protocol):
+    """Counts, durably, how often messages were tried under keys that are here. Raises StoreUnavailable."""
+
+    def attempt(self, key_ids: Sequence[str], now: float) -> int:
+        """Note one more attempt on each key before it is made; return the most that any of them has had now."""
+
+
+def take_request(
+    request: SealedRequest, supply: Supply, attempts: AttemptStore, now: float
+) -> tuple[OneTimeKeys, bytes]:
+    """Take the request's keys and return them with its body; they are gone then, and only then.
+
+    Raises AuthenticationFailed for a tag that is wrong or was tried too often, KeySupplyError for keys that are not
+    here; then every key is where it was.
+    """
+    supply.check_held(request.receiver, request.sender, request.key_ids)  # what is made up leaves no trace
+    if attempts.attempt(request.key_ids, now) > ATTEMPTS_MAX:
+        raise AuthenticationFailed("too many messages were tried under one of these keys")
+    keys = supply.dec_keys(
+        request.receiver, request.sender, request.key_ids, lambda found: OneTimeKeys(*found).open(request)
+    )
+    return OneTimeKeys(*keys), request.body
 
 
 def read_request(data: bytes) -> SealedRequest:

@@ -8,6 +8,7 @@ from typing import Protocol
 from heliograph.errors import ConfigurationError
 from heliograph.kme import stream_messages as m
 from heliograph.kme.etsi004 import JSON, Qos
+from heliograph.kme.one_time import AttemptStore
 
 __all__ = ["Chunk", "Missing", "Opening", "Stream", "StreamPolicy", "StreamStore"]
 
@@ -42,8 +43,11 @@ class Chunk:
     material: bytes = field(default=b"", repr=False)
 
 
-class StreamStore(Protocol):
-    """Durable records of streams. Raises StoreUnavailable."""
+class StreamStore(AttemptStore, Protocol):
+    """Durable records of streams, and of attempts on the keys of messages about them. Raises StoreUnavailable."""
+
+    def forget_attempts(self, before: float) -> None:
+        """Drop the counts of keys that nobody tried since ``before``."""
 
     def find(self, ksid: bytes) -> Stream | None:
         """Return a stream."""

@@ -32,7 +32,7 @@ from heliograph.kme.etsi004 import (
     OpenReply,
     Status,
 )
-from heliograph.kme.one_time import KEYS_FOR_EACH_MESSAGE
+from heliograph.kme.one_time import KEYS_FOR_EACH_MESSAGE, OneTimeKeys, SealedRequest, take_request
 from heliograph.kme.stream_records import Chunk, Missing, Opening, Stream, StreamPolicy, StreamStore
 from heliograph.kme.supply import Supply
 from heliograph.ports import Clock, RandomSource
@@ -43,6 +43,7 @@ __all__ = ["Streams"]
 # Our choices.
 WINDOW = 16  # chunks reserved ahead of the one asked for
 AHEAD_MAX = 256  # an index further ahead than this is not waited for
+ATTEMPTS_KEPT_S = 30 * 86_400.0  # a key that nobody tried for so long may be tried anew
 KEYS_LEFT = 2 * KEYS_FOR_EACH_MESSAGE  # keys of a pair that stay for messages about it
 SAE_URI = "sae:"  # a URI of this form names its SAE without being declared
 
@@ -209,6 +210,10 @@ class Streams:
 
     # -- messages of the other key manager -----------------------------------------------------------------------
 
+    def take(self, request: SealedRequest) -> tuple[OneTimeKeys, bytes]:
+        """Return a request's keys and body once its tag is right; see ``one_time.take_request``."""
+        return take_request(request, self._supply, self._store, self._clock.now())
+
     def handle(self, sender: str, receiver: str, message: m.Message) -> m.StreamReply:
         """Answer a message that was authenticated with keys of the pair (``sender`` there, ``receiver`` here)."""
         stream = self._store.find(message.ksid)
@@ -237,12 +242,7 @@ class Streams:
         if stream is None:
             ends = self._ends(receiver, message.source, message.destination)
             agreed = self._policy.negotiate(message.qos, self._key_bytes)
-            if (
-                not message.connected
-                or ends is None
-                or ends[0] != sender
-                or len(self._store.all()) >= self._policy.streams_max
-            ):
+            if not message.connected or ends is None or ends[0] != sender or self._is_full(receiver):
                 return m.Opened(Status.KSID_IN_USE, message.qos, connected=False)
             if agreed != message.qos:
                 return m.Opened(Status.QOS_NOT_MET, agreed, connected=False)
@@ -277,6 +277,7 @@ class Streams:
 
     def expire(self) -> int:
         """Erase the streams whose TTL is over, with their keys. Returns how many."""
+        self._store.forget_attempts(self._clock.now() - ATTEMPTS_KEPT_S)
         over = [stream for stream in self._store.all() if self._is_over(stream)]
         for stream in over:
             self._erase(stream)

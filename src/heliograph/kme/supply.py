@@ -14,7 +14,10 @@ from heliograph.errors import ConfigurationError, KeyNotFound, KeySupplyError, N
 from heliograph.ports import Clock
 from heliograph.types import StoredKey
 
-__all__ = ["KeyStore", "Limits", "OwnerUnreachable", "RequestRefused", "SaePair", "Supply", "SupplyStatus"]
+__all__ = ["Accept", "KeyStore", "Limits", "OwnerUnreachable", "RequestRefused", "SaePair", "Supply", "SupplyStatus"]
+
+
+Accept = Callable[[list[StoredKey]], object]
 
 
 class KeyStore(Protocol):
@@ -26,8 +29,16 @@ class KeyStore(Protocol):
     def deliver_to_master(self, master: str, slave: str, number: int, now: float) -> list[StoredKey]:
         """Take the oldest keys that this site owns for the pair. Raises InsufficientKeys, taking none."""
 
-    def deliver_to_slave(self, slave: str, master: str, key_ids: Sequence[str], now: float) -> list[StoredKey]:
-        """Take the named keys that the peer's site owns, all or none. Raises KeyNotFound or NotPermitted."""
+    def deliver_to_slave(
+        self, slave: str, master: str, key_ids: Sequence[str], now: float, accept: Accept = list
+    ) -> list[StoredKey]:
+        """Take the named keys that the peer's site owns, all or none. Raises KeyNotFound or NotPermitted.
+
+        ``accept`` looks at them before anything changes; if it raises, they stay.
+        """
+
+    def check_held(self, slave: str, master: str, key_ids: Sequence[str]) -> None:
+        """Return if ``deliver_to_slave`` would find these keys; raises as it does, and changes nothing."""
 
     def stored_key_count(self, master: str, slave: str) -> int:
         """Count what ``deliver_to_master`` could hand out now."""
@@ -164,8 +175,13 @@ class Supply:
             raise RequestRefused(f"number must be between 1 and {self._limits.max_key_per_request}")
         return self._keys.deliver_to_master(caller, peer, number, self._clock.now())
 
-    def dec_keys(self, caller: str, peer: str, key_ids: Sequence[str]) -> list[StoredKey]:
-        """Hand out the keys that the peer was given, all or none.
+    def check_held(self, caller: str, peer: str, key_ids: Sequence[str]) -> None:
+        """Return if ``dec_keys`` would find these keys. Raises as it does; nothing changes."""
+        self.authorise(caller, peer)
+        self._keys.check_held(caller, peer, key_ids)
+
+    def dec_keys(self, caller: str, peer: str, key_ids: Sequence[str], accept: Accept = list) -> list[StoredKey]:
+        """Hand out the keys that the peer was given, all or none; none if ``accept`` raises when it sees them.
 
         Raises NotPermitted, RequestRefused, KeyNotFound or OwnerUnreachable; what was refused is still there.
         """
@@ -173,7 +189,7 @@ class Supply:
         if not 1 <= len(key_ids) <= self._limits.max_key_per_request:
             raise RequestRefused(f"between 1 and {self._limits.max_key_per_request} key_IDs are served at a time")
         try:
-            return self._keys.deliver_to_slave(caller, peer, key_ids, self._clock.now())
+            return self._keys.deliver_to_slave(caller, peer, key_ids, self._clock.now(), accept)
         except KeyNotFound:
             if not self._owner_reachable(peer) and not all(self._keys.known(key_id) for key_id in key_ids):
                 raise OwnerUnreachable(

@@ -133,12 +133,8 @@ class StreamService:
     async def answer(self, data: bytes) -> bytes:
         """Answer a message of the other key manager. Raises HeliographError, and then nothing was done."""
         sealed = read_request(data)
-        # The keys are gone here before the tag is looked at; who names keys that are not there gets no further.
-        first, second = await self._in_store(
-            lambda: self._supply.dec_keys(sealed.receiver, sealed.sender, sealed.key_ids)
-        )
-        keys = OneTimeKeys(first, second)
-        message = m.read_message(keys.open(sealed))
+        keys, body = await self._in_store(lambda: self._streams.take(sealed))
+        message = m.read_message(body)
         reply = await self._in_store(lambda: self._streams.handle(sealed.sender, sealed.receiver, message))
         self._wake(message.ksid)
         if isinstance(message, m.Want) and reply == m.Done(ok=True):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -21,40 +21,20 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from heliograph.errors import (
     InsufficientKeys,
-    KeyNotFound,
     KeySupplyError,
     LocalProtocolError,
-    NotPermitted,
     StoreUnavailable,
 )
 from heliograph.ports import RandomSource
 from heliograph.storage.database import Database
 from heliograph.storage.key_contexts import key_context, nonce, segment_context
+from heliograph.storage.key_rows import DAMAGED, DELIVERABLE, PENDING, SCHEMA, Row, bury, held_rows, is_known, rows_of
 from heliograph.storage.store_seal import StoreSeal
 from heliograph.types import StoredKey
 
-__all__ = ["SCHEMA", "KeyCounts", "KeyRecords", "NewKey"]
+__all__ = ["KeyCounts", "KeyRecords", "NewKey"]
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS key_segments(
-  segment INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, block INTEGER NOT NULL,
-  sealed_key BLOB NOT NULL, metadata TEXT NOT NULL, UNIQUE(epoch, block));
-CREATE TABLE IF NOT EXISTS key_records(
-  key_id TEXT PRIMARY KEY, segment INTEGER NOT NULL REFERENCES key_segments(segment), position INTEGER NOT NULL,
-  master TEXT NOT NULL, slave TEXT NOT NULL, owner_here INTEGER NOT NULL, state INTEGER NOT NULL,
-  created_at REAL NOT NULL, ciphertext BLOB NOT NULL, UNIQUE(segment, position)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS key_supply ON key_records(master, slave, owner_here, state, segment, position);
-CREATE TABLE IF NOT EXISTS key_tombstones(
-  key_id TEXT PRIMARY KEY, master TEXT NOT NULL, slave TEXT NOT NULL, owner_here INTEGER NOT NULL,
-  epoch INTEGER NOT NULL, fate TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
-"""
-
-PENDING, DELIVERABLE, DAMAGED = 0, 1, 2
 SEGMENT_KEY_BYTES = 32
-_SELECT = (
-    "SELECT key_id, segment, epoch, block, position, master, slave, owner_here, state, ciphertext, sealed_key "
-    "FROM key_records JOIN key_segments USING (segment) "
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +60,6 @@ class KeyCounts:
     deliverable: int = 0
     held: int = 0
     damaged: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    key_id: str
-    segment: int
-    epoch: int
-    block: int
-    position: int
-    master: str
-    slave: str
-    owner_here: int
-    state: int
-    ciphertext: bytes = field(repr=False)
-    sealed_key: bytes = field(repr=False)
 
 
 class _DamagedKeyError(Exception):
@@ -137,7 +102,7 @@ class KeyRecords:
         if cursor.execute("SELECT 1 FROM key_segments WHERE epoch = ? AND block = ?", (epoch, block)).fetchone():
             raise LocalProtocolError(f"the keys of block {block} of epoch {epoch} are stored already")
         for row in rows:
-            if self._known(cursor, row.key_id):
+            if is_known(cursor, row.key_id):
                 raise LocalProtocolError(f"key_ID {row.key_id} was used before")
         segment_key = self._randomness.draw(SEGMENT_KEY_BYTES)
         if len(segment_key) != SEGMENT_KEY_BYTES:
@@ -186,7 +151,7 @@ class KeyRecords:
         if number < 1:
             raise KeySupplyError(f"number = {number}: at least one key must be asked for")
         with self._quarantine(), self._database.transaction() as cursor:
-            rows = self._rows(
+            rows = rows_of(
                 cursor,
                 "WHERE master = ? AND slave = ? AND owner_here = 1 AND state = ? ORDER BY segment, position LIMIT ?",
                 (master, slave, DELIVERABLE, number),
@@ -196,7 +161,7 @@ class KeyRecords:
             # (1) Decrypt first: a key that does not open must not be marked as delivered.
             keys = self._opened(rows)
             # (2) Erase and mark; leaving this block makes it durable.
-            segment_gone = self._bury(cursor, rows, "delivered", now)
+            segment_gone = bury(cursor, rows, "delivered", now)
             mark = self._mark(cursor)
         self._witness(mark)
         if segment_gone:
@@ -204,38 +169,40 @@ class KeyRecords:
         # (3) Only now may a byte of a key leave (design rule 3: burn before use).
         return keys
 
-    def deliver_to_slave(self, slave: str, master: str, key_ids: Sequence[str], now: float) -> list[StoredKey]:
+    def deliver_to_slave(
+        self,
+        slave: str,
+        master: str,
+        key_ids: Sequence[str],
+        now: float,
+        accept: Callable[[list[StoredKey]], object] = list,
+    ) -> list[StoredKey]:
         """Take exactly the named keys, in that order; they are gone on return. All or none.
 
-        Raises NotPermitted if one of them was allocated to another slave SAE (ETSI GS QKD 014 5.4), KeyNotFound if
-        one is unknown, delivered, expired or of another master, KeySupplyError for a repeated or absent key_ID.
+        ``accept`` looks at them first: if it raises, nothing is taken. Raises NotPermitted if one of them was allocated
+        to another slave SAE (ETSI GS QKD 014 5.4), KeyNotFound if one is unknown, delivered, expired or of another
+        master, KeySupplyError for a repeated or absent key_ID.
         """
-        if not key_ids or len(set(key_ids)) != len(key_ids):
-            raise KeySupplyError("key_IDs: at least one is needed, and each only once")
         with self._quarantine(), self._database.transaction() as cursor:
-            rows: list[_Row] = []
-            missing = False
-            for key_id in key_ids:
-                found = self._rows(cursor, "WHERE key_id = ?", (key_id,))
-                if found and found[0].slave != slave:
-                    raise NotPermitted("one or more keys specified were not allocated to this SAE")
-                if not found or found[0].master != master or found[0].owner_here or found[0].state != DELIVERABLE:
-                    missing = True
-                rows.extend(found)
-            if missing:
-                raise KeyNotFound("one or more keys specified are not found on KME")
+            rows = held_rows(cursor, slave, master, key_ids)
             keys = self._opened(rows)
-            segment_gone = self._bury(cursor, rows, "delivered", now)
+            accept(keys)
+            segment_gone = bury(cursor, rows, "delivered", now)
             mark = self._mark(cursor)
         self._witness(mark)
         if segment_gone:
             self._empty_log()
         return keys
 
+    def check_held(self, slave: str, master: str, key_ids: Sequence[str]) -> None:
+        """Return if ``deliver_to_slave`` would find these keys. Raises as it does; nothing changes."""
+        with self._database.reading() as cursor:
+            held_rows(cursor, slave, master, key_ids)
+
     def discard(self, cursor: sqlite3.Cursor, epoch: int, block: int, now: float) -> int:
         """Destroy what is left of a block's keys inside the caller's transaction. Returns how many."""
-        rows = self._rows(cursor, "WHERE epoch = ? AND block = ?", (epoch, block))
-        self._bury(cursor, rows, "discarded", now)
+        rows = rows_of(cursor, "WHERE epoch = ? AND block = ?", (epoch, block))
+        bury(cursor, rows, "discarded", now)
         return len(rows)
 
     def expire(self, before: float, now: float, grace: float = 0.0) -> int:
@@ -246,8 +213,8 @@ class KeyRecords:
         """
         with self._database.transaction() as cursor:
             condition = "WHERE created_at < CASE owner_here WHEN 1 THEN ? ELSE ? END"
-            rows = self._rows(cursor, condition, (before, before - grace))
-            segment_gone = self._bury(cursor, rows, "expired", now)
+            rows = rows_of(cursor, condition, (before, before - grace))
+            segment_gone = bury(cursor, rows, "expired", now)
         if segment_gone:
             self._empty_log()
         return len(rows)
@@ -259,13 +226,13 @@ class KeyRecords:
         that what the owner still hands out is there.
         """
         with self._database.transaction() as cursor:
-            rows = self._rows(
+            rows = rows_of(
                 cursor,
                 "WHERE master = ? AND slave = ? AND owner_here = ? AND state = ? "
                 "ORDER BY segment DESC, position DESC LIMIT -1 OFFSET ?",
                 (master, slave, int(owner_here), DELIVERABLE, keep),
             )
-            segment_gone = self._bury(cursor, rows, "expired", now)
+            segment_gone = bury(cursor, rows, "expired", now)
         if segment_gone:
             self._empty_log()
         return len(rows)
@@ -299,7 +266,7 @@ class KeyRecords:
     def known(self, key_id: str) -> bool:
         """Tell whether this store has, or had in this epoch, a key of that key_ID."""
         with self._database.reading() as cursor:
-            return self._known(cursor, key_id)
+            return is_known(cursor, key_id)
 
     def metadata(self, epoch: int, block: int) -> str | None:
         """Return the JSON text stored with a block's keys, None once the last of them has left."""
@@ -330,16 +297,7 @@ class KeyRecords:
 
     # -- one transaction's steps -------------------------------------------------------------------------------
 
-    @staticmethod
-    def _rows(cursor: sqlite3.Cursor, condition: str, arguments: tuple[object, ...]) -> list[_Row]:
-        return [_Row(*found) for found in cursor.execute(_SELECT + condition, arguments).fetchall()]
-
-    @staticmethod
-    def _known(cursor: sqlite3.Cursor, key_id: str) -> bool:
-        query = "SELECT 1 FROM key_records WHERE key_id = ? UNION ALL SELECT 1 FROM key_tombstones WHERE key_id = ?"
-        return cursor.execute(query, (key_id, key_id)).fetchone() is not None
-
-    def _opened(self, rows: Sequence[_Row]) -> list[StoredKey]:
+    def _opened(self, rows: Sequence[Row]) -> list[StoredKey]:
         ciphers: dict[int, AESGCM] = {}
         keys: list[StoredKey] = []
         for row in rows:
@@ -353,26 +311,6 @@ class KeyRecords:
                 raise _DamagedKeyError(row.key_id) from None
             keys.append(StoredKey(row.key_id, row.master, row.slave, material))
         return keys
-
-    @staticmethod
-    def _bury(cursor: sqlite3.Cursor, rows: Sequence[_Row], fate: str, now: float) -> bool:
-        """Erase the rows, leave tombstones, and erase the segment keys that nothing needs any more.
-
-        Returns whether a segment key was erased.
-        """
-        cursor.executemany(
-            "INSERT INTO key_tombstones VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [(row.key_id, row.master, row.slave, row.owner_here, row.epoch, fate, now) for row in rows],
-        )
-        cursor.executemany("DELETE FROM key_records WHERE key_id = ?", [(row.key_id,) for row in rows])
-        return (
-            cursor.executemany(
-                "DELETE FROM key_segments WHERE segment = ?1 "
-                "AND NOT EXISTS (SELECT 1 FROM key_records WHERE key_records.segment = ?1)",
-                [(segment,) for segment in {row.segment for row in rows}],
-            ).rowcount
-            > 0
-        )
 
     @contextmanager
     def _quarantine(self) -> Iterator[None]:

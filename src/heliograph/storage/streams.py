@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -25,6 +26,8 @@ CREATE TABLE IF NOT EXISTS streams(
 CREATE TABLE IF NOT EXISTS stream_chunks(
   ksid BLOB NOT NULL, position INTEGER NOT NULL, key_ids TEXT NOT NULL, agreed INTEGER NOT NULL, at REAL NOT NULL,
   sealed BLOB, PRIMARY KEY(ksid, position)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS message_attempts(
+  key_id TEXT PRIMARY KEY, attempts INTEGER NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
 """
 _COLUMNS = (
     "ksid, local_sae, remote_sae, source, destination, qos, owner_here, created_at, opened_here, opened_there, "
@@ -135,6 +138,25 @@ class StreamRecords:
             chunks = _waiting(cursor, ksid)
             cursor.execute("DELETE FROM stream_chunks WHERE ksid = ?", (ksid,))
         return chunks
+
+    def attempt(self, key_ids: Sequence[str], now: float) -> int:
+        """Note one more attempt on each key; return the most that any of them has had now."""
+        with self._database.transaction() as cursor:
+            return max(
+                int(
+                    cursor.execute(
+                        "INSERT INTO message_attempts VALUES (?, 1, ?) ON CONFLICT(key_id) "
+                        "DO UPDATE SET attempts = attempts + 1, at = excluded.at RETURNING attempts",
+                        (key_id, now),
+                    ).fetchone()[0]
+                )
+                for key_id in key_ids
+            )
+
+    def forget_attempts(self, before: float) -> None:
+        """Drop the counts of keys that nobody tried since ``before``."""
+        with self._database.transaction() as cursor:
+            cursor.execute("DELETE FROM message_attempts WHERE at < ?", (before,))
 
     def forget(self, ksid: bytes) -> None:
         """Erase a stream."""

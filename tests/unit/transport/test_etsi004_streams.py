@@ -14,8 +14,9 @@ from two_stream_sites import POLICY, stock, two_sites
 from heliograph.errors import AuthenticationFailed, KeyNotFound, RemoteProtocolError, TransportClosed
 from heliograph.kme import stream_messages as m
 from heliograph.kme.etsi004 import JSON, NULL_KSID, Qos, Status
-from heliograph.kme.one_time import read_request
+from heliograph.kme.one_time import ATTEMPTS_MAX, read_request
 from heliograph.site.streams import one_time_keys
+from heliograph.storage.streams import StreamRecords
 from heliograph.transport.etsi004_client import Etsi004Client
 from heliograph.transport.tcp import dial
 
@@ -221,6 +222,11 @@ def test_an_application_that_opens_without_end_takes_no_place_from_another(tmp_p
         statuses = [(await w.one.open_connect(SOURCE, DESTINATION, QOS)).status for _ in range(3)]
         assert statuses == [Status.PEER_NOT_CONNECTED] * 2 + [Status.NO_QKD_CONNECTION]
         assert len(w.a.streams._store.all()) == len(w.b.streams._store.all()) == 2
+        # At the other site neither, where the streams came from this one.
+        opening = m.Opening(uuid.uuid4().bytes, SOURCE, "sae:sae-b2", QOS, connected=True)
+        assert w.b.streams.handle("sae-a", "sae-b2", opening).status is Status.SUCCESSFUL
+        full = m.Opening(uuid.uuid4().bytes, SOURCE, DESTINATION, QOS, connected=True)
+        assert w.b.streams.handle("sae-a", "sae-b", full).status is Status.KSID_IN_USE
 
     run(act, tmp_path)
 
@@ -420,16 +426,44 @@ async def _sealed(site, message):
     return keys, keys.seal(m.encode(message))
 
 
-def test_a_changed_message_is_refused_and_its_keys_are_never_used_again(tmp_path):
+def test_a_changed_message_is_refused_and_costs_nothing_until_it_was_tried_too_often(tmp_path):
     async def act(w):
         ksid = await opened(w.one, w.two)
+        for tries in (ATTEMPTS_MAX - 1, ATTEMPTS_MAX):
+            _, sealed = await _sealed(w.a, m.Want(ksid, 0))
+            forged = sealed.replace(ksid, uuid.uuid4().bytes)
+            for _ in range(tries):
+                with pytest.raises(AuthenticationFailed):
+                    await w.b.service.answer(forged)
+            w.b.keys.check_held("sae-b", "sae-a", read_request(sealed).key_ids)
+            if tries < ATTEMPTS_MAX:
+                await w.b.service.answer(sealed)  # the honest one is not kept out by what others try
+            else:
+                w.b.streams._store = StreamRecords(w.b.database)  # counts are durable
+                with pytest.raises(AuthenticationFailed, match="too many"):
+                    await w.b.service.answer(sealed)
+
+    run(act, tmp_path)
+
+
+def test_who_reads_the_names_of_keys_on_the_line_cannot_destroy_them(tmp_path):
+    """A reservation names the keys of chunks in clear: a message that names them again must not take them."""
+
+    async def act(w):
+        ksid = await opened(w.one, w.two)
+        first = await w.one.get_key(ksid, 0)
         _, sealed = await _sealed(w.a, m.Closing(ksid))
-        forged = sealed.replace(ksid, uuid.uuid4().bytes)
-        with pytest.raises(AuthenticationFailed):
-            await w.b.service.answer(forged)
-        with pytest.raises(KeyNotFound):  # the honest w.one comes too late: its keys are gone
-            await w.b.service.answer(sealed)
-        assert not w.b.streams.find(ksid).closed_there
+        names = [key_id for chunk in w.b.streams._store.chunks(ksid) for key_id in chunk.key_ids]
+        used = read_request(sealed).key_ids
+        for pair in zip(names[::2], names[1::2], strict=False):
+            forged = sealed
+            for old, new in zip(used, pair, strict=True):
+                forged = forged.replace(uuid.UUID(old).bytes, uuid.UUID(new).bytes)
+            for _ in range(ATTEMPTS_MAX + 2):
+                with pytest.raises(AuthenticationFailed):
+                    await w.b.service.answer(forged)
+        assert (await w.two.get_key(ksid, 0)).key == first.key
+        assert (await w.one.get_key(ksid, 1)).key == (await w.two.get_key(ksid, 1)).key
 
     run(act, tmp_path)
 
