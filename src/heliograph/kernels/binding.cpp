@@ -148,7 +148,8 @@ NB_MODULE(_native, m) {
     m.def("sift", &sift, nb::arg("own_bases"), nb::arg("own_bits"), nb::arg("peer_bases"), nb::arg("kinds"),
           nb::arg("peer"), nb::arg("peer_bits"), nb::arg("portable") = false);
     nb::class_<Plan>(m, "Plan")
-        .def(nb::init<size_t, std::array<unsigned, HG_PERMUTED>, nb::sequence, Array<uint64_t>, unsigned, size_t, size_t>(),
+        .def(nb::init<size_t, std::array<unsigned, HG_PERMUTED>, nb::sequence, Array<uint64_t>, unsigned, size_t,
+                      size_t>(),
              nb::arg("length"), nb::arg("levels"), nb::arg("shuffles"), nb::arg("keys"), nb::arg("window"),
              nb::arg("few"), nb::arg("deep"));
     nb::class_<Block>(m, "Block")

@@ -281,10 +281,11 @@ static int learn_tops(hg_block *block, frame *of, stream *answers) {
 
 /* Whether the quarters of a node may be asked for with its halves: no empty one is among them. */
 static inline int goes_deep(const frame *of, const pass *in, uint32_t node) {
-    return of->deep && LEVEL(node) >= (in->by ? 2 : HG_SUBSET_DEEP) && (INDEX(node) + 1) << LEVEL(node) <= of->plan->length;
+    if (!of->deep || LEVEL(node) < (in->by ? 2 : HG_SUBSET_DEEP)) return 0;
+    return (INDEX(node) + 1) << LEVEL(node) <= of->plan->length;
 }
 
-/* Asks for the left halves of the smallest odd nodes, if there are odd ones; for their quarters too once few are left. */
+/* Asks for the left halves of the smallest odd nodes, if there are any; for their quarters too once few are left. */
 static int ask_halves(hg_block *block, frame *of) {
     uint32_t smallest = 32;
     size_t all = 0;
@@ -316,7 +317,7 @@ static int ask_halves(hg_block *block, frame *of) {
     return HG_OK;
 }
 
-/* Takes in both halves of an odd node and, by their left ones, its four quarters. `level` and `index` are of the halves. */
+/* Takes in the four quarters of an odd node by the left ones. `level` and `index` are of the left half. */
 static int learn_quarters(frame *of, pass *in, unsigned level, size_t index, unsigned left, stream *answers) {
     for (size_t half = 0; half < 2; half++) {
         unsigned odd = next(answers), both = half ? !left : left, quarters[2] = {odd, odd ^ both};

@@ -27,8 +27,8 @@ typedef struct hg_plan hg_plan;
 typedef struct hg_block hg_block;
 
 /* How frames of `length` bits are searched: groups of 2^levels[i] in permuted pass i; halves within `window` levels of
- * the smallest, all once `few` are left, and their halves too once `deep` are; keys: HG_KEYS of subsets. Copies everything; NULL without memory or for tables
- * that are no permutations. */
+ * the smallest, all once `few` are left, and their halves too once `deep` are; keys: HG_KEYS of subsets. Copies
+ * everything; NULL without memory or for tables that are no permutations. */
 hg_plan *hg_plan_new(size_t length, const unsigned levels[HG_PERMUTED], const hg_shuffle shuffles[HG_PERMUTED],
                      const uint64_t keys[HG_KEYS], unsigned window, size_t few, size_t deep);
 void hg_plan_free(hg_plan *plan);

@@ -34,8 +34,9 @@ PERMUTED_PASSES: Final = 3
 SEED_BYTES: Final = 32
 
 # Our choices: log2 of the top groups' sizes of passes 0..2, for estimates up to the rate in the first column, found by
-# a search over blocks of 1e7 bits. They decide efficiency and rounds, never the correctness. Small groups in pass 1
-# keep the chains short in which one correction leads to the next, at one or two hundredths of efficiency.
+# a search over blocks of 1e7 bits (benchmarks/cascade_levels.py). They decide efficiency and rounds, never the
+# correctness. Small groups in pass 1 keep the chains short in which one correction leads to the next, at one or two
+# hundredths of efficiency.
 Levels = tuple[tuple[float, tuple[int, int, int]], ...]
 LEVELS_FEW_ROUNDS: Final[Levels] = (
     (0.0015, (10, 11, 14)),
