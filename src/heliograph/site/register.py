@@ -25,7 +25,7 @@ from heliograph.site.credentials import (
 )
 from heliograph.site.trust_store import PeerRecord, TrustStore, fingerprint_of, not_registered
 from heliograph.vault.filekek import FileKek
-from heliograph.vault.openpgp_trust import REVOCATIONS_BYTES_MAX, OpenPgpTrust
+from heliograph.vault.openpgp_trust import KEYS_BYTES_MAX, OpenPgpTrust
 from heliograph.vault.pskfile import PskFile
 from heliograph.vault.randomness import SystemRandomness
 from heliograph.vault.revocation_files import tells_of_a_revocation
@@ -170,9 +170,9 @@ def _keep_revocations(known: PeerFiles, contents: dict[str, bytes]) -> None:
     if "revocations.asc" in contents and known.revocations is not None:
         earlier, added = read_given(known.revocations), contents["revocations.asc"]
         both = earlier if added in earlier else earlier.rstrip(b"\n") + b"\n" + added
-        if len(both) > REVOCATIONS_BYTES_MAX:
+        if len(both) > KEYS_BYTES_MAX:
             raise ConfigurationError(
-                f"with what is registered the revocations have {len(both)} bytes, over {REVOCATIONS_BYTES_MAX}: "
+                f"with what is registered the revocations have {len(both)} bytes, over {KEYS_BYTES_MAX}: "
                 "export them with --export-options export-minimal"
             )
         contents["revocations.asc"] = both

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from heliograph.errors import StoreUnavailable
+from heliograph.errors import StoreUnavailable, TransportClosed
 from heliograph.ports import Clock
 
 __all__ = ["StoreProof"]
@@ -30,12 +30,12 @@ class StoreProof:
         self._failure = str(why)
 
     async def require(self) -> None:
-        """Raise StoreUnavailable while it lasts."""
+        """Raise StoreUnavailable if it still fails, TransportClosed between proofs, which logs no line of its own."""
         if self._failure is None:
             return
         now = self._clock.now()
         if now < self._again:
-            raise StoreUnavailable(self._failure)
+            raise TransportClosed(f"store unavailable: {self._failure}")
         self._again = now + _PAUSE_S
         await asyncio.get_running_loop().run_in_executor(self._store, self._probe)
         self._failure = None

@@ -31,10 +31,9 @@ from heliograph.vault.openpgp_certificate import (
     sequoia_errors,
 )
 
-__all__ = ["OpenPgpTrust"]
+__all__ = ["KEYS_BYTES_MAX", "OpenPgpTrust"]
 
-_FILE_BYTES_MAX: Final = 4 * 1024 * 1024
-REVOCATIONS_BYTES_MAX: Final = _FILE_BYTES_MAX
+KEYS_BYTES_MAX: Final = 4 * 1024 * 1024  # our choice: of introducers, and of revocations
 _KEY_REVOCATION: Final = 0x20
 # RFC 9580 5.5.2: times are 32 bits.
 _LAST_MOMENT: Final = 2**32 - 1
@@ -161,7 +160,7 @@ class OpenPgpTrust:
     def _read_introducers(self) -> list[Certificate]:
         path = self._introducers_file
         try:
-            blocks = blocks_of_file(read_file(path, _FILE_BYTES_MAX, "introducers"))
+            blocks = blocks_of_file(read_file(path, KEYS_BYTES_MAX, "introducers"))
             found = [Certificate(one) for block in blocks for one in certificates(read_packets(block))]
         except Unreadable as why:
             raise ConfigurationError(f"introducers {path}: {why}") from None
@@ -184,7 +183,7 @@ class OpenPgpTrust:
         path = self._revocations_file
         if path is None:
             return [], []
-        content = read_file(path, _FILE_BYTES_MAX, "revocations")
+        content = read_file(path, KEYS_BYTES_MAX, "revocations")
         if not content.strip():
             return [], []
         bare: list[tuple[str, bytes]] = []

@@ -82,20 +82,22 @@ def check_ocsp_response(path: Path | None, older: Path | None = None) -> None:
         )
 
 
+def tells_of_a_revocation(path: Path) -> bool:
+    """Return whether an OCSP response calls any certificate revoked. Raises ConfigurationError if it is none."""
+    return any(one.certificate_status is ocsp.OCSPCertStatus.REVOKED for one in _response(path).responses)
+
+
 def _produced(path: Path) -> datetime:
+    return _response(path).produced_at_utc
+
+
+def _response(path: Path) -> ocsp.OCSPResponse:
     content = read_file(path, "OCSP response", _OCSP_BYTES_MAX)
     try:
         response = ocsp.load_der_ocsp_response(content)
         if response.response_status is ocsp.OCSPResponseStatus.SUCCESSFUL:
             _check_date(path, "the response", response.produced_at_utc)
-            return response.produced_at_utc
+            return response
     except ValueError:
         pass
     raise ConfigurationError(f"{path}: is no successful OCSP response in DER; ask the responder again")
-
-
-def tells_of_a_revocation(path: Path) -> bool:
-    """Return whether an OCSP response calls any certificate revoked. Raises ConfigurationError if it is none."""
-    _produced(path)
-    response = ocsp.load_der_ocsp_response(read_file(path, "OCSP response", _OCSP_BYTES_MAX))
-    return any(one.certificate_status is ocsp.OCSPCertStatus.REVOKED for one in response.responses)

@@ -431,6 +431,6 @@ def test_revocations_that_no_reader_would_take_are_refused(sites, monkeypatch):
             (sites / f"{number}.rev").write_bytes(web.revocation(web.make(f"Somebody {number}")))
     assert run("site", "revoke", toml, "--revocation", sites / "1.rev", "--approver", "Ann").exit_code == 0
     before = snapshot(sites)
-    monkeypatch.setattr("heliograph.site.register.REVOCATIONS_BYTES_MAX", (sites / "1.rev").stat().st_size + 100)
+    monkeypatch.setattr("heliograph.site.register.KEYS_BYTES_MAX", (sites / "1.rev").stat().st_size + 100)
     refused(run("site", "revoke", toml, "--revocation", sites / "2.rev", "--approver", "Ann"), "export-minimal")
     assert snapshot(sites) == before
