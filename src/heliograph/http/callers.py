@@ -15,7 +15,7 @@ from heliograph.errors import NotPermitted
 from heliograph.kme.boundary import Boundary, Way
 from heliograph.kme.identity import sae_id_from_certificate
 
-__all__ = ["Callers", "CertificateCallers", "UserCallers", "peer_uid"]
+__all__ = ["Callers", "CertificateCallers", "UserCallers", "client_certificate", "peer_uid"]
 
 _UCRED = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 
@@ -35,11 +35,7 @@ class CertificateCallers:
 
     def identify(self, request: web.BaseRequest) -> str:
         """Return the certificate's SAE ID. Raises NotPermitted."""
-        connection = request.get_extra_info("ssl_object")
-        certificate = connection.getpeercert(binary_form=True) if isinstance(connection, ssl.SSLObject) else None
-        if not certificate:
-            raise NotPermitted("no client certificate was shown")
-        sae = _sae_id(certificate)
+        sae = _sae_id(client_certificate(request))
         self._boundary.check(sae, Way.CERTIFICATE)
         return sae
 
@@ -59,6 +55,15 @@ class UserCallers:
             raise NotPermitted(f"Unix user {uid} is no SAE of this site")
         self._boundary.check(sae, Way.USER)
         return sae
+
+
+def client_certificate(request: web.BaseRequest) -> bytes:
+    """Return the certificate, DER, that the caller showed in the handshake. Raises NotPermitted if there is none."""
+    connection = request.get_extra_info("ssl_object")
+    certificate = connection.getpeercert(binary_form=True) if isinstance(connection, ssl.SSLObject) else None
+    if not certificate:
+        raise NotPermitted("no client certificate was shown")
+    return certificate
 
 
 def peer_uid(connection: object) -> int:

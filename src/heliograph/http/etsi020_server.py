@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import ssl
 from types import MappingProxyType
 from typing import ClassVar
 
 from aiohttp import web
 
-from heliograph.errors import HeliographError, NotPermitted
+from heliograph.errors import HeliographError
+from heliograph.http.callers import client_certificate
 from heliograph.http.json_http import Answer, JsonHttpServer, read_body
 from heliograph.kme import etsi020
 from heliograph.kme.etsi020 import InterworkingError, Slug
@@ -62,7 +62,7 @@ class Etsi020Server(JsonHttpServer):
             refused = self.plain_refusal(405, f"{path} takes {PATHS[path]}")
             return Answer(405, refused.body, {"Allow": PATHS[path]}, PROBLEM)
         # Who is calling comes first, for every request; a stranger's body is not read.
-        kme = _kme_id(request)
+        kme = kme_id_from_certificate(client_certificate(request))
         self._interworking.peer(kme)
         if request.rel_url.raw_query_string:
             raise InterworkingError(Slug.MISSING_PARAMETERS, "the request takes no query")
@@ -80,11 +80,3 @@ class Etsi020Server(JsonHttpServer):
         status, answer = await self.on_store(lambda: serve(kme, body))
         _log.info("%s of KME %s: %s", path, kme, status)
         return Answer(status, answer)
-
-
-def _kme_id(request: web.BaseRequest) -> str:
-    connection = request.get_extra_info("ssl_object")
-    certificate = connection.getpeercert(binary_form=True) if isinstance(connection, ssl.SSLObject) else None
-    if not certificate:
-        raise NotPermitted("no client certificate was shown")
-    return kme_id_from_certificate(certificate)
