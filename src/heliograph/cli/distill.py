@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,14 @@ import typer
 from heliograph.cli.refusals import refusals
 
 __all__ = ["distill"]
+
+
+class Hash(StrEnum):
+    """The families of ``postprocessing.amplification``."""
+
+    MODIFIED_MULTIPLY_SHIFT = "modified-multiply-shift"
+    TOEPLITZ = "toeplitz"
+
 
 _FORMS = "Text of 0 and 1, .npy, or packed .bin."
 
@@ -30,6 +39,12 @@ def distill(
     ] = None,
     out_alice: Annotated[Path | None, typer.Option(metavar="FILE", help="Write ALICE's secret key here.")] = None,
     out_bob: Annotated[Path | None, typer.Option(metavar="FILE", help="Write BOB's secret key here.")] = None,
+    hash_: Annotated[
+        Hash, typer.Option("--hash", help="The family privacy amplification takes its hash from.")
+    ] = Hash.MODIFIED_MULTIPLY_SHIFT,
+    round_trip_ms: Annotated[
+        float, typer.Option(min=0, max=10_000, help="Delay what the sides say, as a long line would.")
+    ] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="The report as one JSON document.")] = False,
 ) -> None:
     """Reconcile, verify and amplify two recorded sifted keys; the report says on what the length is conditional."""
@@ -37,7 +52,10 @@ def distill(
         # Imported here, so that `heliograph --help` is quick.
         from heliograph.lab.distill import DistillOptions, run_distill  # noqa: PLC0415
 
-        options = DistillOptions(alice, bob, eps_sec, eps_cor, strict, test_counts, out_alice, out_bob)
+        line_s = round_trip_ms / 1000
+        options = DistillOptions(
+            alice, bob, eps_sec, eps_cor, strict, test_counts, out_alice, out_bob, hash_.value, line_s
+        )
         report = asyncio.run(run_distill(options))
         print(json.dumps(report) if as_json else _render(report))
 
@@ -62,6 +80,7 @@ def _render(report: Mapping[str, Any]) -> str:
         f"KEY       {report['secret_key_bits']:,} secret bits, {same}",
         f"          eps_sec {report['eps_sec']:g}, eps_cor {report['eps_cor']:g}; {report['theorem']}",
         f"TIME      {report['elapsed_s']:.1f} s; exchange {report['exchange_s']:.2f} s, {rate} sifted bits per second",
+        f"          reconciliation {report['reconciliation_s']:.2f} s in {report['rounds']:,} rounds",
         f"CLAIM     {report['claim']}, on",
         *(f"          - {text}" for text in report["assumptions"]),
     ]

@@ -16,6 +16,8 @@ from typing import Any
 from heliograph import errors
 from heliograph.errors import BlockDiscarded, ConfigurationError, HeliographError, TransportClosed
 from heliograph.lab.recordings import check_new, read_test_counts
+from heliograph.lab.slow_line import SlowLine
+from heliograph.postprocessing.amplification import DEFAULT_FAMILY, Family
 from heliograph.postprocessing.secrecy.entropy import binary_entropy
 from heliograph.postprocessing.secrecy.recorded import PhaseSample, Requirements, ValueCounts
 from heliograph.protocol.distillation import TWO_WAY_RULE
@@ -31,7 +33,7 @@ _SIDES = (("alice", "reference"), ("bob", "correction"))
 
 @dataclass(frozen=True, slots=True)
 class DistillOptions:
-    """What the command line said."""
+    """What the command line said. ``family``: of the hash; ``round_trip_s``: how late the line answers."""
 
     alice: Path
     bob: Path
@@ -41,6 +43,8 @@ class DistillOptions:
     test_counts: Path | None = None
     out_alice: Path | None = None
     out_bob: Path | None = None
+    family: Family = DEFAULT_FAMILY
+    round_trip_s: float = 0.0
 
 
 @dataclass
@@ -95,7 +99,7 @@ async def run_distill(options: DistillOptions) -> dict[str, Any]:
         sides = [await _start(stack, *arguments) for arguments in _arguments(options)]
         try:
             async with asyncio.timeout(_DEADLINE_S):
-                done = await _distil(sides, requirements)
+                done = await _distil(stack, sides, requirements, options)
                 alice, bob = done
                 keys_equal = check_agreement(alice, bob)
                 await _write(sides)
@@ -103,7 +107,8 @@ async def run_distill(options: DistillOptions) -> dict[str, Any]:
             raise TransportClosed(f"the two sides were not done after {_DEADLINE_S:g} s") from None
     # The slower side's time: the exchange is over when both are done.
     exchange_s = max(one["exchange_s"] for one in done)
-    return _report(alice, requirements, keys_equal, (alice["pid"], bob["pid"]), time.monotonic() - began, exchange_s)
+    report = _report(alice, requirements, keys_equal, (alice["pid"], bob["pid"]), time.monotonic() - began, exchange_s)
+    return report | _pace(report["sifted_bits"], bob, options)
 
 
 def check_agreement(alice: dict[str, Any], bob: dict[str, Any]) -> bool:
@@ -112,7 +117,7 @@ def check_agreement(alice: dict[str, Any], bob: dict[str, Any]) -> bool:
     Raises BlockDiscarded if any of it differs.
     """
     keys_equal = hmac.compare_digest(alice["check"], bob["check"])
-    if not keys_equal or any(alice[name] != bob[name] for name in ("counts", "disclosed", "terms")):
+    if not keys_equal or any(alice[name] != bob[name] for name in ("counts", "disclosed", "terms", "rounds")):
         raise BlockDiscarded("the two sides ended with different keys or figures; nothing was written")
     return keys_equal
 
@@ -144,7 +149,9 @@ async def _start(stack: AsyncExitStack, side: str, path: Path, out: Path | None)
     return one
 
 
-async def _distil(sides: list[_Process], requirements: Requirements) -> list[dict[str, Any]]:
+async def _distil(
+    stack: AsyncExitStack, sides: list[_Process], requirements: Requirements, options: DistillOptions
+) -> list[dict[str, Any]]:
     """Return both sides' last answers. Raises what the side that found the trouble said."""
     secret = SystemRandomness().draw(32).hex()
     sample = requirements.sample
@@ -158,6 +165,7 @@ async def _distil(sides: list[_Process], requirements: Requirements) -> list[dic
             strict=requirements.strict,
             sample=[sample.bits, sample.errors] if sample else None,
             secret=secret,
+            family=options.family,
         )
     alice, bob = await _both(sides, "ready")
     if alice["bits"] != bob["bits"]:
@@ -165,8 +173,13 @@ async def _distil(sides: list[_Process], requirements: Requirements) -> list[dic
             f"{sides[0].path} has {alice['bits']} bits, {sides[1].path} has {bob['bits']}: "
             "two recordings of the same sifted key are needed"
         )
+    port = alice["port"]
+    if options.round_trip_s > 0:
+        line = SlowLine(port, options.round_trip_s / 2)
+        stack.push_async_callback(line.close)
+        port = await line.open()
     for one in sides:
-        one.order("connect", port=alice["port"])
+        one.order("connect", port=port)
     return await _both(sides, "done")
 
 
@@ -241,6 +254,18 @@ def _report(
         "elapsed_s": elapsed_s,
         "exchange_s": exchange_s,
         "sifted_bps": n / exchange_s if exchange_s > 0 else math.inf,
+    }
+
+
+def _pace(sifted_bits: int, bob: dict[str, Any], options: DistillOptions) -> dict[str, Any]:
+    """Return what the correcting side measured of reconciliation alone, set-up and the line's delay included."""
+    seconds = bob["reconciliation_s"]
+    return {
+        "hash": options.family,
+        "rounds": bob["rounds"],
+        "round_trip_s": options.round_trip_s,
+        "reconciliation_s": seconds,
+        "reconciliation_bps": sifted_bits / seconds if seconds > 0 else math.inf,
     }
 
 

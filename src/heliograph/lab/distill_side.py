@@ -21,6 +21,7 @@ import os
 import sys
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +31,30 @@ from heliograph.lab.recordings import read_recording, write_key
 from heliograph.postprocessing.secrecy.recorded import PhaseSample, Requirements
 from heliograph.protocol import distillation as d
 from heliograph.protocol import distillation_correction, distillation_reference
-from heliograph.protocol.actions import Drawn, Received, Send, Start
+from heliograph.protocol.actions import Continue, Drawn, Received, Send, Start
 from heliograph.protocol.frames import parse_frame
 from heliograph.site.bugs import place
 from heliograph.transport.tcp import TcpTransport, dial, listen
 from heliograph.vault.randomness import SystemRandomness
 
-__all__ = ["drive", "key_check", "main"]
+__all__ = ["Driven", "drive", "key_check", "main"]
 
 _HOST = "127.0.0.1"
 _ACCEPT_S = 30.0  # our choice: the other side is told to connect at the same moment
+_IN_ROUNDS = (distillation_reference.Answering, distillation_correction.AwaitingParities)
 _MACHINES = {"reference": distillation_reference, "correction": distillation_correction}
+
+
+@dataclass(frozen=True, slots=True)
+class Driven:
+    """What came of a run, its rounds of parities, and the wall time from the passes' seed to the last correction.
+
+    The correcting side measures; the other reports 0 s.
+    """
+
+    outcome: d.Outcome
+    rounds: int
+    reconciliation_s: float
 
 
 def key_check(key: BitString, secret: bytes) -> str:
@@ -48,22 +62,31 @@ def key_check(key: BitString, secret: bytes) -> str:
     return hmac.new(secret, len(key).to_bytes(8, "big") + key.to_bytes(), hashlib.sha256).hexdigest()
 
 
-async def drive(side: str, run: d.Run, transport: TcpTransport) -> d.Outcome:
+async def drive(side: str, run: d.Run, transport: TcpTransport) -> Driven:
     """Run one machine to its end over ``transport``. Raises HeliographError, after telling the peer why."""
     machine, randomness = _MACHINES[side], SystemRandomness()
     state = machine.begin(run)
     events: list[d.Event] = [Start()]
+    rounds, began, ended = 0, 0.0, 0.0
     try:
         while True:
             event = events.pop() if events else Received(parse_frame(await transport.receive()))
+            rounds += isinstance(event, Received) and isinstance(state, _IN_ROUNDS)
             state, actions = machine.step(state, event)
             for action in actions:
                 if isinstance(action, Send):
                     await transport.send(action.frame.wire())
+                elif isinstance(action, Continue):
+                    events.append(action)
                 else:
                     events.append(Drawn(randomness.draw(action.size)))
-            if isinstance(state, d.Finished):
-                return state.outcome
+            if isinstance(state, distillation_correction.AwaitingSample):
+                began = time.monotonic()
+            elif isinstance(state, distillation_correction.AwaitingChallenge):
+                ended = time.monotonic()
+            elif isinstance(state, d.Finished):
+                # The reference side gets one message more in that state: the end of the rounds.
+                return Driven(state.outcome, rounds - (side == "reference"), ended - began)
     except (TransportClosed, d.PeerGaveUp):
         raise
     except HeliographError as why:
@@ -110,11 +133,13 @@ class _Side:
         begin = await self._next("begin")
         sample = PhaseSample(*begin["sample"]) if begin["sample"] else None
         requirements = Requirements(begin["eps_sec"], begin["eps_cor"], begin["strict"], sample)
-        run = d.Run(read_recording(Path(begin["path"])), requirements)
-        began, outcome = await self._exchange(begin["side"], run)
+        run = d.Run(read_recording(Path(begin["path"])), requirements, begin["family"])
+        began, driven = await self._exchange(begin["side"], run)
+        outcome = driven.outcome
         check = key_check(outcome.key.bits, bytes.fromhex(begin["secret"]))
         figures = {name: dataclasses.asdict(getattr(outcome, name)) for name in ("counts", "disclosed", "terms")}
-        _answer("done", check=check, exchange_s=time.monotonic() - began, **figures)
+        times = {"exchange_s": time.monotonic() - began, "reconciliation_s": driven.reconciliation_s}
+        _answer("done", check=check, rounds=driven.rounds, **times, **figures)
         path = Path((await self._next("write"))["path"])
         write_key(path, outcome.key.bits)
         self._written = path
@@ -122,8 +147,8 @@ class _Side:
         await self._next("keep")
         self._written = None
 
-    async def _exchange(self, side: str, run: d.Run) -> tuple[float, d.Outcome]:
-        """Connect and run; return when it began, start-up excluded, and the outcome."""
+    async def _exchange(self, side: str, run: d.Run) -> tuple[float, Driven]:
+        """Connect and run; return when it began, start-up excluded, and what came of it."""
         accepted: asyncio.Future[TcpTransport] = asyncio.get_running_loop().create_future()
 
         async def accept(transport: TcpTransport) -> None:

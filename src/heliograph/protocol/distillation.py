@@ -17,7 +17,8 @@
 Everything that decides a transition is in ``distillation_reference`` and ``distillation_correction``. Each machine is
 ``step(state, event) -> (state, actions)``. A step that raises has changed nothing, and the run ends there: whoever
 drives the machine tells the peer so (``abandonment``) and gives nothing out. There is one run in a process, so heavy
-work is done inside the step instead of leaving it as a job.
+work is done inside the step instead of leaving it as a job; where a frame can leave before it, the machine asks to
+``Continue`` after the frame, so that both sides work at once.
 
 The channel is unauthenticated and the report says so (security.md 10). Frames, order and the digest at the end catch
 damage of any kind: a key comes out on both sides, equal, or not at all.
@@ -34,12 +35,13 @@ import numpy as np
 
 from heliograph.bits import BitString
 from heliograph.errors import BlockDiscarded, LocalProtocolError, RemoteProtocolError
+from heliograph.postprocessing.amplification import DEFAULT_FAMILY, Family
 from heliograph.postprocessing.reconciliation.charging import TwoWayRule, charged
 from heliograph.postprocessing.reconciliation.limits import Limits
 from heliograph.postprocessing.secrecy.recorded import RecordedTerms, Requirements, ValueCounts, assess
 from heliograph.postprocessing.verification import collision_bound
 from heliograph.protocol import messages as m
-from heliograph.protocol.actions import Draw, Drawn, Received, Send, Start
+from heliograph.protocol.actions import Continue, Draw, Drawn, Received, Send, Start
 from heliograph.protocol.conversation import Conversation, LinkIdentity
 from heliograph.protocol.distillation_messages import Concluded, DistillationMessage, Opening, decode, encode
 from heliograph.protocol.frames import Direction, Frame
@@ -71,8 +73,8 @@ __all__ = [
 # From the security rules: security.md 5 and 10, recorded keys are charged both ways.
 TWO_WAY_RULE: TwoWayRule = "both"
 
-Action = Send | Draw
-Event = Start | Received | Drawn
+Action = Send | Draw | Continue
+Event = Start | Received | Drawn | Continue
 
 _IDENTITY = LinkIdentity("recorded keys", "reference", "correction", b"")
 
@@ -83,10 +85,11 @@ class PeerGaveUp(BlockDiscarded):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one side holds before it begins: its recorded bits, and what it was told."""
+    """What one side holds before it begins: its recorded bits, and what it was told. ``family``: of the hash."""
 
     bits: BitString
     requirements: Requirements
+    family: Family = DEFAULT_FAMILY
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,7 @@ def opening(run: Run) -> Opening:
     """Return what this side was told."""
     wanted = run.requirements
     counts = (wanted.sample.bits, wanted.sample.errors) if wanted.sample else (0, 0)
-    return Opening(len(run.bits), wanted.eps_sec, wanted.eps_cor, wanted.strict, *counts)
+    return Opening(len(run.bits), wanted.eps_sec, wanted.eps_cor, wanted.strict, *counts, run.family)
 
 
 def check_opening(run: Run, theirs: Opening) -> None:

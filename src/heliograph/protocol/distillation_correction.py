@@ -179,9 +179,9 @@ def _amplify(state: AwaitingSeed, message: m.AmplificationSeed) -> tuple[d.State
     counts, disclosed, terms = d.outcome(run, state.block, state.verified.disclosed)
     if message.length != terms.secret_key_length:
         raise RemoteProtocolError(f"the peer amplifies to {message.length} bits, this side {terms.secret_key_length}")
-    if len(message.seed) != seed_size_bytes(len(run.bits)):
+    if len(message.seed) != seed_size_bytes(len(run.bits), terms.secret_key_length, run.family):
         raise RemoteProtocolError(f"an amplification seed of {len(message.seed)} bytes came for {len(run.bits)} bits")
-    key = amplify(state.verified, message.seed, terms.secret_key_length)
+    key = amplify(state.verified, message.seed, terms.secret_key_length, run.family)
     so_far, send = d.say(state, d.conclude(state.talk))
     return AwaitingConclusion(run, so_far, d.Outcome(counts, disclosed, terms, key), state.talk), (send,)
 

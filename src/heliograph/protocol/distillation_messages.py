@@ -33,6 +33,7 @@ class Opening(_Message, frozen=True):
     strict: bool
     sample_bits: _Count
     sample_errors: _Count
+    family: Annotated[str, Meta(max_length=32)]
 
 
 class PassesSeed(_Message, frozen=True):

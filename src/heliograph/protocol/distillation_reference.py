@@ -16,7 +16,7 @@ from heliograph.postprocessing.verification import SEED_BYTES, accept_verified, 
 from heliograph.protocol import distillation as d
 from heliograph.protocol import jobs
 from heliograph.protocol import messages as m
-from heliograph.protocol.actions import Draw, Drawn, Received, Start
+from heliograph.protocol.actions import Continue, Draw, Drawn, Received, Start
 from heliograph.protocol.distillation_messages import Concluded, Opening, PassesSeed
 from heliograph.protocol.frames import Direction, Frame
 from heliograph.types import Disclosed, ReconciledBlock, VerifiedBlock
@@ -37,6 +37,15 @@ class AwaitingOpening(d.State):
 @dataclass(frozen=True, slots=True)
 class AwaitingPasses(d.State):
     """Both sides were told the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preparing(d.State):
+    """The sample is answered; both sides prepare their passes. ``start``: the estimate they begin from."""
+
+    seed: bytes = field(repr=False)
+    start: float
+    sampled: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +78,17 @@ class DrawingSeed(d.State):
 
 
 @dataclass(frozen=True, slots=True)
+class Amplifying(d.State):
+    """The seed is out; the key is made while the peer makes it too."""
+
+    block: VerifiedBlock
+    figures: tuple[ValueCounts, Disclosed, RecordedTerms]
+    seed: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class AwaitingConclusion(d.State):
-    """The seed is out."""
+    """This side has its key."""
 
     outcome: d.Outcome
 
@@ -91,10 +109,17 @@ def step(state: d.State, event: d.Event) -> tuple[d.State, tuple[d.Action, ...]]
             so_far, send = d.say(state, challenge)
             return AwaitingVerdict(state.run, so_far, state.block), (send,)
         case DrawingSeed(), Drawn(data=seed):
+            so_far, send = d.say(state, m.AmplificationSeed(state.figures[2].secret_key_length, seed))
+            return Amplifying(state.run, so_far, state.block, state.figures, seed), (send, Continue())
+        case Amplifying(), Continue():
             counts, disclosed, terms = state.figures
-            key = amplify(state.block, seed, terms.secret_key_length)
-            so_far, send = d.say(state, m.AmplificationSeed(terms.secret_key_length, seed))
-            return AwaitingConclusion(state.run, so_far, d.Outcome(counts, disclosed, terms, key)), (send,)
+            key = amplify(state.block, state.seed, terms.secret_key_length, state.run.family)
+            return AwaitingConclusion(state.run, state.talk, d.Outcome(counts, disclosed, terms, key)), ()
+        case Preparing(), Continue():
+            return _prepare(state), ()
+        case Answering(), Continue():
+            state.answered.answerer.learn()
+            return state, ()
         case d.State(), Received(frame=frame):
             return _received(state, frame, event)
     d.refuse(state, event)
@@ -113,14 +138,15 @@ def _received(state: d.State, frame: Frame, event: d.Event) -> tuple[d.State, tu
         case Answering(), m.ParityRequest():
             reply = jobs.answer(state.answered, message.count, message.parities)
             so_far, send = d.say(Answering(run, heard, state.answered), reply)
-            return Answering(run, so_far, state.answered), (send,)
+            return Answering(run, so_far, state.answered), (send, Continue())
         case Answering(), m.ReconciliationEnd():
             block = jobs.reference(state.answered, message)
             return DrawingChallenge(run, heard, block), (Draw(SEED_BYTES),)
         case AwaitingVerdict(), m.Verified():
             verified = accept_verified(state.block)
             figures = d.outcome(run, state.block, verified.disclosed)
-            return DrawingSeed(run, heard, verified, figures), (Draw(seed_size_bytes(len(run.bits))),)
+            size = seed_size_bytes(len(run.bits), figures[2].secret_key_length, run.family)
+            return DrawingSeed(run, heard, verified, figures), (Draw(size),)
         case AwaitingConclusion(), Concluded():
             d.check_concluded(state.talk, message)
             so_far, send = d.say(AwaitingConclusion(run, heard, state.outcome), d.conclude(state.talk))
@@ -129,11 +155,16 @@ def _received(state: d.State, frame: Frame, event: d.Event) -> tuple[d.State, tu
 
 
 def _start(state: AwaitingPasses, message: PassesSeed) -> tuple[d.State, tuple[d.Action, ...]]:
-    """Compare the sample; both sides start from the same estimate."""
+    """Answer the sample; both sides start from the same estimate."""
     run = state.run
     ours = sample_parities(run.bits, message.seed)
     found = estimate(ours, unpack_parities(message.parities, message.count), len(run.bits))
-    before = Disclosed(parities_a=len(ours), parities_b=len(ours))
-    answered = jobs.Answered(d.sifted(run), Answerer(run.bits, message.seed, found.start, d.limits(run)), before)
     so_far, send = d.say(state, m.ParityReply(len(ours), ours.to_bytes()))
-    return Answering(run, so_far, answered), (send,)
+    return Preparing(run, so_far, message.seed, found.start, len(ours)), (send, Continue())
+
+
+def _prepare(state: Preparing) -> Answering:
+    run, sampled = state.run, state.sampled
+    answerer = Answerer(run.bits, state.seed, state.start, d.limits(run))
+    before = Disclosed(parities_a=sampled, parities_b=sampled)
+    return Answering(run, state.talk, jobs.Answered(d.sifted(run), answerer, before))

@@ -180,6 +180,7 @@ def test_a_command_that_is_killed_leaves_no_key_and_no_process(tmp_path):
             return json.loads(await process.stdout.readline())
 
         common = {"order": "begin", "eps_sec": 1e-15, "eps_cor": 1e-15, "strict": False, "sample": None}
+        common["family"] = "modified-multiply-shift"
         names = ("reference", "correction")
         ready = [
             await ask(process, **common, side=name, path=str(path), secret="00")
@@ -214,9 +215,10 @@ def test_ctrl_c_ends_both_sides(tmp_path):
     assert sorted(tmp_path.iterdir()) == sorted(files)
 
 
-@pytest.mark.parametrize("name", ["check", "counts", "disclosed", "terms"])
+@pytest.mark.parametrize("name", ["check", "counts", "disclosed", "terms", "rounds"])
 def test_keys_or_figures_that_differ_in_the_end_are_never_reported(name):
     side = {"check": "aa", "counts": {"zeros": 1}, "disclosed": {"parities_a": 1}, "terms": {"secret_key_length": 1}}
+    side["rounds"] = 7
     assert check_agreement(side, dict(side)) is True
     with pytest.raises(BlockDiscarded, match="different keys"):
         check_agreement(side, {**side, name: "ab" if name == "check" else {}})
@@ -227,6 +229,21 @@ def test_the_comparison_depends_on_every_bit_the_length_and_the_secret():
     others = [key_check(BitString((1 << i).to_bytes(4, "big"), 32), b"s") for i in range(32)]
     others += [key_check(BitString(bytes(4), 31), b"s"), key_check(key, b"t")]
     assert len({key_check(key, b"s"), *others}) == 35
+
+
+def test_a_long_line_costs_a_round_trip_for_each_round_and_changes_nothing_else(tmp_path):
+    files = save(tmp_path, *recorded(20_000))
+    near, far = (report_of(*files, "--round-trip-ms", late) for late in ("0", "4"))
+    assert far["round_trip_s"] == 0.004
+    assert far["reconciliation_s"] >= far["rounds"] * 0.004
+    assert far["keys_equal"]
+    assert far["sifted_bits"] == near["sifted_bits"]
+    assert near["reconciliation_bps"] == pytest.approx(20_000 / near["reconciliation_s"])
+
+
+def test_the_hash_can_be_the_classic_one(tmp_path):
+    report = report_of(*save(tmp_path, *recorded(20_000)), "--hash", "toeplitz")
+    assert (report["hash"], report["keys_equal"]) == ("toeplitz", True)
 
 
 # --- What cannot be distilled.

@@ -12,7 +12,7 @@ from heliograph.lab.benchmarks import STAGES
 
 FIELDS = {"name", "n_bits", "qber", "efficiency", "mbps", "seconds", "threads"}
 SMALL = {
-    "reconciliation": lambda: bench.reconciliation((20_000,)),
+    "reconciliation": lambda: bench.reconciliation((20_000,), ((200_000, 0.01, 0.0), (200_000, 0.01, 0.001))),
     "amplification": lambda: bench.amplification((4096, 8192)),
     "sifting": lambda: bench.sifting(50_000),
     "simulator": lambda: simulator((75.0,)),
@@ -43,7 +43,7 @@ def test_bits_that_stay_wrong_are_a_failure_of_the_stage(monkeypatch):
         return answerer, type(corrected)(bob, corrected.disclosed, corrected.rounds)
 
     monkeypatch.setattr(bench, "_reconcile", lazy)
-    assert any("not corrected" in line for line in bench.reconciliation((5000,))["failures"])
+    assert any("not corrected" in line for line in bench.reconciliation((5000,), ())["failures"])
 
 
 def test_parities_that_are_not_counted_are_a_failure_of_the_stage(monkeypatch):
@@ -59,4 +59,4 @@ def test_parities_that_are_not_counted_are_a_failure_of_the_stage(monkeypatch):
     monkeypatch.setattr(bench, "_reconcile", forget)
     monkeypatch.setattr(bench, "_noisy", lambda n, _: (BitString(bytes(n // 8), n), BitString(b"\xff" * (n // 8), n)))
     monkeypatch.setattr(bench, "binary_entropy", lambda _: 0.1)
-    assert any("not counted" in line for line in bench.reconciliation((1_000_000,))["failures"])
+    assert any("not counted" in line for line in bench.reconciliation((1_000_000,), ())["failures"])

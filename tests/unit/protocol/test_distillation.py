@@ -23,7 +23,7 @@ from heliograph.protocol import distillation as d
 from heliograph.protocol import distillation_correction as correction
 from heliograph.protocol import distillation_reference as reference
 from heliograph.protocol import messages as m
-from heliograph.protocol.actions import Draw, Drawn, Received, Send, Start
+from heliograph.protocol.actions import Continue, Draw, Drawn, Received, Send, Start
 from heliograph.protocol.distillation_messages import Concluded, Opening, PassesSeed, decode, encode
 from heliograph.protocol.frames import Direction, Frame, parse_frame
 from heliograph.testing.randomness import SeededRandom
@@ -71,6 +71,8 @@ class Pair:
         for action in actions:
             if isinstance(action, Draw):
                 self.queue.append((machine, Drawn(self.randomness.draw(action.size))))
+            elif isinstance(action, Continue):
+                self.queue.insert(0, (machine, action))
             else:
                 assert isinstance(action, Send)
                 wire = self.tamper(len(self.crossed), action.frame.wire())
@@ -79,11 +81,47 @@ class Pair:
                 self.queue.append((other, Received(parse_frame(wire))))
 
 
+class Postponing(Pair):
+    """Never comes back to the reference side for what an answer left to do."""
+
+    def feed(self, machine, event):
+        if not (isinstance(event, Continue) and isinstance(self.states[machine], reference.Answering)):
+            super().feed(machine, event)
+
+
 def small(**more):
     return Pair(*runs(*noisy(4000, 0.01, 0.01), LOOSE), **more)
 
 
 # --- Honest runs.
+
+
+def test_answers_leave_before_they_are_taken_in_and_mean_the_same_taken_in_late():
+    """The reference side's parities do not depend on the message they answer: both sides work at once."""
+    pair = small()
+    pair.go()
+    replies = [wire for wire in pair.crossed if isinstance(decode(parse_frame(wire).body), m.ParityReply)]
+    late = [state for _, state, event in pair.seen if isinstance(event, Continue) and hasattr(state, "answered")]
+    assert len(late) == len(replies) - 1  # all but the sample's
+    ends = [one.go() for one in (small(), Postponing(*runs(*noisy(4000, 0.01, 0.01), LOOSE)))]
+    assert ends[0][0].outcome == ends[1][0].outcome
+
+
+def test_the_classic_hash_gives_the_same_key_on_both_sides_and_another_than_the_default():
+    a, b = noisy(8000, 0.01, 0.01)
+    keys = {}
+    for family in ("toeplitz", "modified-multiply-shift"):
+        first, second = Pair(*(replace(run, family=family) for run in runs(a, b, LOOSE))).go()
+        assert first.outcome == second.outcome
+        keys[family] = first.outcome.key.bits
+    assert len(keys["toeplitz"]) == len(keys["modified-multiply-shift"])
+    assert keys["toeplitz"] != keys["modified-multiply-shift"]
+
+
+def test_sides_that_were_told_different_hashes_make_no_key():
+    one, other = runs(*noisy(4000, 0.01, 0.01), LOOSE)
+    with pytest.raises(RemoteProtocolError, match="different requirements"):
+        Pair(one, replace(other, family="toeplitz")).go()
 
 
 @pytest.mark.parametrize(
@@ -322,7 +360,7 @@ def test_false_error_counts_are_refused_or_end_in_different_figures(name):
 HONEST = small()
 HONEST.go()
 SAMPLES = [
-    Opening(4000, 1e-6, 1e-6, strict=False, sample_bits=0, sample_errors=0),
+    Opening(4000, 1e-6, 1e-6, strict=False, sample_bits=0, sample_errors=0, family="modified-multiply-shift"),
     PassesSeed(bytes(32), 8, bytes(1)),
     m.ParityRequest(8, bytes(1)),
     m.ParityReply(1, b"\0"),
