@@ -21,6 +21,7 @@ class SlowLine:
         self._target_port = target_port
         self._delay_s = delay_s
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
         self._server: asyncio.Server | None = None
 
     async def open(self) -> int:
@@ -36,13 +37,19 @@ class SlowLine:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.close()
+            with suppress(OSError):  # it was gone already
+                await writer.wait_closed()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            self._writers.append(writer)
             onward = await asyncio.open_connection(_HOST, self._target_port)
         except OSError:
             writer.close()
             return
+        self._writers.append(onward[1])
         for source, sink in ((reader, onward[1]), (onward[0], writer)):
             pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
             for work in (self._take(source, pieces), self._hand_on(pieces, sink)):

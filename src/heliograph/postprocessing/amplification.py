@@ -21,7 +21,7 @@ block.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 
@@ -31,9 +31,10 @@ from heliograph.kernels.product import modified_multiply_shift
 from heliograph.kernels.toeplitz import toeplitz
 from heliograph.types import SecretKey, VerifiedBlock
 
-__all__ = ["DEFAULT_FAMILY", "Family", "amplify", "seed_size_bytes"]
+__all__ = ["DEFAULT_FAMILY", "FAMILIES", "Family", "amplify", "seed_size_bytes"]
 
 Family = Literal["modified-multiply-shift", "toeplitz"]
+FAMILIES: Final[tuple[Family, ...]] = get_args(Family)
 DEFAULT_FAMILY: Final[Family] = "modified-multiply-shift"
 
 

@@ -241,7 +241,8 @@ def _received(state: State, frame: Frame) -> Step:
             job = Compute("verify", verify, (block, seed, tag))
             return Verifying(registration, talk, parameters, block, doubles), [job]
         case AwaitingSeed(_, _, parameters, block, report), m.AmplificationSeed(length, seed):
-            if length != report.secret_key_length or len(seed) != seed_size_bytes(len(block.bits)):
+            size = seed_size_bytes(len(block.bits), report.secret_key_length, registration.amplification)
+            if length != report.secret_key_length or len(seed) != size:
                 raise RemoteProtocolError(f"an amplification seed of {len(seed)} bytes for {length} bits")
             covered = state.talk.transcript_cover(PadRole.DECIDER, frame)
             checking_ = CheckingTranscript(registration, talk, parameters, block, report, seed)
@@ -299,7 +300,7 @@ def _answered(state: State, event: Event) -> Step:
             job = Compute("sift", jobs.begin_correcting, (detections, reveal, seed, parameters))
             return Sifting(registration, talk, parameters, detections), [job]
         case CheckingTranscript(_, _, parameters, block, report, seed), TagAccepted():
-            job = Compute("amplify", amplify, (block, seed, report.secret_key_length))
+            job = Compute("amplify", amplify, (block, seed, report.secret_key_length, registration.amplification))
             return Amplifying(registration, talk, parameters, report), [job]
         case TaggingTranscript(_, _, _, report, secret, frame), Tagged(_, tag):
             return _commit_locally(state, report, secret, replace(frame, tag=tag))

@@ -16,6 +16,7 @@ from heliograph.authentication.link_keys import LINK_KEYS_BITS
 from heliograph.authentication.methods.registry import DEFAULT_METHOD, MACS, SIGNATURE
 from heliograph.authentication.pads import PAD_SET_BITS
 from heliograph.errors import ConfigurationError
+from heliograph.postprocessing.amplification import DEFAULT_FAMILY, FAMILIES, Family
 from heliograph.postprocessing.secrecy.acceptance import check_parameters
 from heliograph.postprocessing.verification import collision_bound
 from heliograph.protocol.conversation import LinkIdentity
@@ -40,7 +41,7 @@ class LinkRegistration:
     many of those make a key, ``steady`` the parameters of all later ones. ``transmitter_pairs`` are owned by the
     transmitter's site, ``receiver_pairs`` by the receiver's. ``bootstrap``: one of
     ``authentication.bootstrap.METHODS``; ``mac``: what protects all blocks after it. ``eps_total_max`` stops the link
-    when its ledger is spent.
+    when its ledger is spent; ``amplification``: the 2-universal family of the hash, which every theorem in use allows.
     """
 
     link: str
@@ -56,6 +57,7 @@ class LinkRegistration:
     bootstrap: str = "psk"
     mac: str = DEFAULT_METHOD.name
     eps_total_max: float = 1e-6
+    amplification: Family = DEFAULT_FAMILY
 
     def __post_init__(self) -> None:
         names = [p.name for p in self.parameters]
@@ -80,6 +82,10 @@ class LinkRegistration:
             raise ConfigurationError(
                 f"link {self.link}: mac = {self.mac!r}: write one of {', '.join(MACS)}; {SIGNATURE!r} needs a "
                 "bootstrap with certificates or OpenPGP"
+            )
+        if self.amplification not in FAMILIES:
+            raise ConfigurationError(
+                f"link {self.link}: amplification = {self.amplification!r}: write one of {', '.join(FAMILIES)}"
             )
         for parameters in self.parameters:
             check_parameters(parameters)

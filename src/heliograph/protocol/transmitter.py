@@ -201,7 +201,9 @@ def _computed(state: State, event: Event, result: object) -> Step:
             frame = talk.draft(m.VerificationChallenge(seed, result))
             return AwaitingVerdict(context, talk.with_sent(frame), block, doubles), [Send(frame)]
         case Judging(_, _, verified), BlockReport():
-            return DrawingSeed(context, talk, verified, result), [Draw(seed_size_bytes(len(verified.bits)))]
+            family, n = context.registration.amplification, len(verified.bits)
+            size = seed_size_bytes(n, result.secret_key_length, family)
+            return DrawingSeed(context, talk, verified, result), [Draw(size)]
         case Amplifying(_, _, report, seed), SecretKey():
             frame = talk.draft(m.AmplificationSeed(report.secret_key_length, seed), tagged=True)
             covered = talk.transcript_cover(PadRole.DECIDER, frame)
@@ -218,7 +220,9 @@ def _answered(state: State, event: Event) -> Step:
             job = Compute("hash", verification_tag, (block.bits, seed))
             return Challenging(context, talk, block, doubles, seed), [job]
         case DrawingSeed(_, _, block, report), Drawn(seed):
-            job = Compute("amplify", amplify, (block, seed, report.secret_key_length))
+            job = Compute(
+                "amplify", amplify, (block, seed, report.secret_key_length, context.registration.amplification)
+            )
             return Amplifying(context, talk, report, seed), [job]
         case TaggingTranscript(_, _, report, secret, frame), Tagged(_, tag):
             sealed = replace(frame, tag=tag)

@@ -14,6 +14,7 @@ from heliograph.authentication.methods.registry import DEFAULT_METHOD
 from heliograph.authentication.registration import anchor_kinds
 from heliograph.errors import ConfigurationError
 from heliograph.ports import RandomSource
+from heliograph.postprocessing.amplification import DEFAULT_FAMILY, Family
 from heliograph.postprocessing.secrecy.link import fibre_link
 from heliograph.postprocessing.secrecy.planning import plan_block
 from heliograph.protocol.registration import LinkRegistration, SaePair
@@ -59,11 +60,13 @@ def plan_registration(
     decoys: int = 1,
     bootstrap: str = "psk",
     mac: str = DEFAULT_METHOD.name,
+    amplification: Family = DEFAULT_FAMILY,
 ) -> LinkRegistration:
     """Plan a link's registration for a fibre of ``distance_km`` and the default detectors.
 
     Both sites plan the same record from the same numbers. ``sites``: transmitter, receiver; ``decoys``: 1 or 2, which
-    also names the theorem; ``bootstrap``: what trust starts from; ``mac``: what authenticates later blocks. Raises
+    also names the theorem; ``bootstrap``: what trust starts from; ``mac``: what authenticates later blocks;
+    ``amplification``: the family of the hash. Raises
     ConfigurationError if blocks of these sizes give no key at this distance.
     """
     model = fibre_link(distance_km)
@@ -82,6 +85,7 @@ def plan_registration(
         receiver_pairs=(SaePair(saes[1], saes[0]),),
         bootstrap=bootstrap,
         mac=mac,
+        amplification=amplification,
     )
 
 
