@@ -53,5 +53,6 @@ def clicks(
     eve_marks: NDArray[np.uint8],
     inverse: NDArray[np.float64],
     logarithm: NDArray[np.float64],
+    room: int,
     level: int = 2,
 ) -> tuple[bytes, bytes]: ...

@@ -6,7 +6,6 @@
 
 #include <array>
 #include <cstdint>
-#include <cstdlib>
 #include <mutex>
 #include <new>
 #include <optional>
@@ -168,21 +167,11 @@ nb::tuple expand(const nb::bytes &seed, Array<int64_t> slots, uint64_t z, std::o
     return nb::make_tuple(bases, kinds, bits);
 }
 
-struct Lanes {
-    hg_lane lane[HG_CLICK_LANES] = {};
-    Lanes() = default;
-    Lanes(const Lanes &) = delete;
-    Lanes &operator=(const Lanes &) = delete;
-    ~Lanes() {
-        for (hg_lane &one : lane) std::free(one.found);
-    }
-};
-
 // Returns (slots as int64, notes).
 nb::tuple clicks(const nb::bytes &light, const nb::bytes &bases, const nb::bytes &dice, std::array<int64_t, 3> slots,
                  std::array<double, 4> reals, std::array<uint64_t, 2> z, Array<uint64_t> thresholds,
                  Array<int64_t> patterns, Array<int64_t> eve, Array<uint8_t> eve_marks, Array<double> inverse,
-                 Array<double> logarithm, int level) {
+                 Array<double> logarithm, size_t room, int level) {
     const size_t kinds = thresholds.size() + 1, outcomes = eve.size() / (4 * kinds);
     require(light.size() == 32 && bases.size() == 32 && dice.size() == 32, "seeds of another length");
     require(slots[0] >= 1 && slots[0] < int64_t{1} << 48 && slots[1] >= 0 && slots[1] < int64_t{1} << 60 &&
@@ -197,25 +186,27 @@ nb::tuple clicks(const nb::bytes &light, const nb::bytes &bases, const nb::bytes
                               reals[2],        reals[3],           z[0],            z[1],       thresholds.data(),
                               patterns.data(), eve.data(),         eve_marks.data(), kinds,     outcomes,
                               inverse.data(),  logarithm.data()};
-    Lanes found;
-    size_t count = 0;
-    {
-        nb::gil_scoped_release release;
-        if (hg_clicks(&optics, data(light), data(bases), data(dice), level, found.lane)) throw std::bad_alloc();
-        for (const hg_lane &one : found.lane) count += one.count;
-    }
-    nb::bytes places = blank(8 * count), notes = blank(count);
-    {
-        nb::gil_scoped_release release;
-        auto *place = reinterpret_cast<int64_t *>(inside(places));
-        uint8_t *note = inside(notes);
-        for (const hg_lane &one : found.lane) {
-            hg_clicks_cut(&one, place, note);
-            place += one.count;
-            note += one.count;
+    // A guess that is too small costs another run, one that is too large untouched memory.
+    for (;; room *= 2) {
+        require(room >= 1 && room < size_t{1} << 48, "room out of range");
+        room = (room + 511) / 512 * 512 + 16;  // lanes two cache lines apart modulo a page: they share no cache set
+        nb::bytes found = blank(sizeof(int64_t) * room * HG_CLICK_LANES);
+        auto *place = reinterpret_cast<int64_t *>(inside(found));
+        size_t counts[HG_CLICK_LANES] = {}, count = 0;
+        int full = 0;
+        {
+            nb::gil_scoped_release release;
+            full = hg_clicks(&optics, data(light), data(bases), data(dice), level, place, room, counts);
+            for (size_t one : counts) count += one;
         }
+        if (full) continue;
+        nb::bytes notes = blank(count);
+        {
+            nb::gil_scoped_release release;
+            hg_clicks_cut(place, room, counts, inside(notes));
+        }
+        return nb::make_tuple(cut(std::move(found), sizeof(int64_t) * count), notes);
     }
-    return nb::make_tuple(places, notes);
 }
 
 }  // namespace
@@ -229,7 +220,7 @@ NB_MODULE(_native, m) {
           nb::arg("level") = 2);
     m.def("clicks", &clicks, nb::arg("light"), nb::arg("bases"), nb::arg("dice"), nb::arg("slots"), nb::arg("reals"),
           nb::arg("z"), nb::arg("thresholds"), nb::arg("patterns"), nb::arg("eve"), nb::arg("eve_marks"),
-          nb::arg("inverse"), nb::arg("logarithm"), nb::arg("level") = 2);
+          nb::arg("inverse"), nb::arg("logarithm"), nb::arg("room"), nb::arg("level") = 2);
     nb::class_<Plan>(m, "Plan")
         .def(nb::init<size_t, std::array<unsigned, HG_PERMUTED>, nb::sequence, Array<uint64_t>, unsigned, size_t,
                       size_t>(),

@@ -1,15 +1,17 @@
 #include "clicks.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "aes.h"
 
-void hg_clicks_cut(const hg_lane *lane, int64_t *slots, uint8_t *notes) {
-    for (size_t i = 0; i < lane->count; i++) {
-        slots[i] = lane->found[i] >> HG_NOTES;
-        notes[i] = (uint8_t)lane->found[i];
-    }
+size_t hg_clicks_cut(int64_t *found, size_t room, const size_t counts[HG_CLICK_LANES], uint8_t *notes) {
+    size_t at = 0;
+    for (size_t lane = 0; lane < HG_CLICK_LANES; lane++)
+        for (const int64_t *from = found + lane * room, *end = from + counts[lane]; from < end; from++, at++) {
+            notes[at] = (uint8_t)*from; /* at most where it is read */
+            found[at] = *from >> HG_NOTES;
+        }
+    return at;
 }
 
 #ifdef HG_AES
@@ -39,18 +41,9 @@ HG_INLINE double minus_log(double x, const double *inverse, const double *logari
     return log > 0x1p-54 ? log : 0x1p-54;
 }
 
-static int grow(hg_lane *lane) {
-    size_t room = lane->room ? lane->room + lane->room / 2 : 1024;
-    if (room > SIZE_MAX / sizeof *lane->found) return -1;
-    int64_t *more = realloc(lane->found, room * sizeof *more);
-    if (!more) return -1;
-    lane->found = more;
-    lane->room = room;
-    return 0;
-}
-
 typedef struct {
     int64_t free[N], stop[N], trap_0[N], trap_1[N];
+    int64_t at[N], end[N];                     /* of `found` */
     uint64_t frame[N], frames_end[N], draw[N]; /* draw: 4 * step */
 } state;
 
@@ -69,12 +62,15 @@ static int enter(state *s, int i, const hg_optics *o) {
 }
 
 HG_INLINE int run(hg_aes_batch *encrypt, const hg_optics *o, const uint8_t *light_seed, const uint8_t *basis_seed,
-                  const uint8_t *dice_seed, hg_lane *lanes) {
+                  const uint8_t *dice_seed, int64_t *found, size_t room, size_t *counts) {
     hg_aes light, bases, dice;
     hg_aes_key(&light, light_seed);
     hg_aes_key(&bases, basis_seed);
     hg_aes_key(&dice, dice_seed);
     uint64_t label_light[N], label_bases[N], frames = (uint64_t)((o->pulses + o->frame - 1) / o->frame);
+    const int64_t *restrict patterns = o->patterns, dead = o->dead;
+    const double *restrict inverse = o->inverse, *restrict logarithm = o->logarithm, scale = o->scale;
+    const uint64_t sent_z = o->sent_z, measured_z = o->measured_z;
     state s;
     int running = 0;
     EACH {
@@ -82,15 +78,18 @@ HG_INLINE int run(hg_aes_batch *encrypt, const hg_optics *o, const uint8_t *ligh
         label_bases[i] = HG_LABEL_BASES;
         s.frame[i] = frames / N * (uint64_t)i + (frames % N * (uint64_t)i) / N;
         s.frames_end[i] = frames / N * (uint64_t)(i + 1) + (frames % N * (uint64_t)(i + 1)) / N;
+        s.at[i] = i * (int64_t)room;
+        s.end[i] = s.at[i] + (int64_t)room;
         running += enter(&s, i, o);
     }
     while (running) {
         uint64_t gap[N], level[N], first[N], second[N], measured[N], unused[N], trap_dice[2][N], high[N];
         int64_t candidate[N], slot[N], fired[N], notes[N], kind[N], basis[N], bit[N], next[N];
+        int64_t at[N], only_0[N], not_both[N], any[N];
         /* (1) The next candidate by light, or the release of a trap, whichever comes first. */
         encrypt(&dice, s.draw, s.frame, gap, level);
         EACH {
-            double slots = minus_log(uniform(gap[i]), o->inverse, o->logarithm) * o->scale;
+            double slots = minus_log(uniform(gap[i]), inverse, logarithm) * scale;
             double room = (double)(s.stop[i] - s.free[i]);
             candidate[i] = s.free[i] + (int64_t)(slots < room ? slots : room);
             int64_t release = s.trap_0[i] < s.trap_1[i] ? s.trap_0[i] : s.trap_1[i];
@@ -101,7 +100,7 @@ HG_INLINE int run(hg_aes_batch *encrypt, const hg_optics *o, const uint8_t *ligh
         encrypt(&bases, label_bases, (const uint64_t *)slot, measured, unused);
         EACH {
             kind[i] = 0;
-            basis[i] = (first[i] & 0xFFFFFFFFULL) >= o->sent_z;
+            basis[i] = (first[i] & 0xFFFFFFFFULL) >= sent_z;
             bit[i] = second[i] & 1;
             notes[i] = 0;
         }
@@ -118,68 +117,79 @@ HG_INLINE int run(hg_aes_batch *encrypt, const hg_optics *o, const uint8_t *ligh
                 notes[i] = marks & 0x1C;
             }
         }
+        EACH { /* masks, no branches: a compiler makes vectors of this */
+            int64_t own = (measured[i] & 0xFFFFFFFFULL) >= measured_z, crossed = own ^ basis[i];
+            at[i] = 9 * kind[i] + 3 * ((bit[i] & (crossed - 1)) + 2 * crossed);
+            level[i] >>= 1;
+        }
+        EACH only_0[i] = patterns[at[i]];
+        EACH not_both[i] = patterns[at[i] + 1];
+        EACH any[i] = patterns[at[i] + 2];
         EACH {
-            int64_t own = (measured[i] & 0xFFFFFFFFULL) >= o->measured_z, dice_level = (int64_t)(level[i] >> 1);
-            int64_t relation = own == basis[i] ? bit[i] : 2;
-            const int64_t *row = o->patterns + 9 * kind[i] + 3 * relation;
-            int64_t pattern = 1 + (dice_level >= row[0]) + (dice_level >= row[1]);
-            pattern = dice_level < row[2] ? pattern : 0;
-            pattern = candidate[i] == slot[i] ? pattern : 0;
-            fired[i] = pattern | (s.trap_0[i] == slot[i]) | (int64_t)(s.trap_1[i] == slot[i]) << 1;
+            int64_t dice_level = (int64_t)level[i];
+            int64_t pattern = 1 + (int64_t)(dice_level >= only_0[i]) + (int64_t)(dice_level >= not_both[i]);
+            int64_t lit = (int64_t)(dice_level < any[i]) & (int64_t)(candidate[i] == slot[i]);
+            int64_t released = (int64_t)(s.trap_0[i] == slot[i]) | (int64_t)(s.trap_1[i] == slot[i]) << 1;
+            fired[i] = (pattern & -lit) | released;
         }
         /* (3) Hold-off and traps. */
         EACH {
-            next[i] = slot[i] + 1 + (fired[i] ? o->dead : 0);
+            next[i] = slot[i] + 1 + (dead & -(int64_t)(fired[i] != 0));
             s.trap_0[i] = s.trap_0[i] < next[i] ? NEVER : s.trap_0[i];
             s.trap_1[i] = s.trap_1[i] < next[i] ? NEVER : s.trap_1[i];
         }
         if (o->filled > 0) {
-            uint8_t fills[N];
+            const double filled = o->filled;
+            int64_t some = 0, fills[N];
             EACH high[i] = s.draw[i] | 1;
             encrypt(&dice, high, s.frame, trap_dice[0], trap_dice[1]);
-            EACH fills[i] = (uint8_t)(((fired[i] & 1) & (uniform(trap_dice[0][i]) < o->filled)) |
-                                      (((fired[i] >> 1) & (uniform(trap_dice[1][i]) < o->filled)) << 1));
-            EACH if (fills[i]) for (int d = 0; d < 2; d++) {
+            EACH {
+                int64_t one = (int64_t)(uniform(trap_dice[0][i]) < filled), two = (int64_t)(uniform(trap_dice[1][i]) < filled);
+                fills[i] = fired[i] & (one | two << 1);
+                some |= fills[i];
+            }
+            if (some) EACH if (fills[i]) for (int d = 0; d < 2; d++) {
                 if (!(fills[i] >> d & 1)) continue;
-                double beyond = minus_log(uniform(trap_dice[d][i]), o->inverse, o->logarithm) - o->filled_log;
+                double beyond = minus_log(uniform(trap_dice[d][i]), inverse, logarithm) - o->filled_log;
                 double delay = (beyond > 0 ? beyond : 0) * o->decay;
                 (d ? s.trap_1 : s.trap_0)[i] = next[i] + (int64_t)(delay < FURTHEST ? delay : FURTHEST);
             }
         }
-        /* (4) Write it down; an ended frame had no event. */
+        /* (4) Write it down. An ended frame had no event: what it wrote is written over. */
+        int64_t ended = 0, full = 0;
+        EACH full |= (int64_t)(s.at[i] >= s.end[i]);
+        if (full) return -1;
+        EACH found[s.at[i]] = (int64_t)((uint64_t)slot[i] << HG_NOTES) | notes[i] | fired[i];
         EACH {
-            int64_t word = (int64_t)((uint64_t)slot[i] << HG_NOTES) | notes[i] | fired[i];
-            if (slot[i] < s.stop[i]) {
-                hg_lane *lane = &lanes[i];
-                if (lane->count == lane->room && grow(lane)) return -1;
-                lane->found[lane->count] = word;
-                lane->count += fired[i] != 0;
-                s.free[i] = next[i];
-                s.draw[i] += 4;
-            } else if (s.frame[i] < s.frames_end[i]) {
-                s.frame[i]++;
-                running -= !enter(&s, i, o);
-            } else { /* parked: what it drew means nothing */
-                s.trap_0[i] = s.trap_1[i] = NEVER;
-            }
+            int64_t runs = (int64_t)(slot[i] < s.stop[i]);
+            s.at[i] += runs & (int64_t)(fired[i] != 0);
+            s.free[i] = runs ? next[i] : s.free[i];
+            s.draw[i] += 4;
+            ended |= runs ^ 1;
+        }
+        if (ended) EACH if (slot[i] >= s.stop[i]) {
+            int more = s.frame[i] < s.frames_end[i];
+            s.frame[i] += (uint64_t)more;
+            running -= enter(&s, i, o) < more;
         }
     }
+    EACH counts[i] = (size_t)s.at[i] - (size_t)i * room;
     return 0;
 }
 
 HG_WIDE static int run_wide(const hg_optics *o, const uint8_t *light, const uint8_t *bases, const uint8_t *dice,
-                            hg_lane *lanes) {
-    return run(hg_aes_wide, o, light, bases, dice, lanes);
+                            int64_t *found, size_t room, size_t *counts) {
+    return run(hg_aes_wide, o, light, bases, dice, found, room, counts);
 }
 
 int hg_clicks(const hg_optics *o, const uint8_t *light, const uint8_t *bases, const uint8_t *dice, int level,
-              hg_lane lanes[HG_CLICK_LANES]) {
-    return level >= 2 ? run_wide(o, light, bases, dice, lanes) : run(hg_aes_narrow, o, light, bases, dice, lanes);
+              int64_t *found, size_t room, size_t counts[HG_CLICK_LANES]) {
+    return level >= 2 ? run_wide(o, light, bases, dice, found, room, counts) : run(hg_aes_narrow, o, light, bases, dice, found, room, counts);
 }
 #else
 int hg_clicks(const hg_optics *o, const uint8_t *light, const uint8_t *bases, const uint8_t *dice, int level,
-              hg_lane lanes[HG_CLICK_LANES]) {
-    (void)o, (void)light, (void)bases, (void)dice, (void)level, (void)lanes;
+              int64_t *found, size_t room, size_t counts[HG_CLICK_LANES]) {
+    (void)o, (void)light, (void)bases, (void)dice, (void)level, (void)found, (void)room, (void)counts;
     return -1;
 }
 #endif

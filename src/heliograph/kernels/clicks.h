@@ -23,19 +23,14 @@ typedef struct {
     const double *inverse, *logarithm; /* HG_LOG_TABLE each */
 } hg_optics;
 
-/* What one lane found: slot << HG_NOTES | notes, ascending; all of a lane lies before all of the next one. */
-typedef struct {
-    int64_t *found;
-    size_t count, room;
-} hg_lane;
-
-/* Fills the lanes, zeroed before; the caller frees each lane's `found`, whatever is returned. `level` as in hg_expand.
- * Returns 0, or -1 if memory ran out. */
+/* Lane i writes slot << HG_NOTES | notes, ascending, to found + i * room, and how many to counts[i]; all of a lane lies
+ * before all of the next one. `level` as in hg_expand. Returns 0, or -1 if a lane found more than `room` (at least 1):
+ * then more room is needed, and the same is found again. */
 int hg_clicks(const hg_optics *optics, const uint8_t *light, const uint8_t *bases, const uint8_t *dice, int level,
-              hg_lane lanes[HG_CLICK_LANES]);
+              int64_t *found, size_t room, size_t counts[HG_CLICK_LANES]);
 
-/* Cuts `count` entries of a lane into slots and notes. */
-void hg_clicks_cut(const hg_lane *lane, int64_t *slots, uint8_t *notes);
+/* Cuts the lanes into slots, moved to the front of `found`, and notes. Returns how many. */
+size_t hg_clicks_cut(int64_t *found, size_t room, const size_t counts[HG_CLICK_LANES], uint8_t *notes);
 
 #ifdef __cplusplus
 }

@@ -9,6 +9,7 @@ the arithmetic is integers and single IEEE 754 operations; the logarithm is our 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
 from functools import cache
@@ -30,6 +31,7 @@ _NEVER: Final = 2**62  # an empty trap
 _FURTHEST: Final = 2.0**60
 _NOTE_BITS: Final = 8
 _TABLE: Final = 128
+_LANES: Final = 32
 _LN2: Final = 0.6931471805599453
 _MANTISSA: Final = np.uint64(2**52 - 1)
 _EVENT, _TRAPS, _EVE = range(3)  # uses of the dice in one step
@@ -92,6 +94,7 @@ def run_clicks(
         np.ascontiguousarray(optics.patterns).reshape(-1),
         *(none if eve is None else (eve.thresholds.reshape(-1), eve.marks.reshape(-1))),
         *_tables(),
+        _room(optics, light.pulses),
     )
     return np.frombuffer(slots, dtype=np.int64), np.frombuffer(notes, dtype=np.uint8)
 
@@ -123,6 +126,14 @@ def _tables() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         context.prec = 40
         logarithm = [float(-Decimal(part).ln()) for part in inverse]
     return np.array(inverse), np.array(logarithm)
+
+
+def _room(optics: Optics, pulses: int) -> int:
+    """Return how many clicks one of the compiled kernel's lanes will hardly exceed: as if all light were the brightest."""
+    frames = -(-pulses // optics.frame)
+    share = min(-(-frames // _LANES) * optics.frame, pulses)
+    mean = share / (optics.dead + 1 / min(optics.exponent, 1.0)) / (1 - optics.filled)
+    return int(min(mean + 10 * math.sqrt(mean) + 10, share))
 
 
 def _scale(optics: Optics) -> float:
