@@ -35,7 +35,6 @@ def sift(
     peer_bits: int,
     portable: bool = False,
 ) -> tuple[int, bytes, bytes, int, bytes, tuple[int, int, int, int], tuple[int, int, int, int]]: ...
-
 def aes_level() -> int: ...
 def expand(
     seed: bytes, slots: NDArray[np.int64], z: int, thresholds: NDArray[np.uint64] | None, level: int = 2

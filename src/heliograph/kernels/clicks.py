@@ -1,10 +1,10 @@
 """Clicks of a simulated block from three 32-byte seeds: light, receiver's bases, and the lab's dice.
 
-All frames go in lockstep. In each step a frame draws the next candidate a geometric gap ahead, with the click probability
-of the brightest intensity; the candidate becomes a click with the ratio for the intensity really sent there. What happens
-in step s of frame f depends on the seeds, s and f only: the dice are AES-256(dice, 4 s + use || f). So it does not matter
-which frames run together, and the compiled kernel, which runs 32 at a time, finds the same clicks bit for bit. For that
-the arithmetic is integers and single IEEE 754 operations; the logarithm is our own, since those of libraries differ.
+All frames go in lockstep. In each step a frame draws the next candidate a geometric gap ahead, with the click
+probability of the brightest intensity; the candidate becomes a click with the ratio for the intensity really sent there.
+What happens in step s of frame f depends on the seeds, s and f only: the dice are AES-256(dice, 4 s + use || f). So it
+does not matter which frames run together, and the compiled kernel, which runs 32 at a time, finds the same clicks bit for
+bit. For that the arithmetic is integers and single IEEE 754 operations; the logarithm is our own, since libraries differ.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def run_clicks(
     if len(basis_seed) != SEED_BYTES or len(dice) != SEED_BYTES:
         raise ValueError(f"seeds of {len(basis_seed)} and {len(dice)} bytes: {SEED_BYTES} each are needed")
     if optics.frame < 1 or optics.dead < 0 or not optics.exponent > 0:
-        raise ValueError(f"frame {optics.frame}, dead {optics.dead}, exponent {optics.exponent}: none may be that small")
+        raise ValueError(
+            f"frame {optics.frame}, dead {optics.dead}, exponent {optics.exponent}: none may be that small"
+        )
     if kernel == "numpy" or compiled is None or not compiled.aes_level():
         return _reference(optics, pulses, basis_seed, dice)
     eve, light = optics.eve, pulses.light
@@ -100,7 +102,7 @@ def run_clicks(
 
 
 def minus_log(uniform: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return -ln(x 2^-53) of odd whole numbers x below 2^53, at least 2^-54, to 2^-48.
+    """Return -ln(x 2^-53) of odd whole numbers x below 2^53, at least 2^-54; wrong by less than max(1, it) 2^-48.
 
     Each step is one IEEE 754 operation, so every processor gives the same: ln 2 times the exponent, the logarithm of
     one of 128 points next to the mantissa from a table, and five terms of the series for the rest.
@@ -112,7 +114,8 @@ def minus_log(uniform: NDArray[np.float64]) -> NDArray[np.float64]:
     mantissa = ((pattern & _MANTISSA) | np.uint64(0x3FF << 52)).view(np.float64)
     r = mantissa * inverse[at] - 1.0
     series = r * (1.0 + r * (-0.5 + r * (1.0 / 3.0 + r * (-0.25 + r * 0.2))))
-    return np.maximum(halvings * _LN2 - (logarithm[at] + series), 2.0**-54)
+    log: NDArray[np.float64] = np.maximum(halvings * _LN2 - (logarithm[at] + series), 2.0**-54)
+    return log
 
 
 @cache
@@ -129,7 +132,7 @@ def _tables() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def _room(optics: Optics, pulses: int) -> int:
-    """Return how many clicks one of the compiled kernel's lanes will hardly exceed: as if all light were the brightest."""
+    """Return a number of clicks that a lane of the compiled kernel hardly exceeds: all light the brightest."""
     frames = -(-pulses // optics.frame)
     share = min(-(-frames // _LANES) * optics.frame, pulses)
     mean = share / (optics.dead + 1 / min(optics.exponent, 1.0)) / (1 - optics.filled)
@@ -201,7 +204,7 @@ def _light(
     level_draws: NDArray[np.uint64],
     eve_draws: NDArray[np.uint64],
 ) -> NDArray[np.int64]:
-    """Return the detectors that light and dark counts fire at candidate slots, 0 for a rejected one, and Eve's record."""
+    """Return what light and dark counts fire at candidate slots, 0 for a rejected one, and Eve's record."""
     sent = pulses.at(slots, kernel="numpy")
     intensity, basis, bit = (part.astype(np.int64) for part in (sent.intensities, sent.bases, sent.bits))
     notes = np.zeros(len(slots), dtype=np.int64)
