@@ -30,8 +30,8 @@ def simulator(
 ) -> dict[str, Any]:
     """Return clicks and pulses per second of processor time.
 
-    At each distance, as planned by ``heliograph site init``; then about ``clicks`` of them at click probabilities of the
-    signal, once on detectors without dead time and once on those of LIM_2014. Each with the fastest kernel and with
+    At each distance, as planned by ``heliograph site init``; then about ``clicks`` of them at click probabilities of
+    the signal, once on detectors without dead time and once on those of LIM_2014. Each with the fastest kernel and with
     numpy (a quarter of the clicks). ``n_bits`` counts clicks; ``times_real_time`` is pulses per second over the clock,
     above 1 it keeps up. ``compiled`` says what the fast rows ran on: without AES instructions it is numpy too.
     """
