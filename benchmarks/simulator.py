@@ -1,8 +1,8 @@
 """How fast the simulated light is sampled: run as `python benchmarks/simulator.py`.
 
-Prints the rows of `heliograph bench simulator`, each workload with the fastest kernel beside the numpy twin, which finds
-the same clicks, and the ratio of the two. Processor time of one core. Above 1 time real time the simulator keeps up with
-a real link of that clock.
+Prints the rows of `heliograph bench simulator`, each workload with the fastest kernel beside the numpy twin, which
+finds the same clicks, and the ratio of the two. Processor time of one core. Above 1 time real time the simulator keeps
+up with a real link of that clock.
 """
 
 from heliograph.lab.bench_simulator import simulator
