@@ -2,10 +2,10 @@
 
 All frames go in lockstep. In each step a frame draws the next candidate a geometric gap ahead, with the click
 probability of the brightest intensity; it becomes a click with the ratio for the intensity really sent there.
-What happens in step s of frame f depends on the seeds, s and f only: the dice are AES-256(dice, 4 s + use || f). So
-it does not matter which frames run together, and the compiled kernel, which runs 32 at a time, finds the same clicks
-bit for bit. For that the arithmetic is integers and single IEEE 754 operations; the logarithm is our own, since those of
-libraries differ.
+What happens in step s of frame f depends on the seeds, s and f only: the dice are AES-256(dice, 4 s + use || f).
+So it does not matter which frames run together, and the compiled kernel, which runs 32 at a time, finds the same
+clicks bit for bit. For that the arithmetic is integers and single IEEE 754 operations; the logarithm is our own, since
+those of libraries differ.
 """
 
 from __future__ import annotations
