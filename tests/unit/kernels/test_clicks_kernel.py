@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from decimal import Decimal, localcontext
 
@@ -135,25 +134,6 @@ def test_both_kernels_expand_a_seed_alike(n):
         assert np.array_equal(getattr(one, name), getattr(two, name)), name
     bases = expand_bases(bytes(32), slots, 0.3)
     assert np.array_equal(bases, expand_bases(bytes(32), slots, 0.3, kernel="numpy"))
-
-
-@needs_kernel
-def test_the_interpreter_runs_on_while_clicks_are_sampled():
-    """Another thread counts meanwhile: with the lock held it would stand still for the whole call."""
-    counted, done = [0], threading.Event()
-
-    def sample():
-        channel = Channel(FibreParameters(1.0), replace(HARD, dead_time_s=0.0))
-        light = replace(LIGHT, pulses=20_000_000)
-        sample_clicks(channel, SeededPulses(light, bytes(32)), bytes(32), lab_generator(1))
-        done.set()
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    while not done.is_set():
-        counted[0] += 1
-    thread.join()
-    assert counted[0] > 10_000
 
 
 def test_the_logarithm_is_right_over_its_whole_range():
