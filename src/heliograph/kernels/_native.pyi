@@ -35,3 +35,23 @@ def sift(
     peer_bits: int,
     portable: bool = False,
 ) -> tuple[int, bytes, bytes, int, bytes, tuple[int, int, int, int], tuple[int, int, int, int]]: ...
+def aes_level() -> int: ...
+def expand(
+    seed: bytes, slots: NDArray[np.int64], z: int, thresholds: NDArray[np.uint64] | None, level: int = 2
+) -> tuple[bytes, bytes, bytes]: ...
+def clicks(
+    light: bytes,
+    bases: bytes,
+    dice: bytes,
+    slots: tuple[int, int, int],
+    reals: tuple[float, float, float, float],
+    z: tuple[int, int],
+    thresholds: NDArray[np.uint64],
+    patterns: NDArray[np.int64],
+    eve: NDArray[np.int64],
+    eve_marks: NDArray[np.uint8],
+    inverse: NDArray[np.float64],
+    logarithm: NDArray[np.float64],
+    room: int,
+    level: int = 2,
+) -> tuple[bytes, bytes]: ...

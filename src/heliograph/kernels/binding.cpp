@@ -2,14 +2,18 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
+#include <nanobind/stl/optional.h>
 
 #include <array>
 #include <cstdint>
 #include <mutex>
 #include <new>
+#include <optional>
 #include <utility>
 
 #include "cascade.h"
+#include "clicks.h"
+#include "expansion.h"
 #include "sifting.h"
 
 namespace nb = nanobind;
@@ -141,12 +145,82 @@ nb::tuple sift(Array<uint8_t> own_bases, Array<uint8_t> own_bits, Array<uint8_t>
                           cut(std::move(test), bytes(test_bits)), list(detections), list(errors));
 }
 
+int usable(int level) {
+    const int there = hg_expansion_level();
+    require(there >= 1 && level >= 1, "this machine has no AES instructions");
+    return level < there ? level : there;
+}
+
+// Returns (bases, intensities, bits), the last two empty for a receiver's bases, which have no thresholds.
+nb::tuple expand(const nb::bytes &seed, Array<int64_t> slots, uint64_t z, std::optional<Array<uint64_t>> thresholds,
+                 int level) {
+    const size_t count = slots.size();
+    require(seed.size() == 32, "a seed of another length");
+    level = usable(level);
+    nb::bytes bases = blank(count), kinds = blank(thresholds ? count : 0), bits = blank(thresholds ? count : 0);
+    {
+        nb::gil_scoped_release release;
+        hg_expand(data(seed), slots.data(), count, z, thresholds ? thresholds->data() : nullptr,
+                  thresholds ? thresholds->size() : 0, level, inside(bases), thresholds ? inside(kinds) : nullptr,
+                  thresholds ? inside(bits) : nullptr);
+    }
+    return nb::make_tuple(bases, kinds, bits);
+}
+
+// Returns (slots as int64, notes).
+nb::tuple clicks(const nb::bytes &light, const nb::bytes &bases, const nb::bytes &dice, std::array<int64_t, 3> slots,
+                 std::array<double, 4> reals, std::array<uint64_t, 2> z, Array<uint64_t> thresholds,
+                 Array<int64_t> patterns, Array<int64_t> eve, Array<uint8_t> eve_marks, Array<double> inverse,
+                 Array<double> logarithm, size_t room, int level) {
+    const size_t kinds = thresholds.size() + 1, outcomes = eve.size() / (4 * kinds);
+    require(light.size() == 32 && bases.size() == 32 && dice.size() == 32, "seeds of another length");
+    require(slots[0] >= 1 && slots[0] < int64_t{1} << 48 && slots[1] >= 0 && slots[1] < int64_t{1} << 60 &&
+                slots[2] >= 1 && slots[2] <= int64_t{1} << 48,
+            "slots out of range");
+    require(reals[0] > 0 && reals[1] >= 0 && reals[2] >= 0 && reals[3] >= 0, "negative numbers");
+    require(patterns.size() == 9 * kinds && eve.size() == 4 * kinds * outcomes && eve_marks.size() == eve.size() &&
+                inverse.size() == HG_LOG_TABLE && logarithm.size() == HG_LOG_TABLE,
+            "tables of another length");
+    level = usable(level);
+    const hg_optics optics = {slots[0],        slots[1],           slots[2],        reals[0],   reals[1],
+                              reals[2],        reals[3],           z[0],            z[1],       thresholds.data(),
+                              patterns.data(), eve.data(),         eve_marks.data(), kinds,     outcomes,
+                              inverse.data(),  logarithm.data()};
+    // A guess that is too small costs another run, one that is too large untouched memory.
+    for (;; room *= 2) {
+        require(room >= 1 && room < size_t{1} << 48, "room out of range");
+        room = (room + 511) / 512 * 512 + 16;  // lanes two cache lines apart modulo a page: they share no cache set
+        nb::bytes found = blank(sizeof(int64_t) * room * HG_CLICK_LANES);
+        auto *place = reinterpret_cast<int64_t *>(inside(found));
+        size_t counts[HG_CLICK_LANES] = {}, count = 0;
+        int full = 0;
+        {
+            nb::gil_scoped_release release;
+            full = hg_clicks(&optics, data(light), data(bases), data(dice), level, place, room, counts);
+            for (size_t one : counts) count += one;
+        }
+        if (full) continue;
+        nb::bytes notes = blank(count);
+        {
+            nb::gil_scoped_release release;
+            hg_clicks_cut(place, room, counts, inside(notes));
+        }
+        return nb::make_tuple(cut(std::move(found), sizeof(int64_t) * count), notes);
+    }
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
     m.doc() = "The compiled kernels; each has a readable twin in numpy beside it.";
     m.def("sift", &sift, nb::arg("own_bases"), nb::arg("own_bits"), nb::arg("peer_bases"), nb::arg("kinds"),
           nb::arg("peer"), nb::arg("peer_bits"), nb::arg("portable") = false);
+    m.def("aes_level", &hg_expansion_level);
+    m.def("expand", &expand, nb::arg("seed"), nb::arg("slots"), nb::arg("z"), nb::arg("thresholds").none(),
+          nb::arg("level") = 2);
+    m.def("clicks", &clicks, nb::arg("light"), nb::arg("bases"), nb::arg("dice"), nb::arg("slots"), nb::arg("reals"),
+          nb::arg("z"), nb::arg("thresholds"), nb::arg("patterns"), nb::arg("eve"), nb::arg("eve_marks"),
+          nb::arg("inverse"), nb::arg("logarithm"), nb::arg("room"), nb::arg("level") = 2);
     nb::class_<Plan>(m, "Plan")
         .def(nb::init<size_t, std::array<unsigned, HG_PERMUTED>, nb::sequence, Array<uint64_t>, unsigned, size_t,
                       size_t>(),

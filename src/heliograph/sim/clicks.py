@@ -15,13 +15,13 @@ The receiver model, exactly:
    detectors are gated off for ``dead_slots`` slots. This is a feature of the simulated receiver, it makes frames
    independent; without dead time it blanks nothing, and at most 1 slot in 256 otherwise.
 
-Method: all frames go in lockstep. The next candidate lies a geometric gap ahead, with the click probability of the
-brightest intensity; the candidate becomes a click with the ratio for the intensity really sent there. The ratio does
-not depend on the bases, since (1-Pc)(1-Pw) = (1-p_d)^2 exp(-eta mu).
+The method, and why it is quick, is in ``kernels.clicks``; here the closed forms become its thresholds. A ratio does not
+depend on the bases, since (1-Pc)(1-Pw) = (1-p_d)^2 exp(-eta mu).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 from typing import Final
@@ -29,18 +29,18 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from heliograph.kernels.expansion import expand_bases
+from heliograph.kernels.cascade import Kernel
+from heliograph.kernels.clicks import LEVELS, EveMap, Optics, run_clicks
+from heliograph.kernels.expansion import SEED_BYTES, SeededPulses
 from heliograph.sim.channel import Channel
 from heliograph.sim.detectors import dead_slots
 from heliograph.sim.eve import Attack, EveRecord
 from heliograph.sim.randomness import Generator
-from heliograph.types import LightParameters, Marks, PulseRecord, Slots
+from heliograph.types import LightParameters, Marks, Slots
 
 __all__ = ["Clicks", "clicks_upper", "frame_slots", "sample_clicks"]
 
 _EVENTS_PER_FRAME: Final = 256  # our choice: bounds both the steps of the lockstep and the share a frame guard blanks
-_NEVER: Final = 2**62  # an empty trap
-_NOTE_BITS: Final = 8  # below the slot (48 bits) in a sort key: pattern (2 bits), Eve's record (3 bits)
 _LARGEST_FRAME: Final = 2**48
 
 
@@ -76,111 +76,69 @@ def clicks_upper(channel: Channel, light: LightParameters) -> float:
 
 def sample_clicks(
     channel: Channel,
-    pulses: PulseRecord,
+    pulses: SeededPulses,
     basis_seed: bytes,
     generator: Generator,
     attack: Attack | None = None,
+    *,
+    kernel: Kernel | None = None,
 ) -> Clicks:
     """Return the clicks of one block.
 
-    ``pulses`` is looked at in candidate slots only; ``basis_seed`` (32 bytes) gives the receiver's bases by
-    ``kernels.expansion``. The same arguments and a generator in the same state give the same clicks.
+    ``basis_seed`` (32 bytes) gives the receiver's bases by ``kernels.expansion``; the generator gives the 32 bytes from
+    which all dice are thrown. The same arguments and a generator in the same state give the same clicks.
     """
-    light = pulses.light
-    events = _Events(channel, pulses, basis_seed, generator, attack)
-    step = frame_slots(channel, light)
-    starts = np.arange(0, light.pulses, step, dtype=np.int64)
-    found = events.run(starts + events.dead, np.minimum(starts + step, light.pulses))
-    eve = None if attack is None else EveRecord(*((found >> bit & 1).astype(np.uint8) for bit in (2, 3, 4)))
-    return Clicks(slots=found >> _NOTE_BITS, patterns=(found & 3).astype(np.uint8), eve=eve)
+    dice, light, detectors = generator.bytes(SEED_BYTES), pulses.light, channel.detectors
+    exponent = channel.exponent(light.intensities[0])
+    if exponent <= 0:  # no light and no dark counts: nothing ever clicks, and no trap is ever filled
+        nothing = np.empty(0, dtype=np.uint8)
+        eve = None if attack is None else EveRecord(nothing, nothing, nothing)
+        return Clicks(slots=np.empty(0, dtype=np.int64), patterns=nothing, eve=eve)
+    optics = Optics(
+        dead=min(dead_slots(detectors.dead_time_s, light.clock_hz), _LARGEST_FRAME),
+        frame=frame_slots(channel, light),
+        exponent=exponent,
+        patterns=_pattern_table(channel, light.intensities),
+        filled=detectors.afterpulse_probability,
+        decay=detectors.afterpulse_decay_s * light.clock_hz,
+        eve=None if attack is None else _eve_map(attack, len(light.intensities)),
+    )
+    slots, notes = run_clicks(optics, pulses, basis_seed, dice, kernel=kernel)
+    eve = None if attack is None else EveRecord(*(notes >> np.uint8(bit) & np.uint8(1) for bit in (2, 3, 4)))
+    return Clicks(slots=slots, patterns=notes & np.uint8(3), eve=eve)
 
 
-class _Events:
-    """The lockstep over frames: every array has one entry for each frame that is still running."""
-
-    def __init__(
-        self, channel: Channel, pulses: PulseRecord, basis_seed: bytes, generator: Generator, attack: Attack | None
-    ) -> None:
-        light, detectors = pulses.light, channel.detectors
-        self.dead = dead_slots(detectors.dead_time_s, light.clock_hz)
-        self._pulses = pulses
-        self._basis_seed = basis_seed
-        self._attack = attack
-        self._generator = generator
-        self._afterpulse_probability = detectors.afterpulse_probability
-        self._decay_slots = detectors.afterpulse_decay_s * light.clock_hz
-        self._brightest = channel.click_probability(light.intensities[0])
-        self._exponent = channel.exponent(light.intensities[0])
-        self._only_0, self._not_both, self._any = _pattern_table(channel, light.intensities)
-
-    def run(self, free: Slots, stop: Slots) -> NDArray[np.int64]:
-        """Return the clicks of all frames, sorted: slot * 2^8 + notes. ``free``: first live slot of each frame."""
-        traps = np.full((2, len(free)), _NEVER, dtype=np.int64)
-        found = [np.empty(0, dtype=np.int64)]
-        while True:
-            # (1) The next candidate by light, or the release of a trap, whichever comes first.
-            candidate = free + self._gaps(stop - free)
-            slot = np.minimum(candidate, np.minimum(traps[0], traps[1]))
-            running = slot < stop
-            if not running.all():
-                slot, candidate, stop, traps = slot[running], candidate[running], stop[running], traps[:, running]
-            if not len(slot):
-                break
-            # (2) What fires there. A release before the candidate finds no light: that slot was no candidate.
-            notes = self._light(slot)
-            fired = np.where(candidate == slot, notes & 3, 0) | (traps[0] == slot) | (traps[1] == slot) << 1
-            clicked = fired != 0
-            found.append(((slot << _NOTE_BITS) + (notes & ~3 | fired))[clicked])
-            # (3) Hold-off and traps.
-            free = slot + 1 + clicked * self.dead
-            traps[traps < free] = _NEVER
-            if self._afterpulse_probability:
-                self._fill(traps, fired, free)
-        return np.sort(np.concatenate(found))
-
-    def _gaps(self, room: Slots) -> Slots:
-        """Slots without a candidate before the next one: geometric, and at least ``room`` where none comes in it."""
-        if not self._exponent:
-            return room
-        gaps = self._generator.standard_exponential(len(room)) / self._exponent
-        return np.minimum(gaps, room).astype(np.int64)
-
-    def _light(self, slots: Slots) -> NDArray[np.int64]:
-        """Draw the detectors that light and dark counts fire at candidate slots (bits 0, 1), 0 for a rejected one.
-
-        Bits 2 to 4 are Eve's record.
-        """
-        light = self._pulses.at(slots)
-        notes = np.zeros(len(slots), dtype=np.int64)
-        if self._attack is not None:
-            intercepted = self._attack.intercept(light, self._generator)
-            light, record = intercepted.light, intercepted.record
-            notes |= record.measured << 2 | record.bases << 3 | record.bits << 4
-        bases = expand_bases(self._basis_seed, slots, self._pulses.light.receiver_z_probability)
-        row = light.intensities * np.int64(3) + np.where(bases == light.bases, light.bits, np.uint8(2))
-        level = self._generator.random(len(slots)) * self._brightest
-        fired = 1 + (level >= self._only_0[row]) + (level >= self._not_both[row])
-        return notes | np.where(level < self._any[row], fired, 0)
-
-    def _fill(self, traps: NDArray[np.int64], fired: NDArray[np.int64], free: Slots) -> None:
-        """Fill the traps of the detectors that fired, each by its own dice."""
-        filled = self._generator.random(traps.shape) < self._afterpulse_probability
-        filled &= np.stack((fired & 1, fired >> 1)).astype(bool)
-        detector, frame = np.nonzero(filled)
-        delays = self._generator.standard_exponential(len(frame)) * self._decay_slots
-        traps[detector, frame] = free[frame] + delays.astype(np.int64)
+def _pattern_table(channel: Channel, intensities: tuple[float, ...]) -> NDArray[np.int64]:
+    """Return the thresholds of {only 0}, {only 0, only 1}, {any click} given a candidate; see ``kernels.clicks``."""
+    right, brightest = 1 - channel.fibre.misalignment, channel.click_probability(intensities[0])
+    table = np.empty((len(intensities), 3, 3), dtype=np.int64)
+    for (row, mean_photons), (relation, share) in itertools.product(
+        enumerate(intensities), enumerate((right, 1 - right, 0.5))
+    ):
+        zero, one = channel.fire_probability(mean_photons, share), channel.fire_probability(mean_photons, 1 - share)
+        clicks = channel.click_probability(mean_photons)
+        for column, p in enumerate((zero * (1 - one), clicks - zero * one, clicks)):
+            table[row, relation, column] = _level(p / brightest)
+    return table
 
 
-def _pattern_table(
-    channel: Channel, intensities: tuple[float, ...]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the cumulated probabilities of {only 0}, {only 0, only 1}, {any click}; row 3 * intensity + relation.
+def _eve_map(attack: Attack, intensities: int) -> EveMap:
+    """Return the attack as thresholds. Raises ValueError unless its probabilities sum to 1."""
+    rows = [attack.outcomes(k, basis, bit) for k, basis, bit in itertools.product(range(intensities), (0, 1), (0, 1))]
+    thresholds = np.full((len(rows), max(map(len, rows))), LEVELS - 1, dtype=np.int64)
+    marks = np.zeros(thresholds.shape, dtype=np.uint8)
+    for row, outcomes in enumerate(rows):
+        total = math.fsum(outcome.probability for outcome in outcomes)
+        if abs(total - 1) > 1e-9 or any(outcome.probability < 0 for outcome in outcomes):
+            raise ValueError(f"{attack!r}: the probabilities of its outcomes sum to {total}, or one is negative")
+        cumulated = itertools.accumulate(outcome.probability for outcome in outcomes)
+        for column, (outcome, p) in enumerate(zip(outcomes, cumulated, strict=True)):
+            thresholds[row, column] = _level(p)
+            record = (1 | outcome.basis << 1 | outcome.bit << 2) if outcome.measured else 0
+            marks[row, column:] = outcome.basis | outcome.bit << 1 | record << 2
+    return EveMap(thresholds, marks)
 
-    Relation 0 and 1: bases agree, and that is the bit sent; 2: bases crossed.
-    """
-    right = 1 - channel.fibre.misalignment
-    rows = [(k, share) for k in intensities for share in (right, 1 - right, 0.5)]
-    zero = np.array([channel.fire_probability(k, share) for k, share in rows])
-    one = np.array([channel.fire_probability(k, 1 - share) for k, share in rows])
-    clicks = np.array([channel.click_probability(k) for k, _ in rows])
-    return zero * (1 - one), clicks - zero * one, clicks
+
+def _level(probability: float) -> int:
+    """Return the threshold of a probability; 2^63 does not fit, so certainty misses by 2^-63."""
+    return min(math.floor(probability * LEVELS), LEVELS - 1)

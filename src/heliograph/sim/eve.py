@@ -10,12 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
+from heliograph.types import Basis, Marks
 
-from heliograph.sim.randomness import Generator
-from heliograph.types import Basis, Marks, Pulses
-
-__all__ = ["Attack", "EveRecord", "InterceptResend", "Intercepted"]
+__all__ = ["Attack", "EveRecord", "InterceptResend", "Outcome"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +28,20 @@ class EveRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Intercepted:
-    """The light that goes on to the receiver, and Eve's record of what came in."""
+class Outcome:
+    """One thing that may happen to a pulse: the state that goes on, and whether it is what Eve measured."""
 
-    light: Pulses
-    record: EveRecord
+    probability: float
+    basis: int
+    bit: int
+    measured: bool
 
 
 class Attack(Protocol):
-    """An attack on the light. Slots are independent, and ``intensities`` go on unchanged."""
+    """An attack on the light. Slots are independent, and intensities go on unchanged."""
 
-    def intercept(self, light: Pulses, generator: Generator) -> Intercepted:
-        """Take the light of some slots and return what goes on, arrays of the same length."""
+    def outcomes(self, intensity: int, basis: int, bit: int) -> tuple[Outcome, ...]:
+        """Return what may become of a pulse of this intensity (its index) and state; probabilities sum to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +61,11 @@ class InterceptResend:
             if not 0 <= p <= 1:
                 raise ValueError(f"{name} = {p}: must lie in [0, 1]")
 
-    def intercept(self, light: Pulses, generator: Generator) -> Intercepted:
-        """Return the light as resent. A measurement in the wrong basis gives a random bit."""
-        dice = generator.random((3, len(light.bits)))
-        measured = dice[0] < self.fraction
-        bases = np.where(dice[1] < self.z_probability, np.uint8(Basis.Z), np.uint8(Basis.X))
-        bits = np.where(bases == light.bases, light.bits, (dice[2] < 0.5).astype(np.uint8))
-        resent = Pulses(
-            bases=np.where(measured, bases, light.bases),
-            intensities=light.intensities,
-            bits=np.where(measured, bits, light.bits),
-        )
-        marks = measured.astype(np.uint8)
-        return Intercepted(resent, EveRecord(marks, bases * marks, bits * marks))
+    def outcomes(self, intensity: int, basis: int, bit: int) -> tuple[Outcome, ...]:  # noqa: ARG002  - the same for all
+        """Return the five outcomes. A measurement in the wrong basis gives a random bit."""
+        found = [Outcome(1 - self.fraction, basis, bit, measured=False)]
+        for own, p in ((Basis.Z, self.z_probability), (Basis.X, 1 - self.z_probability)):
+            for result in (0, 1):
+                share = (1.0 if result == bit else 0.0) if own == basis else 0.5
+                found.append(Outcome(self.fraction * p * share, int(own), result, measured=True))
+        return tuple(found)

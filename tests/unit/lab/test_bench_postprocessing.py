@@ -15,7 +15,7 @@ SMALL = {
     "reconciliation": lambda: bench.reconciliation((20_000,), ((200_000, 0.01, 0.0), (200_000, 0.01, 0.001))),
     "amplification": lambda: bench.amplification((4096, 8192)),
     "sifting": lambda: bench.sifting(50_000),
-    "simulator": lambda: simulator((75.0,)),
+    "simulator": lambda: simulator((75.0,), (1e-2,), 40_000),
     "pipeline": lambda: bench.pipeline(400_000),
 }
 
