@@ -24,7 +24,7 @@ FRAMES_EACH = 76
 
 def run(qber: float, number: int) -> tuple[int, int]:
     """Return the frames left wrong of block ``number``, and its rounds."""
-    rng = np.random.default_rng([11, round(1e6 * qber), number])
+    rng = np.random.default_rng([11, round(1e6 * qber), number])  # noqa: TID251  - noise of a benchmark
     alice = rng.bytes(BLOCK // 8)
     wrong = np.packbits(rng.random(BLOCK, dtype=np.float32) < qber)
     bob = (np.frombuffer(alice, dtype=np.uint8) ^ wrong).tobytes()
