@@ -43,6 +43,17 @@ Form = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output; without the keys.")]
 
 
+def _check_way(
+    url: str | None, socket: Path | None, files: tuple[Path | None, Path | None, Path | None], kme: str | None
+) -> None:
+    if (url is None) == (socket is None):
+        raise typer.BadParameter("give one of --url and --socket")
+    if socket is not None and (any(files) or kme is not None):
+        raise typer.BadParameter("--socket takes no --cert, --key, --ca and --kme: the system says who asks")
+    if url is not None and files[2] is None:
+        raise typer.BadParameter("--url needs --ca: the key manager is believed by its certificate alone")
+
+
 def _open(
     peer: str,
     url: str | None,
@@ -52,16 +63,11 @@ def _open(
     size: int | None = None,
 ) -> Sae:
     harden_process()
-    if (url is None) == (socket is None):
-        raise typer.BadParameter("give one of --url and --socket")
-    if socket is not None:
-        if any(files) or kme is not None:
-            raise typer.BadParameter("--socket takes no --cert, --key, --ca and --kme: the system says who asks")
-        return Sae.over_socket(socket, peer, size_bits=size)
     certificate, key, ca = files
-    if ca is None:
-        raise typer.BadParameter("--url needs --ca: the key manager is believed by its certificate alone")
+    if socket is not None:
+        return Sae.over_socket(socket, peer, size_bits=size)
     assert url is not None
+    assert ca is not None
     return Sae.over_tls(url, peer, certificate=certificate, key=key, ca=ca, kme=kme, size_bits=size)
 
 
@@ -77,6 +83,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show how many keys wait for the pair, and what the key manager serves."""
+    _check_way(url, socket, (cert, key, ca), kme)
     with refusals(as_json=as_json), _open(peer, url, socket, (cert, key, ca), kme) as sae:
         found = sae.status()
     if as_json:
@@ -104,6 +111,7 @@ def get(
 ) -> None:
     """Fetch fresh keys as master; the peer needs their key_IDs, which are not secret."""
     _check_place(out, stdout, as_json)
+    _check_way(url, socket, (cert, key, ca), kme)
     with refusals(as_json=as_json), _open(peer, url, socket, (cert, key, ca), kme, size) as sae:
         keys = _fetched(lambda: sae.get(number), number, out, form)
     _report(keys, out, form, as_json=as_json)
@@ -127,6 +135,7 @@ def get_with_ids(
 ) -> None:
     """Fetch, as slave, the keys that the peer named; all or none."""
     _check_place(out, stdout, as_json)
+    _check_way(url, socket, (cert, key, ca), kme)
     with refusals(as_json=as_json), _open(peer, url, socket, (cert, key, ca), kme, size) as sae:
         keys = _fetched(lambda: sae.get_with_ids(key_ids), len(key_ids), out, form)
     _report(keys, out, form, as_json=as_json)

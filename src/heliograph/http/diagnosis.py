@@ -121,9 +121,11 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        yield error
-        inner = getattr(error, "os_error", None)
-        error = inner if isinstance(inner, BaseException) else error.__cause__ or error.__context__
+        inner = getattr(error, "os_error", None)  # aiohttp's errors wrap the system's, and inherit its classes
+        if not isinstance(inner, BaseException):
+            yield error
+            inner = error.__cause__ or error.__context__
+        error = inner
 
 
 def _line(error: BaseException) -> str:

@@ -81,6 +81,8 @@ class _Telling(ssl.SSLObject):
                 raise
             self._failed = True
             self._note(explain_caller(error))
+            if error.reason == "HTTP_REQUEST":
+                raise  # no alert is queued for who does not speak TLS
             raise ssl.SSLWantReadError from None
 
     @classmethod
