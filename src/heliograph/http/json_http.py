@@ -24,6 +24,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
 
 from heliograph.errors import ConfigurationError, HeliographError, StoreUnavailable
+from heliograph.http.store_groups import RunGroup, StoreGroups
 from heliograph.kme.boundary import Network
 from heliograph.kme.supply import RequestRefused
 
@@ -70,6 +71,7 @@ class JsonHttpServer(ABC):
     def __init__(self, networks: Sequence[Network] = ()) -> None:
         self._networks = tuple(networks)
         self._store = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="kme-store")
+        self._together: StoreGroups | None = None
         self._waiting = 0
         self._runner: web.ServerRunner | None = None
         self._server: asyncio.Server | None = None
@@ -131,9 +133,15 @@ class JsonHttpServer(ABC):
             raise Overloaded(f"{self._waiting} requests wait for the key store already")
         self._waiting += 1
         try:
+            if self._together is not None:
+                return await self._together.run(call)
             return await asyncio.get_running_loop().run_in_executor(self._store, call)
         finally:
             self._waiting -= 1
+
+    def commit_together(self, run: RunGroup) -> None:
+        """Give the calls that wait for the store to ``run`` in groups: one commit for each group."""
+        self._together = StoreGroups(self._store, run)
 
     def waiting_max(self) -> int:
         """Return how many requests may wait for the store."""

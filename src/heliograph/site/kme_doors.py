@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from contextlib import AsyncExitStack
+from functools import partial
 
 from heliograph.http.callers import CertificateCallers, UserCallers
 from heliograph.http.etsi020_client import Etsi020Client
@@ -23,6 +24,7 @@ from heliograph.site.protocol_entries import Etsi004Entry, Etsi020Entry, SkipEnt
 from heliograph.site.store import SiteStore
 from heliograph.site.streams import StreamService
 from heliograph.storage.foreign_keys import ForeignKeys
+from heliograph.storage.group_commit import run_group
 from heliograph.storage.streams import StreamRecords
 from heliograph.transport.etsi004_server import Etsi004Server
 from heliograph.transport.one_time_channel import OneTimeClient, OneTimeServer
@@ -48,12 +50,15 @@ async def open_doors(
     """Open what is declared and nothing else; ``stack`` closes it. Raises ConfigurationError."""
     boundary = config.boundary()
     rules = boundary.boundary
+    together = partial(run_group, store.database)
     if rules.certificates is None or rules.certificates:  # an empty list: no consumer comes over a network
         server = KmeServer(supply, CertificateCallers(rules), rules.networks)
+        server.commit_together(together)
         await server.start(*parse_address(config.file.kme.listen, "[kme] listen"), tls)
         stack.push_async_callback(server.close)
     if boundary.socket is not None:
         local = KmeServer(supply, UserCallers(boundary.uids, rules))
+        local.commit_together(together)
         await local.start_unix(boundary.socket)
         stack.callback(boundary.socket.unlink, missing_ok=True)
         stack.push_async_callback(local.close)
