@@ -97,6 +97,10 @@ class Etsi014Client:
             await self._session.close()
             self._session = None
 
+    def renew(self, tls: ssl.SSLContext) -> None:
+        """Use ``tls`` from the next request on; one under way is answered as it began."""
+        self._tls = tls
+
     async def status(self) -> SupplyStatus:
         """Ask how many keys are stored for the pair. Raises NotPermitted or KeySupplyError."""
         status = etsi014.read_status(await self._ask("status", None))
@@ -151,6 +155,7 @@ class Etsi014Client:
             data=body,
             headers={"Content-Type": "application/json"} if body is not None else None,
             allow_redirects=False,
+            ssl=self._tls,  # with each request, so that ``renew`` holds from the next connection on
         ) as response:
             answer = bytearray()
             async for piece in response.content.iter_any():
@@ -178,7 +183,7 @@ class Etsi014Client:
 
     def _connector(self) -> aiohttp.BaseConnector:
         if self._socket is None:
-            return aiohttp.TCPConnector(ssl=self._tls, keepalive_timeout=KEEPALIVE_SECONDS)
+            return aiohttp.TCPConnector(keepalive_timeout=KEEPALIVE_SECONDS)
         return _OwnedUnixConnector(self._socket)
 
 

@@ -74,7 +74,7 @@ class JsonHttpServer(ABC):
         self._together: StoreGroups | None = None
         self._waiting = 0
         self._runner: web.ServerRunner | None = None
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
 
     @abstractmethod
     async def serve_request(self, request: web.BaseRequest) -> Answer:
@@ -91,21 +91,42 @@ class JsonHttpServer(ABC):
     @property
     def port(self) -> int:
         """The port it listens on; the real one when 0 was asked for."""
-        if self._server is None or not self._server.sockets:
+        if not self._servers:
             raise ConfigurationError(f"the {self.what} is not listening")
-        return int(self._server.sockets[0].getsockname()[1])
+        return int(self._servers[0].sockets[0].getsockname()[1])
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext) -> None:
         """Listen with TLS. Raises ConfigurationError if the address cannot be used."""
         server = await self._set_up()
         try:
             # A stranger who opens connections and never ends a handshake holds each for a short time only.
-            self._server = await asyncio.get_running_loop().create_server(
+            listening = await asyncio.get_running_loop().create_server(
                 server, host, port, ssl=tls, ssl_handshake_timeout=HANDSHAKE_SECONDS, backlog=BACKLOG
             )
         except OSError as error:
             await self.close()
             raise ConfigurationError(f"{self.what} address {host}:{port}: {_reason(error)}") from error
+        self._servers = [listening]
+
+    async def renew(self, tls: ssl.SSLContext) -> None:
+        """Use ``tls`` for every connection from now on. Established ones go on, and none that waits is lost."""
+        assert self._runner is not None
+        assert self._runner.server is not None
+        fresh = [
+            # The same listening socket under a second descriptor: closing the first one does not close it.
+            await asyncio.get_running_loop().create_server(
+                self._runner.server,
+                sock=raw.dup(),
+                ssl=tls,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                backlog=BACKLOG,
+            )
+            for server in self._servers
+            for raw in server.sockets
+        ]
+        for server in self._servers:
+            server.close()
+        self._servers = fresh
 
     async def start_unix(self, path: Path) -> None:
         """Listen on a Unix socket, without TLS: who calls is told by the system. Raises ConfigurationError."""
@@ -115,13 +136,13 @@ class JsonHttpServer(ABC):
         except ConfigurationError:
             await self.close()
             raise
-        self._server = await asyncio.get_running_loop().create_unix_server(server, sock=raw, backlog=BACKLOG)
+        self._servers = [await asyncio.get_running_loop().create_unix_server(server, sock=raw, backlog=BACKLOG)]
 
     async def close(self) -> None:
         """Stop listening, finish what is under way, close every connection."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        for server in self._servers:
+            server.close()
+        self._servers = []
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None

@@ -10,6 +10,7 @@ import ssl
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -152,8 +153,8 @@ async def _consume(
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
     number: int,
-    left: Any,
-    seen: _Seen,  # noqa: ANN401
+    left: Iterator[int],
+    seen: _Seen,
 ) -> None:
     body = json.dumps({"number": number}).encode()
     request = f"POST {_PATH} HTTP/1.1\r\nHost: {MASTER}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body

@@ -105,11 +105,16 @@ async def _serve(directory: Path, number: int, mode: str) -> None:
     if mode == "durable" and run is not None:
         server.commit_together(run)
     await server.start("127.0.0.1", 0, server_tls(*files))
-    print(json.dumps({"port": server.port}), flush=True)
+    _tell({"port": server.port})
     while await asyncio.to_thread(sys.stdin.readline):
         used = {"cpu_s": time.process_time(), "rss_kb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
-        print(json.dumps(used), flush=True)
+        _tell(used)
     await server.close()
+
+
+def _tell(document: dict[str, float]) -> None:
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
 
 
 def main(arguments: list[str]) -> None:
