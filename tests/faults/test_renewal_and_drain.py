@@ -141,7 +141,7 @@ async def drain(rehearsal):
     await rehearsal.start_all()
 
     async def stocked():
-        return (await rehearsal.status("site_a")).kme.deliverable_keys > 100
+        return (await rehearsal.status("site_a")).kme.deliverable_keys > 50
 
     await until(stocked)
     idle, half = await Consumer.dial(rehearsal), await Consumer.dial(rehearsal)
@@ -150,7 +150,7 @@ async def drain(rehearsal):
     busy = [asyncio.create_task(consume(await Consumer.dial(rehearsal), received)) for _ in range(8)]
 
     async def under_way():
-        return len(received) > 50
+        return len(received) > 20
 
     await until(under_way)
     process, loop = rehearsal.processes.pop("site_a"), asyncio.get_running_loop()
