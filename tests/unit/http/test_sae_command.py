@@ -2,13 +2,22 @@
 
 import asyncio
 import json
+import os
+import shutil
 import stat
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from heliograph.errors import KeySupplyError
-from heliograph.sae import Sae
+from heliograph.http.callers import UserCallers
+from heliograph.http.server import KmeServer
+from heliograph.kme.boundary import Boundary
+from heliograph.kme.supply import Limits, SaePair, Supply
+from heliograph.sae import AsyncSae, Sae
+from heliograph.storage.group_commit import run_group
 
 PROGRAM = (sys.executable, "-m", "heliograph.cli.main", "sae")
 
@@ -105,3 +114,48 @@ def test_plain_calls_need_no_event_loop(site):
 
     keys = site.run(lambda kme: asyncio.to_thread(consume, kme.port))
     assert keys == [(row.key_id, row.material) for row in (*rows, *held)]
+
+
+class StoppedClock:
+    def now(self):
+        return 200.0
+
+
+def test_a_consumer_on_the_same_host_needs_no_certificate_and_many_at_once_get_different_keys(site):
+    rows = site.add_owned(40)
+    place = Path(tempfile.mkdtemp(prefix="hgs"))  # short, for a Unix socket
+    place.chmod(0o755)
+    path = place / "kme.sock"
+
+    async def main():
+        supply = Supply(site.keys, "kme-a", [SaePair("sae-a", "sae-b", "kme-b")], Limits(), StoppedClock())
+        server = KmeServer(supply, UserCallers({os.getuid(): "sae-a"}, Boundary(users={"me": "sae-a"})))
+        sizes = []
+
+        def group(calls):
+            sizes.append(len(calls))
+            return run_group(site.database, calls)
+
+        server.commit_together(group)
+        await server.start_unix(path)
+        try:
+            said = await run("get", "sae-b", "--socket", path, "--stdout", "--format", "raw")
+            wrong = await run("status", "sae-b", "--socket", path, "--kme", "kme-a")
+            async with AsyncSae.over_socket(path, "sae-b") as sae:
+                assert (await sae.status()).caller_sae == "sae-a"
+                got = await asyncio.gather(*(sae.get() for _ in range(39)))
+                with pytest.raises(KeySupplyError, match="no key now"):
+                    await sae.get()
+        finally:
+            await server.close()
+        return said, wrong, got, sizes
+
+    try:
+        said, wrong, got, sizes = asyncio.run(main())
+    finally:
+        shutil.rmtree(place)
+    assert said == (0, rows[0].material, "")
+    assert wrong[0] == 2
+    assert sorted(key.key_id for (key,) in got) == sorted(row.key_id for row in rows[1:])
+    assert {key.material for (key,) in got} == {row.material for row in rows[1:]}
+    assert max(sizes) > 1, "they went to the store together"
