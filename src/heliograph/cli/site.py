@@ -146,7 +146,7 @@ def run(
     site: SiteFile,
     log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="What to log.")] = "info",
 ) -> None:
-    """Run the site until SIGTERM. One line of JSON on standard output says when it listens."""
+    """Run the site until SIGTERM; SIGHUP reads certificates anew. One line of JSON on stdout says when it listens."""
     with refusals():
         harden_process()
         configure_logs(log_level)
@@ -154,15 +154,16 @@ def run(
 
 
 async def _run(config: object) -> None:
-    stop = asyncio.Event()
+    stop, renew = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, renew.set)
 
     async def ready() -> None:
         print(json.dumps({"ready": True}), flush=True)
 
-    await run_site(config, ready, stop)  # type: ignore[arg-type]
+    await run_site(config, ready, stop, renew)  # type: ignore[arg-type]
 
 
 @app.command(cls=Once)

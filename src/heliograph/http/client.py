@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,6 +23,7 @@ from heliograph.errors import (
     KeySupplyError,
     NotPermitted,
 )
+from heliograph.http.diagnosis import explain
 from heliograph.kme import etsi014
 from heliograph.kme.supply import SupplyStatus
 from heliograph.types import DeliveredKey
@@ -37,20 +39,29 @@ KEEPALIVE_SECONDS = 30.0
 class Etsi014Client:
     """A ``KeySource`` over mutual TLS for one pair of SAEs; ``async with``, or ``close`` it.
 
-    ``base_url``: ``https://host[:port]`` of the KME; ``tls``: from ``client_tls``; ``size_bits``: of every key.
+    ``base_url``: ``https://host[:port]`` of the KME; ``tls``: from ``client_tls``; ``own_sae``: what the KME must take
+    this client for, None to believe it; ``size_bits``: of every key, None for the KME's own size, asked for once.
     Requests are POSTs, which no library repeats by itself: a repeated one would burn keys.
     Raises ConfigurationError for a URL that is not https.
     """
 
     def __init__(
-        self, base_url: str, tls: ssl.SSLContext, own_sae: str, peer_sae: str, *, size_bits: int = 256
+        self,
+        base_url: str,
+        tls: ssl.SSLContext,
+        own_sae: str | None,
+        peer_sae: str,
+        *,
+        size_bits: int | None = 256,
     ) -> None:
         try:
             url = URL(base_url)
         except ValueError:
             url = URL()
         if url.scheme != "https" or not url.host:
-            raise ConfigurationError(f"KME address {base_url!r}: must be https://host[:port]")
+            raise ConfigurationError(
+                f"KME address {base_url!r}: must be https://host[:port]; keys never cross a network without TLS"
+            )
         self._keys = f"{base_url.rstrip('/')}/api/v1/keys/{quote(peer_sae, safe='')}"
         self._tls = tls
         self._socket: Path | None = None
@@ -59,7 +70,7 @@ class Etsi014Client:
         self._session: aiohttp.ClientSession | None = None
 
     @classmethod
-    def over_socket(cls, path: str | Path, own_sae: str, peer_sae: str, *, size_bits: int = 256) -> Self:
+    def over_socket(cls, path: str | Path, own_sae: str | None, peer_sae: str, *, size_bits: int | None = 256) -> Self:
         """Return a client of the KME on this host that listens on a Unix socket; nothing crosses a network.
 
         The system tells the KME which user asks; the KME is told from the socket's directory, in which only its owner
@@ -86,10 +97,14 @@ class Etsi014Client:
             await self._session.close()
             self._session = None
 
+    def renew(self, tls: ssl.SSLContext) -> None:
+        """Use ``tls`` from the next request on; one under way is answered as it began."""
+        self._tls = tls
+
     async def status(self) -> SupplyStatus:
         """Ask how many keys are stored for the pair. Raises NotPermitted or KeySupplyError."""
         status = etsi014.read_status(await self._ask("status", None))
-        if status.caller_sae != self._own_sae:
+        if self._own_sae is not None and status.caller_sae != self._own_sae:
             raise KeySupplyError(
                 f"the KME takes this client for SAE {status.caller_sae!r}, not {self._own_sae!r}; check its certificate"
             )
@@ -101,27 +116,34 @@ class Etsi014Client:
 
     async def get_keys(self, number: int) -> list[DeliveredKey]:
         """Fetch ``number`` fresh keys as master, in one request. Raises as ``get_key``."""
-        answer = await self._ask("enc_keys", etsi014.key_request_document(number, self._size_bits))
-        return etsi014.read_container(answer, number, self._size_bits)
+        size = await self._size()
+        answer = await self._ask("enc_keys", etsi014.key_request_document(number, size))
+        return etsi014.read_container(answer, number, size)
 
     async def get_key_with_id(self, key_id: str) -> DeliveredKey:
         """Fetch the key that the peer named, as slave. Raises KeyNotFound, NotPermitted or KeySupplyError."""
-        answer = await self._ask("dec_keys", etsi014.key_ids_document([key_id]))
-        (key,) = etsi014.read_container(answer, 1, self._size_bits)
-        if key.key_id != key_id.lower():
-            raise KeySupplyError("the KME answered with a key of another key_ID")
-        return key
+        return (await self.get_keys_with_ids([key_id]))[0]
+
+    async def get_keys_with_ids(self, key_ids: Sequence[str]) -> list[DeliveredKey]:
+        """Fetch the keys that the peer named, in that order, all or none. Raises as ``get_key_with_id``."""
+        size = await self._size()
+        answer = await self._ask("dec_keys", etsi014.key_ids_document(key_ids))
+        keys = {key.key_id: key for key in etsi014.read_container(answer, len(key_ids), size)}
+        try:
+            return [keys[key_id.lower()] for key_id in key_ids]
+        except KeyError:
+            raise KeySupplyError("the KME answered with a key of another key_ID") from None
+
+    async def _size(self) -> int:
+        if self._size_bits is None:
+            self._size_bits = (await self.status()).key_size_bits
+        return self._size_bits
 
     async def _ask(self, method: str, body: bytes | None) -> bytes:
         try:
             status, answer = await self._exchange(method, body)
-        except aiohttp.ClientConnectorCertificateError as error:
-            raise KeySupplyError(f"{self._place}: the KME's certificate is refused: {_line(error)}") from None
         except (aiohttp.ClientError, ssl.SSLError, OSError, TimeoutError) as error:
-            raise KeySupplyError(
-                f"{self._place}: no answer ({_line(error)}); check that the KME runs there, "
-                "and that it accepts this client's certificate"
-            ) from None
+            raise KeySupplyError(f"{self._place}: {explain(error)}") from None
         if status == 200:
             return answer
         raise _refusal(method, status, etsi014.read_error(answer))
@@ -133,6 +155,7 @@ class Etsi014Client:
             data=body,
             headers={"Content-Type": "application/json"} if body is not None else None,
             allow_redirects=False,
+            ssl=self._tls,  # with each request, so that ``renew`` holds from the next connection on
         ) as response:
             answer = bytearray()
             async for piece in response.content.iter_any():
@@ -160,7 +183,7 @@ class Etsi014Client:
 
     def _connector(self) -> aiohttp.BaseConnector:
         if self._socket is None:
-            return aiohttp.TCPConnector(ssl=self._tls, keepalive_timeout=KEEPALIVE_SECONDS)
+            return aiohttp.TCPConnector(keepalive_timeout=KEEPALIVE_SECONDS)
         return _OwnedUnixConnector(self._socket)
 
 
@@ -181,13 +204,14 @@ class _OwnedUnixConnector(aiohttp.UnixConnector):
 
 def _refusal(method: str, status: int, message: str) -> KeySupplyError:
     if status == 401:
-        return NotPermitted(f"the KME refuses this SAE: {message}")
+        return NotPermitted(
+            f"the KME refuses this SAE: {message}; use the certificate (or the Unix user) of an SAE that is registered "
+            "there, and only key_IDs that were allocated to it"
+        )
     if status == 503 and method == "enc_keys":
-        return InsufficientKeys(f"the KME has no key now: {message}")
+        return InsufficientKeys(f"the KME has no key now: {message}; the link has to make more first")
     if status == 400 and method == "dec_keys" and message == etsi014.MESSAGE_NOT_FOUND:
-        return KeyNotFound(f"the KME does not have that key: {message}")
+        return KeyNotFound(
+            f"the KME does not have that key: {message}; a key is delivered once, have the master fetch a fresh one"
+        )
     return KeySupplyError(f"the KME answered {status}: {message}")
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -24,6 +24,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
 
 from heliograph.errors import ConfigurationError, HeliographError, StoreUnavailable
+from heliograph.http.store_groups import RunGroup, StoreGroups
 from heliograph.kme.boundary import Network
 from heliograph.kme.supply import RequestRefused
 
@@ -70,9 +71,10 @@ class JsonHttpServer(ABC):
     def __init__(self, networks: Sequence[Network] = ()) -> None:
         self._networks = tuple(networks)
         self._store = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="kme-store")
+        self._together: StoreGroups | None = None
         self._waiting = 0
         self._runner: web.ServerRunner | None = None
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
 
     @abstractmethod
     async def serve_request(self, request: web.BaseRequest) -> Answer:
@@ -89,21 +91,42 @@ class JsonHttpServer(ABC):
     @property
     def port(self) -> int:
         """The port it listens on; the real one when 0 was asked for."""
-        if self._server is None or not self._server.sockets:
+        if not self._servers:
             raise ConfigurationError(f"the {self.what} is not listening")
-        return int(self._server.sockets[0].getsockname()[1])
+        return int(self._servers[0].sockets[0].getsockname()[1])
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext) -> None:
         """Listen with TLS. Raises ConfigurationError if the address cannot be used."""
         server = await self._set_up()
         try:
             # A stranger who opens connections and never ends a handshake holds each for a short time only.
-            self._server = await asyncio.get_running_loop().create_server(
+            listening = await asyncio.get_running_loop().create_server(
                 server, host, port, ssl=tls, ssl_handshake_timeout=HANDSHAKE_SECONDS, backlog=BACKLOG
             )
         except OSError as error:
             await self.close()
             raise ConfigurationError(f"{self.what} address {host}:{port}: {_reason(error)}") from error
+        self._servers = [listening]
+
+    async def renew(self, tls: ssl.SSLContext) -> None:
+        """Use ``tls`` for every connection from now on. Established ones go on, and none that waits is lost."""
+        assert self._runner is not None
+        assert self._runner.server is not None
+        fresh = [
+            # The same listening socket under a second descriptor: closing the first one does not close it.
+            await asyncio.get_running_loop().create_server(
+                self._runner.server,
+                sock=raw.dup(),
+                ssl=tls,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                backlog=BACKLOG,
+            )
+            for server in self._servers
+            for raw in server.sockets
+        ]
+        for server in self._servers:
+            server.close()
+        self._servers = fresh
 
     async def start_unix(self, path: Path) -> None:
         """Listen on a Unix socket, without TLS: who calls is told by the system. Raises ConfigurationError."""
@@ -113,13 +136,13 @@ class JsonHttpServer(ABC):
         except ConfigurationError:
             await self.close()
             raise
-        self._server = await asyncio.get_running_loop().create_unix_server(server, sock=raw, backlog=BACKLOG)
+        self._servers = [await asyncio.get_running_loop().create_unix_server(server, sock=raw, backlog=BACKLOG)]
 
     async def close(self) -> None:
         """Stop listening, finish what is under way, close every connection."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        for server in self._servers:
+            server.close()
+        self._servers = []
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -131,9 +154,15 @@ class JsonHttpServer(ABC):
             raise Overloaded(f"{self._waiting} requests wait for the key store already")
         self._waiting += 1
         try:
+            if self._together is not None:
+                return await self._together.run(call)
             return await asyncio.get_running_loop().run_in_executor(self._store, call)
         finally:
             self._waiting -= 1
+
+    def commit_together(self, run: RunGroup) -> None:
+        """Give the calls that wait for the store to ``run`` in groups: one commit for each group."""
+        self._together = StoreGroups(self._store, run)
 
     def waiting_max(self) -> int:
         """Return how many requests may wait for the store."""

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
+import time
 from pathlib import Path
 from typing import ClassVar
 
 from heliograph.errors import ConfigurationError, NotPermitted
+from heliograph.http.diagnosis import explain_caller
 from heliograph.kme.identity import kme_id_from_certificate
 
 __all__ = ["SKIP_SUITE", "client_tls", "server_tls", "skip_server_tls", "tls13_client_tls", "tls13_server_tls"]
 
 SKIP_SUITE = "TLS_AES_256_GCM_SHA384"  # draft-cisco-skip-02, table 1: required
+
+_TEXTS_MAX = 64  # our choice: how many texts about refused handshakes are remembered
+
+_log = logging.getLogger("heliograph.kme")
 
 
 def server_tls(certificate: str | Path, key: str | Path, ca: str | Path) -> ssl.SSLContext:
@@ -24,6 +31,7 @@ def server_tls(certificate: str | Path, key: str | Path, ca: str | Path) -> ssl.
     # Each connection shows its certificate anew: no tickets, no resumed sessions.
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
     context.num_tickets = 0
+    context.sslobject_class = _Telling
     return _loaded(context, Path(certificate), Path(key), Path(ca))
 
 
@@ -53,7 +61,42 @@ def skip_server_tls(certificate: str | Path, key: str | Path, ca: str | Path) ->
     return context
 
 
-class _SkipSuite(ssl.SSLObject):
+class _Telling(ssl.SSLObject):
+    """A server's TLS connection that says why it ends: to the caller by TLS's own alert, here in the log.
+
+    asyncio drops the alert that OpenSSL has queued when a handshake fails. Told first to wait for more, it sends what
+    is queued; then the caller closes, or speaks again and the error is raised, or the handshake's time is over.
+    """
+
+    _failed = False
+    _logged: ClassVar[dict[str, float]] = {}  # a text, and when it was last logged
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            if self._failed:
+                raise
+            self._failed = True
+            self._note(explain_caller(error))
+            if error.reason == "HTTP_REQUEST":
+                raise  # no alert is queued for who does not speak TLS
+            raise ssl.SSLWantReadError from None
+
+    @classmethod
+    def _note(cls, text: str) -> None:
+        # Whoever reaches the port can fail a handshake: one line a second for each cause, whatever they do.
+        now = time.monotonic()
+        if now - cls._logged.get(text, -1.0) >= 1.0:
+            if len(cls._logged) >= _TEXTS_MAX:
+                cls._logged.clear()
+            cls._logged[text] = now
+            _log.warning("TLS refused: %s", text)
+
+
+class _SkipSuite(_Telling):
     """A TLS connection that ends its handshake only with the suite SKIP requires."""
 
     def do_handshake(self) -> None:
@@ -113,6 +156,10 @@ def _loaded(context: ssl.SSLContext, certificate: Path, key: Path, ca: Path) -> 
         raise ConfigurationError(
             f"{key}: others can read this private key; run chmod 600 {key}, replace it if they did"
         )
+    if _is_encrypted(key):
+        raise ConfigurationError(
+            f"{key}: cannot be used, it is encrypted; decrypt it into a file of mode 0600 (openssl pkey -in {key})"
+        )
     try:
         # Without a callback an encrypted key would make OpenSSL ask on the terminal.
         context.load_cert_chain(certificate, key, password=lambda: "")
@@ -122,7 +169,7 @@ def _loaded(context: ssl.SSLContext, certificate: Path, key: Path, ca: Path) -> 
                 f"{key}: does not belong to {certificate}; give the pair that was issued"
             ) from None
         raise ConfigurationError(
-            f"{certificate}, {key}: cannot be used ({error.reason or 'damaged or encrypted PEM'}); issue them anew"
+            f"{certificate}, {key}: cannot be used ({error.reason or 'damaged PEM'}); issue them anew"
         ) from None
     try:
         context.load_verify_locations(ca)
@@ -131,3 +178,8 @@ def _loaded(context: ssl.SSLContext, certificate: Path, key: Path, ca: Path) -> 
             f"{ca}: cannot be used as CA ({error.reason or 'damaged PEM'}); copy it anew"
         ) from None
     return context
+
+
+def _is_encrypted(key: Path) -> bool:
+    content = key.read_bytes()
+    return b"BEGIN ENCRYPTED PRIVATE KEY" in content or b"Proc-Type: 4,ENCRYPTED" in content  # PKCS#8; RFC 1421 4.6.1.1

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from heliograph.lab import bench_authentication, bench_postprocessing, bench_simulator
+from heliograph.lab import bench_authentication, bench_kme, bench_postprocessing, bench_simulator
 
 __all__ = ["STAGES", "Stage"]
 
@@ -22,5 +22,6 @@ STAGES: Final[Mapping[str, Stage]] = MappingProxyType(
         "sifting": bench_postprocessing.sifting,
         "simulator": bench_simulator.simulator,
         "pipeline": bench_postprocessing.pipeline,
+        "kme": bench_kme.run,
     }
 )

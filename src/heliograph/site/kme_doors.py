@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from contextlib import AsyncExitStack
+from functools import partial
 
 from heliograph.http.callers import CertificateCallers, UserCallers
 from heliograph.http.etsi020_client import Etsi020Client
@@ -20,15 +21,17 @@ from heliograph.site.clocks import MonotonicClock, WallClock
 from heliograph.site.config import SiteConfig, parse_address
 from heliograph.site.interworking import ForeignPair, InterworkingRunner
 from heliograph.site.protocol_entries import Etsi004Entry, Etsi020Entry, SkipEntry
+from heliograph.site.renewal import Renewals
 from heliograph.site.store import SiteStore
 from heliograph.site.streams import StreamService
 from heliograph.storage.foreign_keys import ForeignKeys
+from heliograph.storage.group_commit import run_group
 from heliograph.storage.streams import StreamRecords
 from heliograph.transport.etsi004_server import Etsi004Server
 from heliograph.transport.one_time_channel import OneTimeClient, OneTimeServer
 from heliograph.vault.randomness import SystemRandomness
 
-__all__ = ["foreign_pairs", "open_doors"]
+__all__ = ["foreign_pairs", "kme_tls", "open_doors"]
 
 
 def foreign_pairs(config: SiteConfig) -> list[SaePair]:
@@ -38,27 +41,43 @@ def foreign_pairs(config: SiteConfig) -> list[SaePair]:
     return [SaePair(pair.local, pair.foreign, peer.kme) for peer in peers for pair in peer.pairs]
 
 
+def kme_tls(config: SiteConfig) -> ssl.SSLContext:
+    """Return the key manager's own context. Raises ConfigurationError."""
+    kme, path = config.file.kme, config.path
+    return server_tls(path(kme.certificate), path(kme.key), path(kme.ca))
+
+
+def _skip_tls(config: SiteConfig) -> ssl.SSLContext:
+    kme, path = config.file.kme, config.path
+    return skip_server_tls(path(kme.certificate), path(kme.key), path(kme.ca))
+
+
 async def open_doors(
     stack: AsyncExitStack,
     config: SiteConfig,
     supply: Supply,
     store: SiteStore,
     tls: ssl.SSLContext,
+    renewals: Renewals,
 ) -> None:
-    """Open what is declared and nothing else; ``stack`` closes it. Raises ConfigurationError."""
+    """Open what is declared and nothing else; ``stack`` closes, ``renewals`` renews. Raises ConfigurationError."""
     boundary = config.boundary()
     rules = boundary.boundary
+    together = partial(run_group, store.database)
     if rules.certificates is None or rules.certificates:  # an empty list: no consumer comes over a network
         server = KmeServer(supply, CertificateCallers(rules), rules.networks)
+        server.commit_together(together)
         await server.start(*parse_address(config.file.kme.listen, "[kme] listen"), tls)
+        renewals.add(kme_tls, server.renew)
         stack.push_async_callback(server.close)
     if boundary.socket is not None:
         local = KmeServer(supply, UserCallers(boundary.uids, rules))
+        local.commit_together(together)
         await local.start_unix(boundary.socket)
         stack.callback(boundary.socket.unlink, missing_ok=True)
         stack.push_async_callback(local.close)
     if config.file.skip is not None:
-        await _open_skip(stack, config, config.file.skip, supply, boundary)
+        await _open_skip(stack, config, config.file.skip, supply, boundary, renewals)
     if config.file.etsi020 is not None:
         await _open_etsi020(stack, config, config.file.etsi020, supply, store)
     if config.file.etsi004 is not None:
@@ -66,13 +85,19 @@ async def open_doors(
 
 
 async def _open_skip(
-    stack: AsyncExitStack, config: SiteConfig, entry: SkipEntry, supply: Supply, boundary: SiteBoundary
+    stack: AsyncExitStack,
+    config: SiteConfig,
+    entry: SkipEntry,
+    supply: Supply,
+    boundary: SiteBoundary,
+    renewals: Renewals,
 ) -> None:
-    kme, path, rules = config.file.kme, config.path, boundary.boundary
-    tls = skip_server_tls(path(kme.certificate), path(kme.key), path(kme.ca))
+    rules = boundary.boundary
+    tls = _skip_tls(config)
     # What /entropy gives away comes from an instance of its own, never from one that draws secrets of the link.
     server = SkipServer(supply, entry.systems(), SystemRandomness(), CertificateCallers(rules), rules.networks)
     await server.start(*parse_address(entry.listen, "[skip] listen"), tls)
+    renewals.add(_skip_tls, server.renew)
     stack.push_async_callback(server.close)
 
 

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,7 +20,7 @@ from heliograph.authentication.authenticator import Authenticator
 from heliograph.authentication.methods.registry import running_method
 from heliograph.errors import StoreUnavailable
 from heliograph.http.client import Etsi014Client
-from heliograph.http.tls import client_tls, server_tls
+from heliograph.http.tls import client_tls
 from heliograph.kme.supply import Limits, SaePair, Supply
 from heliograph.ports import RandomSource
 from heliograph.site.anchors import open_anchors
@@ -29,10 +30,11 @@ from heliograph.site.config import SiteConfig, parse_address
 from heliograph.site.delivery import InProcessKeySource
 from heliograph.site.doors import LinkAnchors, LinkDoors
 from heliograph.site.engine import EngineParts
-from heliograph.site.kme_doors import foreign_pairs, open_doors
+from heliograph.site.kme_doors import foreign_pairs, kme_tls, open_doors
 from heliograph.site.link import LinkRunner
 from heliograph.site.link_plan import LinkPlan, SupplyHooks
 from heliograph.site.modules import open_module
+from heliograph.site.renewal import Renewals
 from heliograph.site.status_socket import serve_status
 from heliograph.site.store import SiteStore, open_store
 from heliograph.status import KmeStatus, LinkStatus, SiteStatus
@@ -47,8 +49,13 @@ __all__ = ["run_site"]
 _SWEEP_S = 5.0  # our choice
 
 
-async def run_site(config: SiteConfig, ready: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
-    """Run until ``stop`` is set. ``ready`` is awaited when the site listens.
+async def run_site(
+    config: SiteConfig,
+    ready: Callable[[], Awaitable[None]],
+    stop: asyncio.Event,
+    renew: asyncio.Event | None = None,
+) -> None:
+    """Run until ``stop`` is set. ``ready`` is awaited when the site listens; each ``renew`` reads certificates anew.
 
     Raises ConfigurationError, StoreUnavailable or RollbackDetected with one line for the operator.
     """
@@ -57,6 +64,9 @@ async def run_site(config: SiteConfig, ready: Callable[[], Awaitable[None]], sto
         link = asyncio.create_task(site.link.run())
         stack.push_async_callback(site.link.close)
         stack.push_async_callback(_end, link)
+        if renew is not None:
+            renewing = asyncio.create_task(site.renewals.watch(renew))
+            stack.push_async_callback(_end, renewing)
         await ready()
         waiting = asyncio.create_task(stop.wait())
         stack.push_async_callback(_end, waiting)
@@ -87,16 +97,16 @@ def _trim(keys: KeyRecords, stocks: list[tuple[str, str, bool]], keys_max: int) 
         keys.trim(master, slave, owner_here=owner_here, keep=keep, now=WallClock().now())
 
 
-def _kme_tls(config: SiteConfig) -> ssl.SSLContext:
-    kme, path = config.file.kme, config.path
-    return server_tls(path(kme.certificate), path(kme.key), path(kme.ca))
-
-
 def _agent_tls(config: SiteConfig) -> ssl.SSLContext | None:
     kme, agent, path = config.file.kme, config.file.agent, config.path
     if agent is None or agent.certificate is None or agent.key is None:  # none, or one of this process
         return None
     return client_tls(path(agent.certificate), path(agent.key), path(kme.ca), kme.id)
+
+
+async def _renew_client(client: Etsi014Client, tls: ssl.SSLContext | None) -> None:
+    if tls is not None:
+        client.renew(tls)
 
 
 def _transcripts(commits: CommitRecords, epoch: int) -> dict[int, str]:
@@ -116,6 +126,7 @@ class _Site:
         self.link = link
         self.agent: Agent | None = None
         self.supply: Supply
+        self.renewals = Renewals(config)
         self._config = config
         self._kek = kek
         self._randomness = randomness
@@ -131,7 +142,7 @@ class _Site:
         # What is only read comes first: a refusal then leaves no trace on the disk.
         anchors = open_anchors(config)
         kek = FileKek(config.path(file.kek), randomness)
-        tls = _kme_tls(config), _agent_tls(config)
+        tls = kme_tls(config), _agent_tls(config)
         database = Database(config.path(file.store), kek)
         stack.callback(database.close)
         # Public seeds come from another instance than secret bits (security.md 6).
@@ -222,7 +233,7 @@ class _Site:
             self._keys, kme.id, known, limits, wall, owner_reachable=lambda sae: sae in elsewhere or self.link.connected
         )
         self.supply = supply
-        await open_doors(stack, self._config, supply, store, tls)
+        await open_doors(stack, self._config, supply, store, tls, self.renewals)
 
     async def _open_agent(self, stack: AsyncExitStack, clock: MonotonicClock, tls: ssl.SSLContext | None) -> None:
         """Start the encryptor: a consumer like any other, over mutual TLS or, where declared, in this process."""
@@ -234,7 +245,8 @@ class _Site:
             client = InProcessKeySource(self.supply, self._config.boundary().boundary, entry.sae, entry.peer_sae)
         else:
             host, port = parse_address(kme.listen, "[kme] listen")
-            client = Etsi014Client(f"https://{host}:{port}", tls, entry.sae, entry.peer_sae)
+            client = networked = Etsi014Client(f"https://{host}:{port}", tls, entry.sae, entry.peer_sae)
+            self.renewals.add(_agent_tls, partial(_renew_client, networked))
         stack.push_async_callback(client.close)
         agent = Agent(AgentConfig.from_mapping(entry.tunnel), client, clock)
         await agent.start()

@@ -6,7 +6,7 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -49,6 +49,8 @@ class Database:
         self._turn = threading.RLock()
         self._lock_file: int | None = None
         self._connection: sqlite3.Connection | None = None
+        self._deferred: list[Callable[[], None]] | None = None  # not None while a group is open
+        self._in_savepoint = False
         in_memory = self._name == ":memory:"
         if not in_memory:
             self._lock_file = _lock(Path(path))
@@ -108,10 +110,17 @@ class Database:
     def transaction(self) -> Iterator[sqlite3.Cursor]:
         """Everything done with the cursor is durable when the block ends, or undone if it raises.
 
-        Raises StoreUnavailable (nothing changed) or LocalProtocolError for a transaction inside another.
+        In a ``group`` it is durable when the group ends. Raises StoreUnavailable (nothing changed) or
+        LocalProtocolError for a transaction inside another.
         """
         with self._turn, self._translated():
             connection = self._open()
+            if self._deferred is not None and not self._in_savepoint:
+                if not connection.in_transaction:
+                    raise StoreUnavailable(f"store {self._name}: a group of transactions was rolled back; try again")
+                with self._savepoint(connection) as cursor:
+                    yield cursor
+                return
             if connection.in_transaction:
                 raise LocalProtocolError("a transaction is open already; pass its cursor on")
             cursor = connection.cursor()
@@ -124,6 +133,58 @@ class Database:
                 raise
             finally:
                 cursor.close()
+
+    @contextmanager
+    def _savepoint(self, connection: sqlite3.Connection) -> Iterator[sqlite3.Cursor]:
+        cursor = connection.cursor()
+        self._in_savepoint = True
+        try:
+            cursor.execute("SAVEPOINT part")
+            yield cursor
+            cursor.execute("RELEASE part")
+        except BaseException:
+            # If SQLite has rolled everything back by itself, ``group`` finds it out.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK TO part")
+                connection.execute("RELEASE part")
+            raise
+        finally:
+            self._in_savepoint = False
+            cursor.close()
+
+    @contextmanager
+    def group(self) -> Iterator[None]:
+        """Make the transactions of this block durable together: each stays all or none, with one sync for all.
+
+        Nothing that they return may leave before the block has ended. Raises StoreUnavailable: then all are undone, or
+        what ``when_durable`` was given failed, and nothing may leave either.
+        """
+        with self._turn, self._translated():
+            connection = self._open()
+            if connection.in_transaction or self._deferred is not None:
+                raise LocalProtocolError("a transaction or a group is open already")
+            self._deferred = []
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                yield
+                connection.execute("COMMIT")  # refused if SQLite has rolled the group back by itself
+                deferred = self._deferred
+            except BaseException:
+                self._roll_back(connection)
+                raise
+            finally:
+                self._deferred = None
+        # The latest first: of several marks for the anchor it is the only one that has to be written.
+        for call in reversed(deferred):
+            call()
+
+    def when_durable(self, call: Callable[[], None]) -> None:
+        """Run ``call`` now; inside a ``group``, once it is on the disk. For what must not precede the commit."""
+        with self._turn:
+            if self._deferred is not None:
+                self._deferred.append(call)
+                return
+        call()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Cursor]:

@@ -86,8 +86,9 @@ class KeyRecords:
         return self._seal.mark(cursor) if self._seal else 0
 
     def _witness(self, mark: int) -> None:
-        if self._seal:
-            self._seal.witness(mark)
+        if self._seal is not None:
+            seal = self._seal
+            self._database.when_durable(lambda: seal.witness(mark))
 
     def add(self, cursor: sqlite3.Cursor, epoch: int, block: int, rows: Sequence[NewKey], metadata: str = "{}") -> None:
         """Store a committed block's keys inside the caller's transaction.
@@ -323,6 +324,9 @@ class KeyRecords:
             raise StoreUnavailable(f"key {error.key_id} was altered in the store; it is set aside") from None
 
     def _empty_log(self) -> None:
+        self._database.when_durable(self._checkpoint)
+
+    def _checkpoint(self) -> None:
         # The log may still hold erased segment keys, sealed. If this fails the deliveries stand: they are committed
         # already, and the next checkpoint does the rest.
         with suppress(StoreUnavailable):

@@ -252,3 +252,59 @@ def test_a_refused_handshake_changes_no_store(tmp_path):
     assert [(s.records.marks(), s.records.totals(), bytes(s.book)) for s in pair.sides] == before
     pair.connect()
     assert pair.run_block() == 9
+
+
+class AnyVersion:
+    """A site that would speak whatever version it is told: only the proofs stand between it and a downgrade."""
+
+    def _check_name(self, version, site):
+        del version, site
+
+
+class LenientDialling(AnyVersion, Dialling):
+    pass
+
+
+class LenientListening(AnyVersion, Listening):
+    pass
+
+
+def lenient():
+    return (
+        side(LenientDialling, REGISTRATION, "site-a", OWN, 1, KEY),
+        side(LenientListening, REGISTRATION, "site-b", THEIRS, 2, KEY),
+    )
+
+
+def test_sites_that_speak_any_version_connect_when_nobody_interferes():
+    shake(*lenient())
+
+
+@pytest.mark.parametrize("version", [0, 2, 255])
+def test_a_version_changed_on_the_way_is_refused_even_by_sites_that_speak_any(version):
+    """The version is under both proofs: a peer in the middle cannot talk two sites down to an older one."""
+    dialling, listening = lenient()
+    reply = listening.reply(replace_field(dialling.hello(), version=version))
+    with pytest.raises(RemoteProtocolError, match="does not prove itself"):
+        dialling.confirm(reply)  # the initiator never confirms, so the responder never believes
+
+    dialling, listening = lenient()
+    reply = msgspec.msgpack.decode(listening.reply(dialling.hello()), type=HelloReply)
+    with pytest.raises(RemoteProtocolError, match="does not prove itself"):
+        dialling.confirm(msgspec.msgpack.encode(msgspec.structs.replace(reply, version=version)))
+
+
+class Credulous(LenientDialling):
+    """An initiator that believes every proof."""
+
+    def _check_mac(self, mac, label, *parts):
+        del mac, label, parts
+
+
+def test_a_version_changed_on_the_way_is_refused_by_the_listener_too():
+    """Its peer's confirmation covers the Hello as it was sent, not as it came."""
+    _, listening = lenient()
+    dialling = side(Credulous, REGISTRATION, "site-a", OWN, 1, KEY)
+    confirm, _ = dialling.confirm(listening.reply(replace_field(dialling.hello(), version=0)))
+    with pytest.raises(RemoteProtocolError, match="does not prove itself"):
+        listening.finish(confirm)

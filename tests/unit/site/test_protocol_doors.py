@@ -20,6 +20,7 @@ from heliograph.lab.rehearsal import free_ports
 from heliograph.site.clocks import WallClock
 from heliograph.site.config import read_site
 from heliograph.site.kme_doors import foreign_pairs, open_doors
+from heliograph.site.renewal import Renewals
 from heliograph.site.store import open_store
 from heliograph.storage.database import Database
 from heliograph.storage.keys import NewKey
@@ -85,7 +86,7 @@ def served(site, declared, act):
             kme = config.file.kme
             tls = server_tls(config.path(kme.certificate), config.path(kme.key), config.path(kme.ca))
             async with AsyncExitStack() as stack:
-                await open_doors(stack, config, supply, store, tls)
+                await open_doors(stack, config, supply, store, tls, Renewals(config))
                 return await act(config, supply, rows)
         finally:
             database.close()

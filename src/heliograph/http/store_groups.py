@@ -1,0 +1,56 @@
+"""Calls for the store wait here while it is busy, and then go to it as one group."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+__all__ = ["GROUP_MAX", "RunGroup", "StoreGroups"]
+
+GROUP_MAX = 64  # our choice: the link's own transactions wait for at most one group
+
+_Result = TypeVar("_Result")
+
+# Runs calls, and returns for each its result or its exception, when all are durable.
+RunGroup = Callable[[Sequence[Callable[[], Any]]], Sequence[Any]]
+
+
+class StoreGroups:
+    """One group is with the store at a time; nobody waits for a group to fill."""
+
+    def __init__(self, executor: Executor, run: RunGroup) -> None:
+        self._executor = executor
+        self._run = run
+        self._queue: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
+        self._pump: asyncio.Task[None] | None = None
+
+    async def run(self, call: Callable[[], _Result]) -> _Result:
+        """Return what ``call`` returns, or raise what it raises, once its group is durable."""
+        future: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
+        self._queue.append((call, future))
+        if self._pump is None:
+            self._pump = asyncio.create_task(self._drain())
+        return await future
+
+    async def _drain(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._queue:
+                group = [self._queue.popleft() for _ in range(min(GROUP_MAX, len(self._queue)))]
+                outcomes: Sequence[Any]
+                try:
+                    outcomes = await loop.run_in_executor(self._executor, self._run, [call for call, _ in group])
+                except Exception as error:  # noqa: BLE001  - whatever it was, every caller of the group is told
+                    outcomes = [error] * len(group)
+                for (_, future), outcome in zip(group, outcomes, strict=True):
+                    if future.done():  # its caller is gone
+                        continue
+                    if isinstance(outcome, BaseException):
+                        future.set_exception(outcome)
+                    else:
+                        future.set_result(outcome)
+        finally:
+            self._pump = None
