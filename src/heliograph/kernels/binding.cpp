@@ -141,6 +141,8 @@ class Ldpc {
                 require(columns_[e] < width && shifts_[e] < z && (e == starts_[r] || columns_[e - 1] < columns_[e]),
                         "an edge out of place");
         }
+        std::vector<unsigned> degrees(width);
+        for (uint32_t column : columns_) require(++degrees[column] <= 24, "a column of too many edges");
         code_ = {z, width, starts_.size() - 1, starts_.data(), columns_.data(), shifts_.data()};
     }
     Ldpc(const Ldpc &) = delete;
@@ -166,7 +168,7 @@ class Ldpc {
                      bool portable) const {
         const size_t size = code_.rows * code_.z / 8, frames = syndromes.size() / size;
         require(frames && syndromes.size() % size == 0, "syndromes of another length");
-        require(channel >= 1 && channel <= 127 && offset <= 127 && iterations <= 10000, "parameters out of range");
+        require(channel >= 1 && channel <= 64 && offset <= 127 && iterations <= 10000, "parameters out of range");
         const size_t out = code_.width * code_.z / 8;
         nb::bytes result = blank(frames * out);
         std::vector<int> took(frames);

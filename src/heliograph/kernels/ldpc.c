@@ -11,7 +11,7 @@
 #include <immintrin.h>
 #endif
 
-enum { LANES = 32, LARGEST = 63 }; /* checks at once; the largest message */
+enum { LANES = 32, LARGEST = 20, FIRST = 2 }; /* checks at once; the largest message; the first ones */
 
 /* What one decoding holds. A block column of `totals` has z bytes and the first LANES of them once more, so that a load
  * may run over the end. `messages`: z for each edge. `signs`: 0x80 for a check that must be odd. `row`: LANES for each
@@ -172,6 +172,23 @@ AVX2 static void decide_avx2(const hg_ldpc *code, const state *s, uint64_t *patt
 }
 #endif
 
+/* Every check speaks once, from what all bits alike are worth: without it the first rows silence all others. */
+static void begin(const hg_ldpc *code, const state *s, unsigned channel) {
+    const size_t z = code->z;
+    memset(s->totals, (int)channel, code->width * (z + LANES));
+    for (size_t r = 0; r < code->rows; r++)
+        for (size_t e = code->starts[r]; e < code->starts[r + 1]; e++) {
+            int8_t *total = s->totals + code->columns[e] * (z + LANES), *message = s->messages + e * z;
+            for (size_t k = 0; k < z; k++) {
+                const size_t at = k + code->shifts[e] < z ? k + code->shifts[e] : k + code->shifts[e] - z;
+                message[k] = s->signs[r * z + k] ? -FIRST : FIRST;
+                total[at] = (int8_t)(total[at] + message[k]);
+            }
+        }
+    for (size_t c = 0; c < code->width; c++)
+        memcpy(s->totals + c * (z + LANES) + z, s->totals + c * (z + LANES), LANES);
+}
+
 typedef struct {
     void (*iterate)(const hg_ldpc *, const state *, unsigned);
     void (*decide)(const hg_ldpc *, const state *, uint64_t *);
@@ -200,8 +217,8 @@ int hg_ldpc_decode(const hg_ldpc *code, const uint64_t *syndrome, unsigned chann
     s.messages = s.totals + totals;
     s.row = s.messages + messages;
     s.signs = (uint8_t *)(s.row + degree * LANES);
-    memset(s.totals, (int)channel, totals);
     for (size_t i = 0; i < checks; i++) s.signs[i] = hg_bit(syndrome, i) ? 0x80 : 0;
+    begin(code, &s, channel);
     const steps run = choose(portable);
     int result = 0;
     for (unsigned i = 1; i <= iterations && !result; i++) {

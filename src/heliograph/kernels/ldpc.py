@@ -5,9 +5,11 @@ and looks for the sparse pattern that has it. The search is layered offset min-s
 checks after the other, each check telling each of its bits how sure the others make it. Integers only, so numpy, the
 portable loop and the one for AVX2 decide bit for bit the same.
 
-A total (int8) is a bit's leaning, positive for "no error"; at first ``channel`` for every bit. A block row takes its
-former messages out of the totals (saturating), sends each bit the least size among the others less ``offset``, at most
-63, with the sign that satisfies the check, and adds that in (saturating). Found is a pattern whose syndrome is right.
+A total (int8) is a bit's leaning, positive for "no error": at first 8 for every bit, and the first message of each of
+its checks, 2 with the sign that satisfies the check. Then a block row takes its former messages out of the totals
+(saturating), sends each bit the least size among the others less ``offset``, at most 20, with that sign, and adds it in
+(saturating). The small sizes are meant: a total that saturates forgets what it is made of, and bits of high degree then
+turn over for good. Found is a pattern whose syndrome is right.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ from heliograph.kernels.native import compiled
 
 __all__ = ["CHANNEL", "Code", "Edge", "decode", "syndromes"]
 
-CHANNEL: Final = 16
-_LARGEST: Final = 63
+CHANNEL: Final = 8
+_FIRST: Final = 2
+_LARGEST: Final = 20
 
 Edge = tuple[int, int]
 Bits = NDArray[np.uint8]
@@ -101,7 +104,11 @@ def _parities(code: Code, frames: Bits, first: int) -> Bits:
 
 def _decode_frame(code: Code, odd: Bits, offset: int, iterations: int) -> tuple[Bits, int]:
     totals = np.full((code.width, code.z), CHANNEL, dtype=np.int16)
-    messages = [np.zeros((len(row), code.z), dtype=np.int16) for row in code.rows]
+    first = np.where(odd, -_FIRST, _FIRST).astype(np.int16)
+    messages = [np.tile(first[r], (len(row), 1)) for r, row in enumerate(code.rows)]
+    for r, row in enumerate(code.rows):
+        for column, shift in row:
+            totals[column] += np.roll(first[r], shift)
     for iteration in range(1, iterations + 1):
         for r, row in enumerate(code.rows):
             _row(totals, messages[r], row, odd[r], offset)
