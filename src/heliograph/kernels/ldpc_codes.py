@@ -23,7 +23,7 @@ __all__ = ["MOTHERS", "WIDTH_LEAST", "Mother", "build"]
 
 _TRIES: Final = 64  # small blocks have no shift left without a cycle: then the last one drawn is taken
 _MASK: Final = (1 << 64) - 1
-WIDTH_LEAST: Final = 0.62  # of the columns; a narrower frame belongs to the next mother
+WIDTH_LEAST: Final = 0.4  # of the columns; a narrower frame belongs to the next mother
 
 
 @dataclass(frozen=True, slots=True)

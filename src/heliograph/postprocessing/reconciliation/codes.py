@@ -87,7 +87,7 @@ def _fitting(length: int, q: float, mother: int, z: int) -> Frames | None:
     """Return the fewest frames of this code that decode at rate ``q``, if any do."""
     one = MOTHERS[mother]
     narrowest = math.ceil(WIDTH_LEAST * one.columns)
-    fewest, most = -(-length // (one.columns * z)), max(1, length // (narrowest * z))
+    fewest, most = -(-length // (one.columns * z)), -(-length // (narrowest * z))
     if fewest > _FRAMES_MOST and z != _LIFTS[-1]:
         return None  # longer frames are there
     for count in range(fewest, most + 1):
