@@ -74,6 +74,10 @@ def init(
     mac: Annotated[
         str, typer.Option(help=f"What authenticates the blocks after it: {', '.join(MACS)}; the same on both sites.")
     ] = DEFAULT_METHOD.name,
+    reconciliation: Annotated[
+        Literal["cascade", "ldpc"],
+        typer.Option(help="How errors are found: cascade, or one way by ldpc codes; the same on both sites."),
+    ] = "cascade",
     dial: Annotated[str | None, typer.Option(help="host:port of the peer, if this site opens the connection.")] = None,
     listen: Annotated[str | None, typer.Option(help="host:port to listen on, if the peer opens it.")] = None,
     kme_listen: Annotated[str, typer.Option(help="host:port of this site's key manager.")] = "127.0.0.1:8443",
@@ -90,8 +94,9 @@ def init(
         ends = (name, peer) if role == "transmitter" else (peer, name)
         saes = (f"sae-{ends[0]}", f"sae-{ends[1]}")
         registration = plan_registration(
-            f"{ends[0]}--{ends[1]}", ends, saes, distance_km, decoys=decoys, bootstrap=bootstrap, mac=mac
-        )
+            f"{ends[0]}--{ends[1]}", ends, saes, distance_km, decoys=decoys, bootstrap=bootstrap, mac=mac,
+            reconciliation=reconciliation,
+        )  # fmt: skip
         if dial is None and listen is None:
             dial, listen = ("192.0.2.2:7001", None) if role == "transmitter" else (None, "0.0.0.0:7001")
         for entry, address in (("--kme-listen", kme_listen), ("--dial", dial), ("--listen", listen)):

@@ -15,8 +15,8 @@ from heliograph.authentication.registration import anchor_kinds
 from heliograph.errors import ConfigurationError
 from heliograph.ports import RandomSource
 from heliograph.postprocessing.secrecy.link import fibre_link
-from heliograph.postprocessing.secrecy.planning import plan_block
-from heliograph.protocol.registration import LinkRegistration, SaePair
+from heliograph.postprocessing.secrecy.planning import ONE_WAY_MARGIN, plan_block
+from heliograph.protocol.registration import LinkRegistration, Reconciliation, SaePair
 from heliograph.vault.certificates import SiteCa
 from heliograph.vault.filekek import FileKek
 
@@ -59,16 +59,19 @@ def plan_registration(
     decoys: int = 1,
     bootstrap: str = "psk",
     mac: str = DEFAULT_METHOD.name,
+    reconciliation: Reconciliation = "cascade",
 ) -> LinkRegistration:
     """Plan a link's registration for a fibre of ``distance_km`` and the default detectors.
 
     Both sites plan the same record from the same numbers. ``sites``: transmitter, receiver; ``decoys``: 1 or 2, which
-    also names the theorem; ``bootstrap``: what trust starts from; ``mac``: what authenticates later blocks. Raises
-    ConfigurationError if blocks of these sizes give no key at this distance.
+    also names the theorem; ``bootstrap``: what trust starts from; ``mac``: what authenticates later blocks;
+    ``reconciliation``: how errors are found. Raises ConfigurationError if blocks of these sizes give no key at this
+    distance.
     """
     model = fibre_link(distance_km)
-    opening = plan_block("opening", model, OPENING_BITS, decoys=decoys)
-    steady = plan_block("steady", model, STEADY_BITS, decoys=decoys)
+    margin = ONE_WAY_MARGIN if reconciliation == "ldpc" else None
+    opening = plan_block("opening", model, OPENING_BITS, decoys=decoys, margin=margin)
+    steady = plan_block("steady", model, STEADY_BITS, decoys=decoys, margin=margin)
     return LinkRegistration(
         link=link,
         transmitter_site=sites[0],
@@ -82,6 +85,7 @@ def plan_registration(
         receiver_pairs=(SaePair(saes[1], saes[0]),),
         bootstrap=bootstrap,
         mac=mac,
+        reconciliation=reconciliation,
     )
 
 
