@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -30,6 +30,9 @@ def distill(
     ] = None,
     out_alice: Annotated[Path | None, typer.Option(metavar="FILE", help="Write ALICE's secret key here.")] = None,
     out_bob: Annotated[Path | None, typer.Option(metavar="FILE", help="Write BOB's secret key here.")] = None,
+    reconciliation: Annotated[
+        Literal["cascade", "ldpc"], typer.Option(help="Two ways by Cascade, or one way by LDPC codes.")
+    ] = "cascade",
     as_json: Annotated[bool, typer.Option("--json", help="The report as one JSON document.")] = False,
 ) -> None:
     """Reconcile, verify and amplify two recorded sifted keys; the report says on what the length is conditional."""
@@ -37,7 +40,7 @@ def distill(
         # Imported here, so that `heliograph --help` is quick.
         from heliograph.lab.distill import DistillOptions, run_distill  # noqa: PLC0415
 
-        options = DistillOptions(alice, bob, eps_sec, eps_cor, strict, test_counts, out_alice, out_bob)
+        options = DistillOptions(alice, bob, eps_sec, eps_cor, strict, test_counts, out_alice, out_bob, reconciliation)
         report = asyncio.run(run_distill(options))
         print(json.dumps(report) if as_json else _render(report))
 
@@ -57,7 +60,7 @@ def _render(report: Mapping[str, Any]) -> str:
         f"SIFTED    {report['sifted_bits']:,} bits; error rate {_percent(report['qber'])}",
         f"          {_percent(report['error_given_0'])} given 0, {_percent(report['error_given_1'])} given 1",
         f"          bias {bias:+.5f}, the other side's {bias_bob:+.5f} ({report['bias_sigma']:.1f} sigma)",
-        f"PUBLIC    {disclosed:,} bits disclosed, two-way rule {report['two_way_rule']}",
+        f"PUBLIC    {disclosed:,} bits disclosed, {report['reconciliation']}, rule {report['two_way_rule']}",
         f"          efficiency {efficiency} (one direction), phase error at most {phase}",
         f"KEY       {report['secret_key_bits']:,} secret bits, {same}",
         f"          eps_sec {report['eps_sec']:g}, eps_cor {report['eps_cor']:g}; {report['theorem']}",

@@ -18,7 +18,8 @@ from heliograph.errors import BlockDiscarded, ConfigurationError, HeliographErro
 from heliograph.lab.recordings import check_new, read_test_counts
 from heliograph.postprocessing.secrecy.entropy import binary_entropy
 from heliograph.postprocessing.secrecy.recorded import PhaseSample, Requirements, ValueCounts
-from heliograph.protocol.distillation import TWO_WAY_RULE
+from heliograph.protocol.distillation import charging_rule
+from heliograph.protocol.registration import Reconciliation
 from heliograph.vault.randomness import SystemRandomness
 
 __all__ = ["DistillOptions", "check_agreement", "run_distill"]
@@ -41,6 +42,7 @@ class DistillOptions:
     test_counts: Path | None = None
     out_alice: Path | None = None
     out_bob: Path | None = None
+    reconciliation: Reconciliation = "cascade"
 
 
 @dataclass
@@ -95,7 +97,7 @@ async def run_distill(options: DistillOptions) -> dict[str, Any]:
         sides = [await _start(stack, *arguments) for arguments in _arguments(options)]
         try:
             async with asyncio.timeout(_DEADLINE_S):
-                done = await _distil(sides, requirements)
+                done = await _distil(sides, requirements, options.reconciliation)
                 alice, bob = done
                 keys_equal = check_agreement(alice, bob)
                 await _write(sides)
@@ -103,7 +105,15 @@ async def run_distill(options: DistillOptions) -> dict[str, Any]:
             raise TransportClosed(f"the two sides were not done after {_DEADLINE_S:g} s") from None
     # The slower side's time: the exchange is over when both are done.
     exchange_s = max(one["exchange_s"] for one in done)
-    return _report(alice, requirements, keys_equal, (alice["pid"], bob["pid"]), time.monotonic() - began, exchange_s)
+    return _report(
+        alice,
+        options.reconciliation,
+        requirements,
+        keys_equal,
+        (alice["pid"], bob["pid"]),
+        time.monotonic() - began,
+        exchange_s,
+    )
 
 
 def check_agreement(alice: dict[str, Any], bob: dict[str, Any]) -> bool:
@@ -144,7 +154,9 @@ async def _start(stack: AsyncExitStack, side: str, path: Path, out: Path | None)
     return one
 
 
-async def _distil(sides: list[_Process], requirements: Requirements) -> list[dict[str, Any]]:
+async def _distil(
+    sides: list[_Process], requirements: Requirements, reconciliation: Reconciliation
+) -> list[dict[str, Any]]:
     """Return both sides' last answers. Raises what the side that found the trouble said."""
     secret = SystemRandomness().draw(32).hex()
     sample = requirements.sample
@@ -158,6 +170,7 @@ async def _distil(sides: list[_Process], requirements: Requirements) -> list[dic
             strict=requirements.strict,
             sample=[sample.bits, sample.errors] if sample else None,
             secret=secret,
+            reconciliation=reconciliation,
         )
     alice, bob = await _both(sides, "ready")
     if alice["bits"] != bob["bits"]:
@@ -199,6 +212,7 @@ async def _write(sides: list[_Process]) -> None:
 
 def _report(
     side: dict[str, Any],
+    reconciliation: Reconciliation,
     requirements: Requirements,
     keys_equal: bool,  # noqa: FBT001  - a figure of the report
     pids: tuple[int, int],
@@ -224,7 +238,8 @@ def _report(
         "parities_a": disclosed["parities_a"],
         "parities_b": disclosed["parities_b"],
         "verification_bits": disclosed["verification"],
-        "two_way_rule": TWO_WAY_RULE,
+        "reconciliation": reconciliation,
+        "two_way_rule": charging_rule(reconciliation),
         "efficiency": disclosed["parities_a"] / floor if floor > 0 else None,
         "verified": True,
         "eps_cor": requirements.eps_cor,
@@ -234,7 +249,7 @@ def _report(
         "claim": "indicative" if sample else "conditional",
         "policy": "indicative",
         "theorem": "tomamichel2012",
-        "assumptions": _assumptions(terms, sample),
+        "assumptions": _assumptions(terms, sample, reconciliation),
         "keys_equal": keys_equal,
         "randomness": SystemRandomness.kind,
         "processes": dict(zip(("alice", "bob"), pids, strict=True)),
@@ -244,7 +259,7 @@ def _report(
     }
 
 
-def _assumptions(terms: dict[str, Any], sample: PhaseSample | None) -> list[str]:
+def _assumptions(terms: dict[str, Any], sample: PhaseSample | None, reconciliation: Reconciliation) -> list[str]:
     """Return what the length takes for granted, in the order of security.md 10."""
     phase = (
         "phase error taken as the upper-bounded larger one of the error rates given 0 and given 1, not measured"
@@ -260,6 +275,6 @@ def _assumptions(terms: dict[str, Any], sample: PhaseSample | None) -> list[str]
         "fixed run length; the length of the key follows from observed counts (indicative)",
         "the input was never seen by others",
         "both processes on one host, channel unauthenticated",
-        f"two-way rule {TWO_WAY_RULE}: parities of both directions are charged",
+        f"two-way rule {charging_rule(reconciliation)}: parities of both directions are charged",
         "the operating system's random generator",
     ]

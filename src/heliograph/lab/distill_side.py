@@ -110,7 +110,7 @@ class _Side:
         begin = await self._next("begin")
         sample = PhaseSample(*begin["sample"]) if begin["sample"] else None
         requirements = Requirements(begin["eps_sec"], begin["eps_cor"], begin["strict"], sample)
-        run = d.Run(read_recording(Path(begin["path"])), requirements)
+        run = d.Run(read_recording(Path(begin["path"])), requirements, begin["reconciliation"])
         began, outcome = await self._exchange(begin["side"], run)
         check = key_check(outcome.key.bits, bytes.fromhex(begin["secret"]))
         figures = {name: dataclasses.asdict(getattr(outcome, name)) for name in ("counts", "disclosed", "terms")}
