@@ -34,7 +34,7 @@ class Opening(_Message, frozen=True):
     strict: bool
     sample_bits: _Count
     sample_errors: _Count
-    reconciliation: Reconciliation
+    reconciliation: Reconciliation = "cascade"
 
 
 class PassesSeed(_Message, frozen=True):

@@ -60,9 +60,13 @@ def example_registration(
     return replace(_registration(block), reconciliation=reconciliation)
 
 
-def quick_registration(target_bits: int = 30_000, *, decoys: int = 1) -> LinkRegistration:
+def quick_registration(
+    target_bits: int = 30_000, *, decoys: int = 1, reconciliation: Reconciliation = "cascade"
+) -> LinkRegistration:
     """Return a link over ``quick_channel`` with small blocks."""
-    return _registration(plan_block("test", _model(quick_channel()), target_bits, decoys=decoys))
+    margin = ONE_WAY_MARGIN if reconciliation == "ldpc" else None
+    block = plan_block("test", _model(quick_channel()), target_bits, decoys=decoys, margin=margin)
+    return replace(_registration(block), reconciliation=reconciliation)
 
 
 def _registration(block: BlockParameters) -> LinkRegistration:

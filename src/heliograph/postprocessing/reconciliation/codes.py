@@ -14,9 +14,11 @@ from heliograph.postprocessing.secrecy.entropy import binary_entropy
 __all__ = ["RATE_LEAST", "Frames", "frames_for"]
 
 _LIFTS: Final = (64, 128, 256, 512)
-# Our choices. Frames differ in how many errors they have: two deviations leave about one in fifty to the second round.
-_SIGMAS: Final = 2.0
-_FRAMES_MOST: Final = 64
+# Our choices. Frames differ in how many errors they have: one and a half leave a few in a hundred to the second round.
+_SIGMAS: Final = 1.5
+_MEASURED: Final = 0.8
+_NARROWER: Final = 0.08
+_FRAMES_MOST: Final = 12
 RATE_LEAST: Final = 5e-4  # below it parities cost next to nothing, and an estimate says little
 
 
@@ -98,6 +100,8 @@ def _fitting(length: int, q: float, mother: int, z: int) -> Frames | None:
                 return None  # a shorter block takes shorter frames
             width = narrowest
         spread = math.sqrt(used * q * (1 - q)) * math.log2((1 - q) / q)
-        if one.rows * z >= one.efficiency * (used * binary_entropy(q) + _SIGMAS * spread):
+        # Away from the width it was measured at, a code is a little worse.
+        efficiency = one.efficiency * (1 + _NARROWER * abs(_MEASURED - width / one.columns))
+        if one.rows * z >= efficiency * (used * binary_entropy(q) + _SIGMAS * spread):
             return Frames(length, count, used, mother, z, width)
     return None
