@@ -60,7 +60,7 @@ def test_a_million_bits_are_reconciled_above_the_bound_and_below_a_ceiling(qber,
 def test_a_frame_that_does_not_decode_gets_more_once_and_is_charged_for_it():
     seconds = 0
     for seed in range(12):
-        alice, bob = keys(50_000, 0.034, seed)
+        alice, bob = keys(50_000, 0.031, seed)
         try:
             sent, source, finder, result = run(alice, bob, 0.028)
         except ReconciliationFailed:
