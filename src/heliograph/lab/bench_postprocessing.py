@@ -21,6 +21,7 @@ from heliograph.postprocessing.reconciliation.answering import Answerer
 from heliograph.postprocessing.reconciliation.correcting import Corrected, Corrector
 from heliograph.postprocessing.reconciliation.limits import Limits
 from heliograph.postprocessing.reconciliation.mirror import FEW_ROUNDS, PATIENT, Pace
+from heliograph.postprocessing.reconciliation.one_way import Finder, Source
 from heliograph.postprocessing.secrecy.entropy import binary_entropy
 from heliograph.postprocessing.sifting import bits_in_test, sift
 from heliograph.postprocessing.verification import verification_tag
@@ -61,8 +62,31 @@ def _reconcile(alice: BitString, bob: BitString, qber: float, pace: Pace) -> tup
     return answerer, step
 
 
+def _one_way(n: int, qber: float, failures: list[str]) -> dict[str, Any]:
+    """Return the row of one-way reconciliation: syndrome and search, the codes built before; retried frames included."""
+    alice, bob = _noisy(n, qber)
+    limits = Limits(parities=4 * n + 10_000)
+    done: list[tuple[Source, BitString | Corrected]] = []
+
+    def both() -> None:
+        source, finder = Source(alice, qber, limits), Finder(bob, qber, limits)
+        result = finder.take(source.first())
+        if not isinstance(result, Corrected):
+            result = finder.take(source.more(result))
+        done.append((source, result))
+
+    seconds = _cpu(both)
+    source, result = done[-1]
+    if not isinstance(result, Corrected) or result.bits != alice:
+        failures.append(f"{n} bits at {qber:.0%} were not corrected one way")
+    true = float((alice ^ bob).to_array().mean())
+    efficiency = source.disclosed.parities_a / (n * binary_entropy(true))
+    rounds = result.rounds if isinstance(result, Corrected) else 2
+    return row("ldpc, one way, both ends", n, seconds, qber=qber, efficiency=efficiency, rounds=rounds)
+
+
 def reconciliation(sizes: tuple[int, ...] = (65_536, 1_000_000, _LARGE)) -> dict[str, Any]:
-    """Return the speed and efficiency of Cascade, both ends, at several sizes, error rates and paces."""
+    """Return the speed and efficiency of Cascade, at several paces, and of one-way codes; both ends."""
     results, failures = [], []
     for n in sizes:
         for qber in (0.01, 0.02, 0.03, 0.05):
@@ -86,6 +110,7 @@ def reconciliation(sizes: tuple[int, ...] = (65_536, 1_000_000, _LARGE)) -> dict
                     row(f"cascade, both ends, {name}", n, seconds, qber=qber, efficiency=efficiency,
                         rounds=corrected.rounds)
                 )  # fmt: skip
+    results += [_one_way(n, qber, failures) for n in sizes if n < _LARGE for qber in (0.01, 0.02, 0.03, 0.05)]
     return _document("reconciliation", results, failures)
 
 
