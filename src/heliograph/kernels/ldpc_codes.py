@@ -30,9 +30,9 @@ WIDTH_LEAST: Final = 0.5  # of the columns; a narrower frame belongs to the next
 
 @dataclass(frozen=True, slots=True)
 class Mother:
-    """``degrees``: shares of the columns, in 1/10000; ``offset``: of the decoder.
+    """``degrees``: shares of the columns, in 1/10000; ``offset``: of the decoder; ``more``: rows kept back.
 
-    ``efficiency``: parities over the entropy of the errors at which five frames of five decoded, about; ``more``: rows kept back.
+    ``efficiency``: parities over the entropy of the errors at which five frames of five decoded, about.
     """
 
     rows: int

@@ -63,7 +63,7 @@ def _reconcile(alice: BitString, bob: BitString, qber: float, pace: Pace) -> tup
 
 
 def _one_way(n: int, qber: float, failures: list[str]) -> dict[str, Any]:
-    """Return the row of one-way reconciliation: syndrome and search, the codes built before; retried frames included."""
+    """Return the row of one-way reconciliation: syndrome and search, second rounds included; codes are built before."""
     alice, bob = _noisy(n, qber)
     limits = Limits(parities=4 * n + 10_000)
     done: list[tuple[Source, BitString | Corrected]] = []

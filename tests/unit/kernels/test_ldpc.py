@@ -26,7 +26,11 @@ def test_avx2_portable_c_and_numpy_decide_alike(rate, extended):
     code = build(6, 64, 200, extended=extended)
     odd = syndromes(code, errors(code, rate))
     found = decode(code, odd, 2, 8, kernel="numpy")
-    assert code.native.decode(odd, CHANNEL, 2, 8, False) == found == code.native.decode(odd, CHANNEL, 2, 8, True)
+    assert (
+        code.native.decode(odd, CHANNEL, 2, 8, portable=False)
+        == found
+        == code.native.decode(odd, CHANNEL, 2, 8, portable=True)
+    )
 
 
 @needs_compiled

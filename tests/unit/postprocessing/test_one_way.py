@@ -82,7 +82,7 @@ def test_far_too_many_errors_end_in_a_refusal_and_never_in_bits():
 
 
 def test_above_the_cap_nothing_is_sent_or_asked():
-    alice, bob = keys(60_000, 0.02)
+    alice, _ = keys(60_000, 0.02)
     tight = Limits(parities=frames_for(60_000, 0.02).first_bits * frames_for(60_000, 0.02).count)
     for side in (Source, Finder):
         with pytest.raises(ReconciliationFailed, match="the cap is"):

@@ -91,7 +91,7 @@ class Samples:
         self._note("rx", receiver.await_proposal(registration, talk), None)
 
     def _one_way(self, directory):
-        """A block reconciled one way; its frames all decode, so the second syndrome is asked for by hand."""
+        """Watch a block reconciled one way; all its frames decode, so more of the syndrome is asked for by hand."""
         one_way = quick_registration(reconciliation="ldpc")
         pair = Pair(one_way, quick_channel(), directory / "one way", prefilter=False)
         before = {name: dict(events) for name, events in self.own.items()}
