@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -39,6 +39,9 @@ def distill(
     ] = None,
     out_alice: Annotated[Path | None, typer.Option(metavar="FILE", help="Write ALICE's secret key here.")] = None,
     out_bob: Annotated[Path | None, typer.Option(metavar="FILE", help="Write BOB's secret key here.")] = None,
+    reconciliation: Annotated[
+        Literal["cascade", "ldpc"], typer.Option(help="Two ways by Cascade, or one way by LDPC codes.")
+    ] = "cascade",
     hash_: Annotated[
         Hash, typer.Option("--hash", help="The family privacy amplification takes its hash from.")
     ] = Hash.MODIFIED_MULTIPLY_SHIFT,
@@ -54,7 +57,7 @@ def distill(
 
         line_s = round_trip_ms / 1000
         options = DistillOptions(
-            alice, bob, eps_sec, eps_cor, strict, test_counts, out_alice, out_bob, hash_.value, line_s
+            alice, bob, eps_sec, eps_cor, strict, test_counts, out_alice, out_bob, reconciliation, hash_.value, line_s
         )
         report = asyncio.run(run_distill(options))
         print(json.dumps(report) if as_json else _render(report))
@@ -75,7 +78,7 @@ def _render(report: Mapping[str, Any]) -> str:
         f"SIFTED    {report['sifted_bits']:,} bits; error rate {_percent(report['qber'])}",
         f"          {_percent(report['error_given_0'])} given 0, {_percent(report['error_given_1'])} given 1",
         f"          bias {bias:+.5f}, the other side's {bias_bob:+.5f} ({report['bias_sigma']:.1f} sigma)",
-        f"PUBLIC    {disclosed:,} bits disclosed, two-way rule {report['two_way_rule']}",
+        f"PUBLIC    {disclosed:,} bits disclosed, {report['reconciliation']}, rule {report['two_way_rule']}",
         f"          efficiency {efficiency} (one direction), phase error at most {phase}",
         f"KEY       {report['secret_key_bits']:,} secret bits, {same}",
         f"          eps_sec {report['eps_sec']:g}, eps_cor {report['eps_cor']:g}; {report['theorem']}",

@@ -78,6 +78,10 @@ def init(
         Literal["modified-multiply-shift", "toeplitz"],
         typer.Option("--hash", help="The family privacy amplification takes its hash from; the same on both sites."),
     ] = "modified-multiply-shift",
+    reconciliation: Annotated[
+        Literal["cascade", "ldpc"],
+        typer.Option(help="How errors are found: cascade, or one way by ldpc codes; the same on both sites."),
+    ] = "cascade",
     dial: Annotated[str | None, typer.Option(help="host:port of the peer, if this site opens the connection.")] = None,
     listen: Annotated[str | None, typer.Option(help="host:port to listen on, if the peer opens it.")] = None,
     kme_listen: Annotated[str, typer.Option(help="host:port of this site's key manager.")] = "127.0.0.1:8443",
@@ -102,6 +106,7 @@ def init(
             bootstrap=bootstrap,
             mac=mac,
             amplification=hash_,
+            reconciliation=reconciliation,
         )
         if dial is None and listen is None:
             dial, listen = ("192.0.2.2:7001", None) if role == "transmitter" else (None, "0.0.0.0:7001")

@@ -10,11 +10,14 @@
 #include <new>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "cascade.h"
 #include "clicks.h"
 #include "expansion.h"
+#include "ldpc.h"
 #include "sifting.h"
+#include "words.h"
 
 namespace nb = nanobind;
 
@@ -123,6 +126,74 @@ class Block {
     hg_block *block_ = nullptr;
     size_t length_;
     std::mutex mutex_;
+};
+
+// A code as ldpc.py builds it; checked once, so that no table can lead a kernel out of its memory.
+class Ldpc {
+  public:
+    Ldpc(size_t z, size_t width, Array<uint32_t> starts, Array<uint32_t> columns, Array<uint32_t> shifts)
+        : starts_(starts.data(), starts.data() + starts.size()),
+          columns_(columns.data(), columns.data() + columns.size()),
+          shifts_(shifts.data(), shifts.data() + shifts.size()) {
+        require(z >= 64 && z <= 4096 && z % 64 == 0 && width >= 2 && width <= 4096, "blocks of another size");
+        require(starts_.size() >= 2 && starts_.size() <= 4097 && starts_.front() == 0 &&
+                    starts_.back() == columns_.size() && columns_.size() == shifts_.size(),
+                "tables of another length");
+        for (size_t r = 0; r + 1 < starts_.size(); r++) {
+            require(starts_[r] + 2 <= starts_[r + 1] && starts_[r + 1] <= columns_.size(), "a row without two edges");
+            for (size_t e = starts_[r]; e < starts_[r + 1]; e++)
+                require(columns_[e] < width && shifts_[e] < z && (e == starts_[r] || columns_[e - 1] < columns_[e]),
+                        "an edge out of place");
+        }
+        std::vector<unsigned> degrees(width);
+        for (uint32_t column : columns_) require(++degrees[column] <= 24, "a column of too many edges");
+        code_ = {z, width, starts_.size() - 1, starts_.data(), columns_.data(), shifts_.data()};
+    }
+    Ldpc(const Ldpc &) = delete;
+    Ldpc &operator=(const Ldpc &) = delete;
+
+    nb::bytes syndromes(const nb::bytes &bits, size_t first) const {
+        const size_t size = code_.width * code_.z / 8, frames = bits.size() / size;
+        require(frames && bits.size() % size == 0 && first < code_.rows, "bits of another length");
+        const size_t out = (code_.rows - first) * code_.z / 8;
+        nb::bytes result = blank(frames * out);
+        nb::gil_scoped_release release;
+        std::vector<uint64_t> words(size / 8), parities(out / 8);
+        for (size_t f = 0; f < frames; f++) {
+            hg_load_bits(words.data(), data(bits) + f * size, 8 * size);
+            hg_ldpc_syndrome(&code_, first, code_.rows, words.data(), parities.data());
+            hg_store_bits(inside(result) + f * out, parities.data(), 8 * out);
+        }
+        return result;
+    }
+
+    // Returns (patterns, the iterations of each frame; 0 where there were not enough).
+    nb::tuple decode(const nb::bytes &syndromes, unsigned channel, unsigned offset, unsigned iterations,
+                     bool portable) const {
+        const size_t size = code_.rows * code_.z / 8, frames = syndromes.size() / size;
+        require(frames && syndromes.size() % size == 0, "syndromes of another length");
+        require(channel >= 1 && channel <= 64 && offset <= 127 && iterations <= 10000, "parameters out of range");
+        const size_t out = code_.width * code_.z / 8;
+        nb::bytes result = blank(frames * out);
+        std::vector<int> took(frames);
+        {
+            nb::gil_scoped_release release;
+            std::vector<uint64_t> words(size / 8), pattern(out / 8);
+            for (size_t f = 0; f < frames; f++) {
+                hg_load_bits(words.data(), data(syndromes) + f * size, 8 * size);
+                took[f] = hg_ldpc_decode(&code_, words.data(), channel, offset, iterations, pattern.data(), portable);
+                if (took[f] == HG_LDPC_NO_MEMORY) throw std::bad_alloc();
+                hg_store_bits(inside(result) + f * out, pattern.data(), 8 * out);
+            }
+        }
+        nb::list list;
+        for (int one : took) list.append(one);
+        return nb::make_tuple(result, nb::tuple(list));
+    }
+
+  private:
+    std::vector<uint32_t> starts_, columns_, shifts_;
+    hg_ldpc code_;
 };
 
 // Returns (key bits, their packed bytes, their intensities, test bits, their packed bytes, detections, errors).
@@ -235,4 +306,10 @@ NB_MODULE(_native, m) {
         .def("learn", &Block::learn, nb::arg("parities"))
         .def("bits", &Block::bits)
         .def("pattern", &Block::pattern);
+    nb::class_<Ldpc>(m, "Ldpc")
+        .def(nb::init<size_t, size_t, Array<uint32_t>, Array<uint32_t>, Array<uint32_t>>(), nb::arg("z"),
+             nb::arg("width"), nb::arg("starts"), nb::arg("columns"), nb::arg("shifts"))
+        .def("syndromes", &Ldpc::syndromes, nb::arg("bits"), nb::arg("first") = 0)
+        .def("decode", &Ldpc::decode, nb::arg("syndromes"), nb::arg("channel"), nb::arg("offset"),
+             nb::arg("iterations"), nb::arg("portable") = false);
 }

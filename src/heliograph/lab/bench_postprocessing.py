@@ -23,9 +23,11 @@ from heliograph.postprocessing.reconciliation.answering import Answerer
 from heliograph.postprocessing.reconciliation.correcting import Corrected, Corrector
 from heliograph.postprocessing.reconciliation.limits import Limits
 from heliograph.postprocessing.reconciliation.mirror import FEW_ROUNDS, PATIENT, Pace
+from heliograph.postprocessing.reconciliation.one_way import Finder, Source
 from heliograph.postprocessing.secrecy.entropy import binary_entropy
 from heliograph.postprocessing.sifting import bits_in_test, sift
 from heliograph.postprocessing.verification import verification_tag
+from heliograph.protocol.registration import Reconciliation
 from heliograph.types import Disclosed, IntensityCounts, VerifiedBlock
 
 __all__ = ["amplification", "pipeline", "reconciliation", "sifting"]
@@ -63,18 +65,43 @@ def _reconcile(alice: BitString, bob: BitString, qber: float, pace: Pace) -> tup
     return answerer, step
 
 
+def _one_way(n: int, qber: float, failures: list[str]) -> dict[str, Any]:
+    """Return the row of one-way reconciliation: syndrome and search, second rounds included; codes are built before."""
+    alice, bob = _noisy(n, qber)
+    limits = Limits(parities=4 * n + 10_000)
+    done: list[tuple[Source, BitString | Corrected]] = []
+
+    def both() -> None:
+        source, finder = Source(alice, qber, limits), Finder(bob, qber, limits)
+        result = finder.take(source.first())
+        if not isinstance(result, Corrected):
+            result = finder.take(source.more(result))
+        done.append((source, result))
+
+    seconds = _cpu(both)
+    source, result = done[-1]
+    if not isinstance(result, Corrected) or result.bits != alice:
+        failures.append(f"{n} bits at {qber:.0%} were not corrected one way")
+    true = float((alice ^ bob).to_array().mean())
+    efficiency = source.disclosed.parities_a / (n * binary_entropy(true))
+    rounds = result.rounds if isinstance(result, Corrected) else 2
+    return row("ldpc, one way, both ends", n, seconds, qber=qber, efficiency=efficiency, rounds=rounds)
+
+
 def reconciliation(
     sizes: tuple[int, ...] = (65_536, 1_000_000, _LARGE),
-    sockets: tuple[tuple[int, float, float], ...] = (
-        (1_000_000, 0.01, 0.0),
-        (_LARGE, 0.01, 0.0),
-        (_LARGE, 0.02, 0.0),
-        (_LARGE, 0.01, 0.1),
+    sockets: tuple[tuple[int, float, float, Reconciliation], ...] = (
+        (1_000_000, 0.01, 0.0, "cascade"),
+        (_LARGE, 0.01, 0.0, "cascade"),
+        (_LARGE, 0.02, 0.0, "cascade"),
+        (_LARGE, 0.01, 0.1, "cascade"),
+        (_LARGE, 0.01, 0.0, "ldpc"),
+        (_LARGE, 0.01, 0.1, "ldpc"),
     ),
 ) -> dict[str, Any]:
-    """Return the speed and efficiency of Cascade, both ends, at several sizes, error rates and paces.
+    """Return the speed and efficiency of Cascade, both ends, at several paces, and of one-way codes.
 
-    ``sockets``: (bits, error rate, round trip in seconds) of the runs between two processes.
+    ``sockets``: (bits, error rate, round trip in seconds, how) of the runs between two processes.
     """
     results, failures = [], []
     for n in sizes:
@@ -99,6 +126,7 @@ def reconciliation(
                     row(f"cascade, both ends, {name}", n, seconds, qber=qber, efficiency=efficiency,
                         rounds=corrected.rounds)
                 )  # fmt: skip
+    results += [_one_way(n, qber, failures) for n in sizes if n < _LARGE for qber in (0.01, 0.02, 0.03, 0.05)]
     results += [over_sockets(*run) for run in sockets]
     return _document("reconciliation", results, failures)
 

@@ -11,13 +11,14 @@ import numpy as np
 
 from heliograph.lab.bench_rows import row
 from heliograph.lab.distill import DistillOptions, run_distill
+from heliograph.protocol.registration import Reconciliation
 
 __all__ = ["over_sockets"]
 
 _EPS = 1e-9
 
 
-def over_sockets(n: int, qber: float, round_trip_s: float = 0.0) -> dict[str, Any]:
+def over_sockets(n: int, qber: float, round_trip_s: float = 0.0, how: Reconciliation = "cascade") -> dict[str, Any]:
     """Return the row of one block of ``n`` bits (a multiple of 8), each end a process with a core to itself.
 
     Wall time of reconciliation alone, from the seed of its passes to the last correction, set-up included;
@@ -31,9 +32,10 @@ def over_sockets(n: int, qber: float, round_trip_s: float = 0.0) -> dict[str, An
         for name, side in (("alice", bits), ("bob", bits ^ wrong)):
             paths.append(Path(folder, f"{name}.bin"))
             paths[-1].write_bytes(np.packbits(side).tobytes())
-        report = asyncio.run(run_distill(DistillOptions(paths[0], paths[1], _EPS, _EPS, round_trip_s=round_trip_s)))
+        options = DistillOptions(*paths, _EPS, _EPS, reconciliation=how, round_trip_s=round_trip_s)
+        report = asyncio.run(run_distill(options))
     late = f", {1000 * round_trip_s:g} ms round trip" if round_trip_s else ""
     return row(
-        f"cascade over sockets, a process for each end{late}", n, report["reconciliation_s"], threads=2, qber=qber,
+        f"{how} over sockets, a process for each end{late}", n, report["reconciliation_s"], threads=2, qber=qber,
         efficiency=report["efficiency"], rounds=report["rounds"], exchange_s=report["exchange_s"],
     )  # fmt: skip

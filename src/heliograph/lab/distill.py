@@ -20,7 +20,8 @@ from heliograph.lab.slow_line import SlowLine
 from heliograph.postprocessing.amplification import DEFAULT_FAMILY, Family
 from heliograph.postprocessing.secrecy.entropy import binary_entropy
 from heliograph.postprocessing.secrecy.recorded import PhaseSample, Requirements, ValueCounts
-from heliograph.protocol.distillation import TWO_WAY_RULE
+from heliograph.protocol.distillation import charging_rule
+from heliograph.protocol.registration import Reconciliation
 from heliograph.vault.randomness import SystemRandomness
 
 __all__ = ["DistillOptions", "check_agreement", "run_distill"]
@@ -43,6 +44,7 @@ class DistillOptions:
     test_counts: Path | None = None
     out_alice: Path | None = None
     out_bob: Path | None = None
+    reconciliation: Reconciliation = "cascade"
     family: Family = DEFAULT_FAMILY
     round_trip_s: float = 0.0
 
@@ -107,7 +109,15 @@ async def run_distill(options: DistillOptions) -> dict[str, Any]:
             raise TransportClosed(f"the two sides were not done after {_DEADLINE_S:g} s") from None
     # The slower side's time: the exchange is over when both are done.
     exchange_s = max(one["exchange_s"] for one in done)
-    report = _report(alice, requirements, keys_equal, (alice["pid"], bob["pid"]), time.monotonic() - began, exchange_s)
+    report = _report(
+        alice,
+        options.reconciliation,
+        requirements,
+        keys_equal,
+        (alice["pid"], bob["pid"]),
+        time.monotonic() - began,
+        exchange_s,
+    )
     return report | _pace(report["sifted_bits"], bob, options)
 
 
@@ -166,6 +176,7 @@ async def _distil(
             sample=[sample.bits, sample.errors] if sample else None,
             secret=secret,
             family=options.family,
+            reconciliation=options.reconciliation,
         )
     alice, bob = await _both(sides, "ready")
     if alice["bits"] != bob["bits"]:
@@ -212,6 +223,7 @@ async def _write(sides: list[_Process]) -> None:
 
 def _report(
     side: dict[str, Any],
+    reconciliation: Reconciliation,
     requirements: Requirements,
     keys_equal: bool,  # noqa: FBT001  - a figure of the report
     pids: tuple[int, int],
@@ -237,7 +249,8 @@ def _report(
         "parities_a": disclosed["parities_a"],
         "parities_b": disclosed["parities_b"],
         "verification_bits": disclosed["verification"],
-        "two_way_rule": TWO_WAY_RULE,
+        "reconciliation": reconciliation,
+        "two_way_rule": charging_rule(reconciliation),
         "efficiency": disclosed["parities_a"] / floor if floor > 0 else None,
         "verified": True,
         "eps_cor": requirements.eps_cor,
@@ -247,7 +260,7 @@ def _report(
         "claim": "indicative" if sample else "conditional",
         "policy": "indicative",
         "theorem": "tomamichel2012",
-        "assumptions": _assumptions(terms, sample),
+        "assumptions": _assumptions(terms, sample, reconciliation),
         "keys_equal": keys_equal,
         "randomness": SystemRandomness.kind,
         "processes": dict(zip(("alice", "bob"), pids, strict=True)),
@@ -269,7 +282,7 @@ def _pace(sifted_bits: int, bob: dict[str, Any], options: DistillOptions) -> dic
     }
 
 
-def _assumptions(terms: dict[str, Any], sample: PhaseSample | None) -> list[str]:
+def _assumptions(terms: dict[str, Any], sample: PhaseSample | None, reconciliation: Reconciliation) -> list[str]:
     """Return what the length takes for granted, in the order of security.md 10."""
     phase = (
         "phase error taken as the upper-bounded larger one of the error rates given 0 and given 1, not measured"
@@ -285,6 +298,6 @@ def _assumptions(terms: dict[str, Any], sample: PhaseSample | None) -> list[str]
         "fixed run length; the length of the key follows from observed counts (indicative)",
         "the input was never seen by others",
         "both processes on one host, channel unauthenticated",
-        f"two-way rule {TWO_WAY_RULE}: parities of both directions are charged",
+        f"two-way rule {charging_rule(reconciliation)}: parities of both directions are charged",
         "the operating system's random generator",
     ]

@@ -30,7 +30,7 @@ from heliograph.errors import HeliographError, TransportClosed
 from heliograph.lab.recordings import read_recording, write_key
 from heliograph.postprocessing.secrecy.recorded import PhaseSample, Requirements
 from heliograph.protocol import distillation as d
-from heliograph.protocol import distillation_correction, distillation_reference
+from heliograph.protocol import distillation_correction, distillation_one_way, distillation_reference
 from heliograph.protocol.actions import Continue, Drawn, Received, Send, Start
 from heliograph.protocol.frames import parse_frame
 from heliograph.site.bugs import place
@@ -41,13 +41,19 @@ __all__ = ["Driven", "drive", "key_check", "main"]
 
 _HOST = "127.0.0.1"
 _ACCEPT_S = 30.0  # our choice: the other side is told to connect at the same moment
-_IN_ROUNDS = (distillation_reference.Answering, distillation_correction.AwaitingParities)
+_IN_ROUNDS = (
+    distillation_reference.Answering,
+    distillation_one_way.AwaitingRequest,
+    distillation_one_way.Sending,
+    distillation_correction.AwaitingParities,
+    distillation_one_way.AwaitingSyndrome,
+)
 _MACHINES = {"reference": distillation_reference, "correction": distillation_correction}
 
 
 @dataclass(frozen=True, slots=True)
 class Driven:
-    """What came of a run, its rounds of parities, and the wall time from the passes' seed to the last correction.
+    """What came of a run, its rounds of parities or of syndromes, and the wall time from the passes' seed to the last correction.
 
     The correcting side measures; the other reports 0 s.
     """
@@ -133,7 +139,7 @@ class _Side:
         begin = await self._next("begin")
         sample = PhaseSample(*begin["sample"]) if begin["sample"] else None
         requirements = Requirements(begin["eps_sec"], begin["eps_cor"], begin["strict"], sample)
-        run = d.Run(read_recording(Path(begin["path"])), requirements, begin["family"])
+        run = d.Run(read_recording(Path(begin["path"])), requirements, begin["reconciliation"], begin["family"])
         began, driven = await self._exchange(begin["side"], run)
         outcome = driven.outcome
         check = key_check(outcome.key.bits, bytes.fromhex(begin["secret"]))

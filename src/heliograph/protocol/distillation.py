@@ -45,6 +45,7 @@ from heliograph.protocol.actions import Continue, Draw, Drawn, Received, Send, S
 from heliograph.protocol.conversation import Conversation, LinkIdentity
 from heliograph.protocol.distillation_messages import Concluded, DistillationMessage, Opening, decode, encode
 from heliograph.protocol.frames import Direction, Frame
+from heliograph.protocol.registration import Reconciliation
 from heliograph.types import BlockId, Disclosed, IntensityCounts, ReconciledBlock, SecretKey, SiftedBlock
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "Run",
     "State",
     "abandonment",
+    "charging_rule",
     "check_concluded",
     "check_opening",
     "conclude",
@@ -89,6 +91,7 @@ class Run:
 
     bits: BitString
     requirements: Requirements
+    reconciliation: Reconciliation = "cascade"
     family: Family = DEFAULT_FAMILY
 
 
@@ -161,7 +164,9 @@ def opening(run: Run) -> Opening:
     """Return what this side was told."""
     wanted = run.requirements
     counts = (wanted.sample.bits, wanted.sample.errors) if wanted.sample else (0, 0)
-    return Opening(len(run.bits), wanted.eps_sec, wanted.eps_cor, wanted.strict, *counts, run.family)
+    return Opening(
+        len(run.bits), wanted.eps_sec, wanted.eps_cor, wanted.strict, *counts, run.reconciliation, run.family
+    )
 
 
 def check_opening(run: Run, theirs: Opening) -> None:
@@ -188,13 +193,18 @@ def limits(run: Run) -> Limits:
     return Limits(parities=max(len(run.bits) // 2, 1024))
 
 
+def charging_rule(reconciliation: Reconciliation) -> TwoWayRule:
+    """Return what recorded keys are charged by: both directions, of which the one is almost silent in one-way runs."""
+    return "one_way" if reconciliation == "ldpc" else TWO_WAY_RULE
+
+
 def outcome(run: Run, block: ReconciledBlock, disclosed: Disclosed) -> tuple[ValueCounts, Disclosed, RecordedTerms]:
     """Return counts, ledger and terms of a verified block. Raises QBERTooHigh or BlockDiscarded if there is no key.
 
     Both sides call it on the same announced counts and the same ledger, so both come to the same length.
     """
     counts = ValueCounts(block.zeros, block.errors_given_0, block.ones, block.errors_given_1)
-    return counts, disclosed, assess(counts, charged(disclosed, TWO_WAY_RULE), run.requirements)
+    return counts, disclosed, assess(counts, charged(disclosed, charging_rule(run.reconciliation)), run.requirements)
 
 
 def _digest(so_far: Conversation) -> bytes:

@@ -18,6 +18,7 @@ from heliograph.postprocessing.reconciliation.sampling import Estimate, estimate
 from heliograph.postprocessing.secrecy.recorded import check_size, is_hopeless
 from heliograph.postprocessing.verification import verify
 from heliograph.protocol import distillation as d
+from heliograph.protocol import distillation_one_way as one_way
 from heliograph.protocol import messages as m
 from heliograph.protocol.actions import Draw, Drawn, Received, Start
 from heliograph.protocol.conversation import Conversation
@@ -115,6 +116,12 @@ def _received(state: d.State, frame: Frame, event: d.Event) -> tuple[d.State, tu
             return _start(replace(state, talk=heard), message)
         case AwaitingParities(), m.ParityReply():
             return _advance(replace(state, talk=heard), message)
+        case one_way.AwaitingSyndrome(), m.Syndrome():
+            result, reply = one_way.take(replace(state, talk=heard), message)
+            so_far, send = d.say(replace(state, talk=heard), reply)
+            if isinstance(result, one_way.AwaitingSyndrome):
+                return replace(result, talk=so_far), (send,)
+            return AwaitingChallenge(run, so_far, result), (send,)
         case AwaitingChallenge(), m.VerificationChallenge():
             verified = verify(state.block, message.seed, message.tag)
             so_far, send = d.say(AwaitingChallenge(run, heard, state.block), m.Verified())
@@ -136,6 +143,8 @@ def _start(state: AwaitingSample, reply: m.ParityReply) -> tuple[d.State, tuple[
     found = estimate(state.sample, unpack_parities(reply.parities, reply.count), len(run.bits))
     if is_hopeless(found.rate_lower, run.requirements):
         raise QBERTooHigh(_too_many(found, f"a sample of {expected} parities shows it"))
+    if run.reconciliation == "ldpc":
+        return one_way.ask(state, found, expected)
     corrector = Corrector(run.bits, state.seed, found.start, d.limits(run))
     first = corrector.first_parities()
     so_far, send = d.say(state, m.ParityRequest(len(first), first.to_bytes()))

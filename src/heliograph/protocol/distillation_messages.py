@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 
 from heliograph.errors import RemoteProtocolError
 from heliograph.protocol import messages as m
+from heliograph.protocol.registration import Reconciliation
 
 __all__ = ["Concluded", "DistillationMessage", "Opening", "PassesSeed", "decode", "encode"]
 
@@ -33,7 +34,8 @@ class Opening(_Message, frozen=True):
     strict: bool
     sample_bits: _Count
     sample_errors: _Count
-    family: Annotated[str, Meta(max_length=32)]
+    reconciliation: Reconciliation = "cascade"
+    family: Annotated[str, Meta(max_length=32)] = "modified-multiply-shift"
 
 
 class PassesSeed(_Message, frozen=True):
@@ -55,6 +57,9 @@ DistillationMessage = (
     | PassesSeed
     | m.ParityRequest
     | m.ParityReply
+    | m.SyndromeRequest
+    | m.Syndrome
+    | m.MoreSyndrome
     | m.ReconciliationEnd
     | m.VerificationChallenge
     | m.Verified

@@ -5,7 +5,7 @@ Everything that decides a transition on this side is in this file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from heliograph.postprocessing.amplification import amplify, seed_size_bytes
 from heliograph.postprocessing.reconciliation.answering import Answerer
@@ -14,6 +14,7 @@ from heliograph.postprocessing.reconciliation.sampling import estimate, sample_p
 from heliograph.postprocessing.secrecy.recorded import RecordedTerms, ValueCounts, check_size
 from heliograph.postprocessing.verification import SEED_BYTES, accept_verified, verification_tag
 from heliograph.protocol import distillation as d
+from heliograph.protocol import distillation_one_way as one_way
 from heliograph.protocol import jobs
 from heliograph.protocol import messages as m
 from heliograph.protocol.actions import Continue, Draw, Drawn, Received, Start
@@ -142,6 +143,12 @@ def _received(state: d.State, frame: Frame, event: d.Event) -> tuple[d.State, tu
         case Answering(), m.ReconciliationEnd():
             block = jobs.reference(state.answered, message)
             return DrawingChallenge(run, heard, block), (Draw(SEED_BYTES),)
+        case one_way.AwaitingRequest(), m.SyndromeRequest():
+            return one_way.begin(replace(state, talk=heard), message)
+        case one_way.Sending(), m.MoreSyndrome():
+            return one_way.send(replace(state, talk=heard), message)
+        case one_way.Sending(), m.ReconciliationEnd():
+            return DrawingChallenge(run, heard, one_way.conclude(state, message)), (Draw(SEED_BYTES),)
         case AwaitingVerdict(), m.Verified():
             verified = accept_verified(state.block)
             figures = d.outcome(run, state.block, verified.disclosed)
@@ -159,6 +166,10 @@ def _start(state: AwaitingPasses, message: PassesSeed) -> tuple[d.State, tuple[d
     run = state.run
     ours = sample_parities(run.bits, message.seed)
     found = estimate(ours, unpack_parities(message.parities, message.count), len(run.bits))
+    if run.reconciliation == "ldpc":
+        so_far, send = d.say(state, m.ParityReply(len(ours), ours.to_bytes()))
+        before = Disclosed(parities_a=len(ours), parities_b=len(ours))
+        return one_way.AwaitingRequest(run, so_far, found, before), (send,)
     so_far, send = d.say(state, m.ParityReply(len(ours), ours.to_bytes()))
     return Preparing(run, so_far, message.seed, found.start, len(ours)), (send, Continue())
 

@@ -27,6 +27,7 @@ from heliograph.postprocessing.secrecy.acceptance import accept, precheck
 from heliograph.postprocessing.secrecy.entropy import binary_entropy
 from heliograph.protocol import messages as m
 from heliograph.protocol.records import BlockReport
+from heliograph.protocol.registration import Reconciliation
 from heliograph.types import (
     BlockParameters,
     DetectionRecord,
@@ -45,13 +46,19 @@ __all__ = [
     "Ended",
     "Revealed",
     "advance",
+    "announced",
+    "announcement",
     "answer",
     "begin_answering",
     "begin_correcting",
+    "charging_rule",
     "close",
     "judge",
+    "limits",
     "reference",
     "reveal",
+    "sift_receiver",
+    "sift_transmitter",
 ]
 
 # The rule and its condition are security.md 5: the theorem in use bounds the phase error, which commutes with the
@@ -93,7 +100,8 @@ class Ended:
     block: ReconciledBlock
 
 
-def _limits(parameters: BlockParameters) -> Limits:
+def limits(parameters: BlockParameters) -> Limits:
+    """Return the caps of a block's reconciliation: what its acceptance set allows to be charged."""
     return Limits(parities=parameters.acceptance.disclosed_bits_max)
 
 
@@ -160,10 +168,10 @@ def _precheck(sifted: SiftedBlock, parameters: BlockParameters) -> None:
     precheck(parameters, tuple(int(c) for c in counts), sifted.test)
 
 
-def begin_correcting(
-    detections: DetectionRecord, reveal_: m.BasisReveal, seed: bytes, parameters: BlockParameters
-) -> tuple[Asked, m.ReconciliationStart]:
-    """Sift on the receiver's side and send the first parities. ``seed`` is fresh: drawn after the closure."""
+def sift_receiver(
+    detections: DetectionRecord, reveal_: m.BasisReveal, parameters: BlockParameters
+) -> tuple[SiftedBlock, BitString]:
+    """Return the receiver's sifted block and its own test bits; a hopeless block is discarded here."""
     n, levels = len(detections.slots), len(parameters.light.intensities)
     bases = _bases(reveal_.bases, n)
     packed = _bit_string(reveal_.intensities, n * (levels - 1).bit_length(), "intensities")
@@ -172,7 +180,27 @@ def begin_correcting(
     sifted = sifting.sift(detections.bases, detections.bits, bases, intensities, peer_test, levels)
     _precheck(sifted, parameters)
     own_test = sifting.bits_in_test(detections.bases, detections.bits, bases)
-    corrector = Corrector(sifted.bits, seed, sifted.test.error_rate, _limits(parameters))
+    return sifted, own_test
+
+
+def sift_transmitter(
+    revealed: Revealed, test_detections: int, test_bits: bytes, parameters: BlockParameters
+) -> SiftedBlock:
+    """Return the transmitter's sifted block, from the receiver's test bits; a hopeless block is discarded here."""
+    peer_test = _bit_string(test_bits, test_detections, "test bits")
+    pulses = revealed.pulses
+    levels = len(parameters.light.intensities)
+    sifted = sifting.sift(pulses.bases, pulses.bits, revealed.receiver_bases, pulses.intensities, peer_test, levels)
+    _precheck(sifted, parameters)
+    return sifted
+
+
+def begin_correcting(
+    detections: DetectionRecord, reveal_: m.BasisReveal, seed: bytes, parameters: BlockParameters
+) -> tuple[Asked, m.ReconciliationStart]:
+    """Sift on the receiver's side and send the first parities. ``seed`` is fresh: drawn after the closure."""
+    sifted, own_test = sift_receiver(detections, reveal_, parameters)
+    corrector = Corrector(sifted.bits, seed, sifted.test.error_rate, limits(parameters))
     first = corrector.first_parities()
     start = m.ReconciliationStart(len(own_test), own_test.to_bytes(), seed, len(first), first.to_bytes())
     return Asked(sifted, corrector, len(first)), start
@@ -185,12 +213,8 @@ def begin_answering(
 
     Both sides start from the error rate of the test basis, whose bits both have by now.
     """
-    peer_test = _bit_string(start.test_bits, start.test_detections, "test bits")
-    pulses = revealed.pulses
-    levels = len(parameters.light.intensities)
-    sifted = sifting.sift(pulses.bases, pulses.bits, revealed.receiver_bases, pulses.intensities, peer_test, levels)
-    _precheck(sifted, parameters)
-    answerer = Answerer(sifted.bits, start.seed, sifted.test.error_rate, _limits(parameters))
+    sifted = sift_transmitter(revealed, start.test_detections, start.test_bits, parameters)
+    answerer = Answerer(sifted.bits, start.seed, sifted.test.error_rate, limits(parameters))
     answered = Answered(sifted, answerer)
     return answered, answer(answered, start.count, start.parities)
 
@@ -209,8 +233,12 @@ def advance(asked: Asked, reply: m.ParityReply) -> tuple[Asked | Ended, m.Parity
     if not isinstance(result, Corrected):
         return Asked(asked.sifted, asked.corrector, len(result)), m.ParityRequest(len(result), result.to_bytes())
     block = reconciled_by_correcting(asked.sifted, result)
-    found = error_report(block)
-    end = m.ReconciliationEnd(
+    return Ended(block), announcement(error_report(block))
+
+
+def announcement(found: ErrorReport) -> m.ReconciliationEnd:
+    """Return the message that carries the receiver's counts."""
+    return m.ReconciliationEnd(
         found.key_errors,
         found.zeros,
         found.errors_given_0,
@@ -219,12 +247,11 @@ def advance(asked: Asked, reply: m.ParityReply) -> tuple[Asked | Ended, m.Parity
         found.disclosed.parities_a,
         found.disclosed.parities_b,
     )
-    return Ended(block), end
 
 
-def reference(answered: Answered, end: m.ReconciliationEnd) -> ReconciledBlock:
-    """Make the transmitter's record from the receiver's exact counts, checked against what this side knows."""
-    report = ErrorReport(
+def announced(end: m.ReconciliationEnd) -> ErrorReport:
+    """Return the counts in the message."""
+    return ErrorReport(
         tuple(end.key_errors),
         end.zeros,
         end.errors_given_0,
@@ -232,16 +259,27 @@ def reference(answered: Answered, end: m.ReconciliationEnd) -> ReconciledBlock:
         end.errors_given_1,
         Disclosed(end.parities_a, end.parities_b),
     )
+
+
+def reference(answered: Answered, end: m.ReconciliationEnd) -> ReconciledBlock:
+    """Make the transmitter's record from the receiver's exact counts, checked against what this side knows."""
     disclosed = answered.before + answered.answerer.disclosed
-    return reconciled_by_answering(answered.sifted, disclosed, report, answered.answerer.pattern())
+    return reconciled_by_answering(answered.sifted, disclosed, announced(end), answered.answerer.pattern())
 
 
-def judge(block: ReconciledBlock, parameters: BlockParameters, double_clicks: int) -> BlockReport:
+def charging_rule(reconciliation: Reconciliation) -> TwoWayRule:
+    """Return what a block of this registered method is charged by (security.md 5)."""
+    return "one_way" if reconciliation == "ldpc" else TWO_WAY_RULE
+
+
+def judge(
+    block: ReconciledBlock, parameters: BlockParameters, double_clicks: int, rule: TwoWayRule = TWO_WAY_RULE
+) -> BlockReport:
     """Accept the block into the preset length, or raise the BlockDiscarded that says why not (security.md 5).
 
     Both sides call it on the same announced counts, so both come to the same verdict.
     """
-    bits = charged(block.disclosed, TWO_WAY_RULE)
+    bits = charged(block.disclosed, rule)
     terms = accept(parameters, block.key, block.test, bits, asymmetric=asymmetry_sigma(block).significant)
     sifted = sum(block.key.detections)
     floor = sifted * binary_entropy(block.key.error_rate)
@@ -252,7 +290,7 @@ def judge(block: ReconciledBlock, parameters: BlockParameters, double_clicks: in
         key=block.key,
         test=block.test,
         disclosed=block.disclosed,
-        two_way_rule=TWO_WAY_RULE,
+        two_way_rule=rule,
         efficiency=bits / floor if floor > 0 else None,
         phase_error_upper=terms.phase_error_upper,
         secret_key_length=parameters.secret_key_length,

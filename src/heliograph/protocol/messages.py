@@ -17,6 +17,7 @@ __all__ = [
     "BlockAccepted",
     "Decision",
     "Message",
+    "MoreSyndrome",
     "ParityReply",
     "ParityRequest",
     "ParticipantAccept",
@@ -25,6 +26,8 @@ __all__ = [
     "ReconciliationEnd",
     "ReconciliationStart",
     "Settlement",
+    "Syndrome",
+    "SyndromeRequest",
     "VerificationChallenge",
     "Verified",
 ]
@@ -101,6 +104,27 @@ class ParityReply(_Message, frozen=True):
     parities: Blob
 
 
+class SyndromeRequest(_Message, frozen=True):
+    """R -> T, one-way reconciliation: R's test-basis bits; the syndrome is due."""
+
+    test_detections: Count
+    test_bits: Blob
+
+
+class Syndrome(_Message, frozen=True):
+    """T -> R: parities of T's bits by the code that both sides know, packed, frame after frame."""
+
+    count: Count
+    parities: Blob
+
+
+class MoreSyndrome(_Message, frozen=True):
+    """R -> T, at most once: which frames, one bit for each, need the rows kept back."""
+
+    frames: Count
+    failed: Blob
+
+
 class ReconciliationEnd(_Message, frozen=True):
     """R -> T: R has corrected its bits; exact key-basis errors (security.md 5) and the ledger as R counts it."""
 
@@ -168,6 +192,9 @@ Message = (
     | ReconciliationStart
     | ParityRequest
     | ParityReply
+    | SyndromeRequest
+    | Syndrome
+    | MoreSyndrome
     | ReconciliationEnd
     | VerificationChallenge
     | Verified

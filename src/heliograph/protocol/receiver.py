@@ -11,7 +11,7 @@ from heliograph.authentication.pads import PadRole
 from heliograph.errors import AuthenticationFailed, BlockDiscarded, RemoteProtocolError
 from heliograph.postprocessing.amplification import amplify, seed_size_bytes
 from heliograph.postprocessing.verification import verify
-from heliograph.protocol import commitment, jobs
+from heliograph.protocol import commitment, jobs, one_way
 from heliograph.protocol import messages as m
 from heliograph.protocol.actions import (
     Action,
@@ -112,8 +112,16 @@ class AwaitingParities(_Running):
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitingSyndrome(_Running):
+    """One way: a syndrome is due."""
+
+    wanted: one_way.Wanted = field(repr=False)
+    double_clicks: int
+
+
+@dataclass(frozen=True, slots=True)
 class Correcting(_Running):
-    """Correcting with one round's parities."""
+    """Correcting with one round's parities, or with a syndrome."""
 
     double_clicks: int
 
@@ -233,9 +241,15 @@ def _received(state: State, frame: Frame) -> Step:
             checking = CheckingProposal(registration, talk, parameters)
             return checking, [CheckTag(PadRole.PROPOSAL, covered, frame.tag)]
         case AwaitingReveal(_, _, parameters, detections), m.BasisReveal():
+            if registration.reconciliation == "ldpc":
+                job = Compute("sift", one_way.begin_finding, (detections, message, parameters))
+                return Sifting(registration, talk, parameters, detections), [job]
             return DrawingPasses(registration, talk, parameters, detections, message), [Draw(32)]
         case AwaitingParities(_, _, parameters, asked, doubles), m.ParityReply():
             job = Compute("correct", jobs.advance, (asked, message))
+            return Correcting(registration, talk, parameters, doubles), [job]
+        case AwaitingSyndrome(_, _, parameters, wanted, doubles), m.Syndrome():
+            job = Compute("correct", one_way.find, (wanted, message))
             return Correcting(registration, talk, parameters, doubles), [job]
         case AwaitingChallenge(_, _, parameters, block, doubles), m.VerificationChallenge(seed, tag):
             job = Compute("verify", verify, (block, seed, tag))
@@ -261,11 +275,19 @@ def _computed(state: State, event: Event, result: object) -> Step:
         case Correcting(_, _, parameters, doubles), (jobs.Asked() as asked, m.ParityRequest() as request):
             frame = talk.draft(request)
             return AwaitingParities(registration, talk.with_sent(frame), parameters, asked, doubles), [Send(frame)]
+        case Sifting(_, _, parameters, detections), (one_way.Wanted() as wanted, m.SyndromeRequest() as wish):
+            frame = talk.draft(wish)
+            sent = talk.with_sent(frame)
+            return AwaitingSyndrome(registration, sent, parameters, wanted, detections.double_clicks), [Send(frame)]
+        case Correcting(_, _, parameters, doubles), (one_way.Wanted() as wanted, m.MoreSyndrome() as more):
+            frame = talk.draft(more)
+            return AwaitingSyndrome(registration, talk.with_sent(frame), parameters, wanted, doubles), [Send(frame)]
         case Correcting(_, _, parameters, doubles), (jobs.Ended(block), m.ReconciliationEnd() as end):
             frame = talk.draft(end)
             return AwaitingChallenge(registration, talk.with_sent(frame), parameters, block, doubles), [Send(frame)]
         case Verifying(_, _, parameters, block, doubles), VerifiedBlock():
-            job = Compute("judge", jobs.judge, (block, parameters, doubles))
+            rule = jobs.charging_rule(registration.reconciliation)
+            job = Compute("judge", jobs.judge, (block, parameters, doubles, rule))
             return Judging(registration, talk, parameters, result), [job]
         case Judging(_, _, parameters, verified), BlockReport():
             frame = talk.draft(m.Verified())

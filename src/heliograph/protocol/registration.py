@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Final, Literal
 
 import msgspec
 
@@ -22,7 +23,10 @@ from heliograph.postprocessing.verification import collision_bound
 from heliograph.protocol.conversation import LinkIdentity
 from heliograph.types import BlockParameters
 
-__all__ = ["LinkRegistration", "SaePair"]
+__all__ = ["RECONCILIATIONS", "LinkRegistration", "Reconciliation", "SaePair"]
+
+Reconciliation = Literal["cascade", "ldpc"]
+RECONCILIATIONS: Final[tuple[Reconciliation, ...]] = ("cascade", "ldpc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,8 @@ class LinkRegistration:
     many of those make a key, ``steady`` the parameters of all later ones. ``transmitter_pairs`` are owned by the
     transmitter's site, ``receiver_pairs`` by the receiver's. ``bootstrap``: one of
     ``authentication.bootstrap.METHODS``; ``mac``: what protects all blocks after it. ``eps_total_max`` stops the link
-    when its ledger is spent; ``amplification``: the 2-universal family of the hash, which every theorem in use allows.
+    when its ledger is spent. ``amplification``: the 2-universal family of the hash, which every theorem in use allows;
+    ``reconciliation``: two ways by Cascade, or one way by LDPC codes.
     """
 
     link: str
@@ -58,6 +63,7 @@ class LinkRegistration:
     mac: str = DEFAULT_METHOD.name
     eps_total_max: float = 1e-6
     amplification: Family = DEFAULT_FAMILY
+    reconciliation: Reconciliation = "cascade"
 
     def __post_init__(self) -> None:
         names = [p.name for p in self.parameters]
@@ -86,6 +92,10 @@ class LinkRegistration:
         if self.amplification not in FAMILIES:
             raise ConfigurationError(
                 f"link {self.link}: amplification = {self.amplification!r}: write one of {', '.join(FAMILIES)}"
+            )
+        if self.reconciliation not in RECONCILIATIONS:
+            raise ConfigurationError(
+                f"link {self.link}: reconciliation = {self.reconciliation!r}: write one of {', '.join(RECONCILIATIONS)}"
             )
         for parameters in self.parameters:
             check_parameters(parameters)

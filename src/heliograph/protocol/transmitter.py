@@ -12,7 +12,7 @@ from heliograph.authentication.pads import PadRole
 from heliograph.errors import AuthenticationFailed, BlockDiscarded, RemoteProtocolError
 from heliograph.postprocessing.amplification import amplify, seed_size_bytes
 from heliograph.postprocessing.verification import accept_verified, verification_tag
-from heliograph.protocol import commitment, cutting, jobs
+from heliograph.protocol import commitment, cutting, jobs, one_way
 from heliograph.protocol import messages as m
 from heliograph.protocol.actions import (
     Action,
@@ -62,6 +62,8 @@ from heliograph.protocol.transmitter_states import (
     Judging,
     Proposing,
     Revealing,
+    SendingMore,
+    Sent,
     Sifting,
     State,
     TaggingDecision,
@@ -161,9 +163,18 @@ def _received(state: State, frame: Frame) -> Step:
         case AwaitingClosure(_, _, pulses), m.QuantumPhaseClosed():
             covered = talk.frame_cover(PadRole.CLOSURE, frame)
             return CheckingClosure(context, talk, pulses, message), [CheckTag(PadRole.CLOSURE, covered, frame.tag)]
-        case AwaitingReconciliation(_, _, revealed), m.ReconciliationStart():
+        case AwaitingReconciliation(_, _, revealed), m.ReconciliationStart() if not _is_one_way(context):
             job = Compute("sift", jobs.begin_answering, (revealed, message, context.parameters))
             return Sifting(context, talk, revealed), [job]
+        case AwaitingReconciliation(_, _, revealed), m.SyndromeRequest() if _is_one_way(context):
+            job = Compute("sift", one_way.begin_sending, (revealed, message, context.parameters))
+            return Sifting(context, talk, revealed), [job]
+        case Sent(_, _, sent, doubles), m.MoreSyndrome():
+            job = Compute("answer", one_way.send_more, (sent, message))
+            return SendingMore(context, talk, sent, doubles), [job]
+        case Sent(_, _, sent, doubles), m.ReconciliationEnd():
+            job = Compute("conclude", one_way.reference, (sent, message))
+            return Concluding(context, talk, doubles), [job]
         case Answering(_, _, answered, doubles), m.ParityRequest(count, parities):
             job = Compute("answer", jobs.answer, (answered, count, parities))
             return AnsweringRound(context, talk, answered, doubles), [job]
@@ -172,7 +183,8 @@ def _received(state: State, frame: Frame) -> Step:
             return Concluding(context, talk, doubles), [job]
         case AwaitingVerdict(_, _, block, doubles), m.Verified():
             verified = accept_verified(block)
-            job = Compute("judge", jobs.judge, (block, context.parameters, doubles))
+            rule = jobs.charging_rule(context.registration.reconciliation)
+            job = Compute("judge", jobs.judge, (block, context.parameters, doubles, rule))
             return Judging(context, talk, verified), [job]
         case AwaitingParticipant(_, _, report, secret), m.ParticipantAccept():
             covered = state.talk.transcript_cover(PadRole.PARTICIPANT, frame)
@@ -181,6 +193,11 @@ def _received(state: State, frame: Frame) -> Step:
             return checking, [CheckTag(PadRole.PARTICIPANT, covered, frame.tag)]
         case _:
             refuse(state, Received(frame))
+
+
+def _is_one_way(context: Context) -> bool:
+    """Return whether this link's blocks are reconciled one way: as registered, whatever the peer sends."""
+    return context.registration.reconciliation == "ldpc"
 
 
 def _computed(state: State, event: Event, result: object) -> Step:
@@ -192,6 +209,12 @@ def _computed(state: State, event: Event, result: object) -> Step:
         case Sifting(_, _, revealed), (jobs.Answered() as answered, m.ParityReply() as reply):
             frame = talk.draft(reply)
             return Answering(context, talk.with_sent(frame), answered, revealed.double_clicks), [Send(frame)]
+        case Sifting(_, _, revealed), (one_way.Sent() as sent, m.Syndrome() as syndrome):
+            frame = talk.draft(syndrome)
+            return Sent(context, talk.with_sent(frame), sent, revealed.double_clicks), [Send(frame)]
+        case SendingMore(_, _, sent, doubles), m.Syndrome():
+            frame = talk.draft(result)
+            return Sent(context, talk.with_sent(frame), sent, doubles), [Send(frame)]
         case AnsweringRound(_, _, answered, doubles), m.ParityReply():
             frame = talk.draft(result)
             return Answering(context, talk.with_sent(frame), answered, doubles), [Send(frame)]

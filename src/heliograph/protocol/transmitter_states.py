@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from heliograph.protocol import jobs
+from heliograph.protocol import jobs, one_way
 from heliograph.protocol import messages as m
 from heliograph.protocol.conversation import Conversation
 from heliograph.protocol.frames import Frame
@@ -37,6 +37,8 @@ __all__ = [
     "Judging",
     "Proposing",
     "Revealing",
+    "SendingMore",
+    "Sent",
     "Sifting",
     "State",
     "TaggingDecision",
@@ -133,6 +135,22 @@ class AnsweringRound(State):
     """Parities are being looked up."""
 
     answered: jobs.Answered = field(repr=False)
+    double_clicks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sent(State):
+    """One way: the syndrome is out; the peer may name frames that need more of it, once."""
+
+    sent: one_way.Sent = field(repr=False)
+    double_clicks: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendingMore(State):
+    """One way: the rest of the syndrome is being made."""
+
+    sent: one_way.Sent = field(repr=False)
     double_clicks: int
 
 
@@ -247,6 +265,8 @@ LOCAL_STATES = (
     Sifting,
     Answering,
     AnsweringRound,
+    Sent,
+    SendingMore,
     Concluding,
     DrawingChallenge,
     Challenging,

@@ -16,8 +16,8 @@ from heliograph.errors import ConfigurationError
 from heliograph.ports import RandomSource
 from heliograph.postprocessing.amplification import DEFAULT_FAMILY, Family
 from heliograph.postprocessing.secrecy.link import fibre_link
-from heliograph.postprocessing.secrecy.planning import plan_block
-from heliograph.protocol.registration import LinkRegistration, SaePair
+from heliograph.postprocessing.secrecy.planning import ONE_WAY_MARGIN, plan_block
+from heliograph.protocol.registration import LinkRegistration, Reconciliation, SaePair
 from heliograph.vault.certificates import SiteCa
 from heliograph.vault.filekek import FileKek
 
@@ -61,17 +61,19 @@ def plan_registration(
     bootstrap: str = "psk",
     mac: str = DEFAULT_METHOD.name,
     amplification: Family = DEFAULT_FAMILY,
+    reconciliation: Reconciliation = "cascade",
 ) -> LinkRegistration:
     """Plan a link's registration for a fibre of ``distance_km`` and the default detectors.
 
     Both sites plan the same record from the same numbers. ``sites``: transmitter, receiver; ``decoys``: 1 or 2, which
     also names the theorem; ``bootstrap``: what trust starts from; ``mac``: what authenticates later blocks;
-    ``amplification``: the family of the hash. Raises
-    ConfigurationError if blocks of these sizes give no key at this distance.
+    ``amplification``: the family of the hash; ``reconciliation``: how errors are found. Raises ConfigurationError if
+    blocks of these sizes give no key at this distance.
     """
     model = fibre_link(distance_km)
-    opening = plan_block("opening", model, OPENING_BITS, decoys=decoys)
-    steady = plan_block("steady", model, STEADY_BITS, decoys=decoys)
+    margin = ONE_WAY_MARGIN if reconciliation == "ldpc" else None
+    opening = plan_block("opening", model, OPENING_BITS, decoys=decoys, margin=margin)
+    steady = plan_block("steady", model, STEADY_BITS, decoys=decoys, margin=margin)
     return LinkRegistration(
         link=link,
         transmitter_site=sites[0],
@@ -86,6 +88,7 @@ def plan_registration(
         bootstrap=bootstrap,
         mac=mac,
         amplification=amplification,
+        reconciliation=reconciliation,
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from heliograph.postprocessing.secrecy.link import LinkModel
-from heliograph.postprocessing.secrecy.planning import plan_block
-from heliograph.protocol.registration import LinkRegistration, SaePair
+from heliograph.postprocessing.secrecy.planning import ONE_WAY_MARGIN, plan_block
+from heliograph.protocol.registration import LinkRegistration, Reconciliation, SaePair
 from heliograph.sim.channel import Channel, FibreParameters
 from heliograph.sim.detectors import LIM_2014, DetectorParameters
 from heliograph.types import BlockParameters
@@ -46,14 +48,25 @@ def _model(channel: Channel) -> LinkModel:
     )
 
 
-def example_registration(target_bits: int = 100_000, detectors: DetectorParameters = LIM_2014) -> LinkRegistration:
+def example_registration(
+    target_bits: int = 100_000,
+    detectors: DetectorParameters = LIM_2014,
+    *,
+    reconciliation: Reconciliation = "cascade",
+) -> LinkRegistration:
     """Return a link whose blocks have about ``target_bits`` sifted bits."""
-    return _registration(plan_block("test", _model(example_channel(detectors)), target_bits))
+    margin = ONE_WAY_MARGIN if reconciliation == "ldpc" else None
+    block = plan_block("test", _model(example_channel(detectors)), target_bits, margin=margin)
+    return replace(_registration(block), reconciliation=reconciliation)
 
 
-def quick_registration(target_bits: int = 30_000, *, decoys: int = 1) -> LinkRegistration:
+def quick_registration(
+    target_bits: int = 30_000, *, decoys: int = 1, reconciliation: Reconciliation = "cascade"
+) -> LinkRegistration:
     """Return a link over ``quick_channel`` with small blocks."""
-    return _registration(plan_block("test", _model(quick_channel()), target_bits, decoys=decoys))
+    margin = ONE_WAY_MARGIN if reconciliation == "ldpc" else None
+    block = plan_block("test", _model(quick_channel()), target_bits, decoys=decoys, margin=margin)
+    return replace(_registration(block), reconciliation=reconciliation)
 
 
 def _registration(block: BlockParameters) -> LinkRegistration:

@@ -12,7 +12,9 @@ from heliograph.lab.benchmarks import STAGES
 
 FIELDS = {"name", "n_bits", "qber", "efficiency", "mbps", "seconds", "threads"}
 SMALL = {
-    "reconciliation": lambda: bench.reconciliation((20_000,), ((200_000, 0.01, 0.0), (200_000, 0.01, 0.001))),
+    "reconciliation": lambda: bench.reconciliation(
+        (20_000,), ((200_000, 0.01, 0.0, "cascade"), (200_000, 0.01, 0.001, "ldpc"))
+    ),
     "amplification": lambda: bench.amplification((4096, 8192)),
     "sifting": lambda: bench.sifting(50_000),
     "simulator": lambda: simulator((75.0,), (1e-2,), 40_000),

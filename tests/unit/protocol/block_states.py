@@ -5,7 +5,12 @@ from __future__ import annotations
 import typing
 from dataclasses import replace
 
+import numpy as np
+
 from heliograph.authentication.pads import PadRole
+from heliograph.bits import BitString
+from heliograph.postprocessing.reconciliation.limits import Limits
+from heliograph.postprocessing.reconciliation.one_way import Source
 from heliograph.protocol import actions as a
 from heliograph.protocol import commitment, receiver, transmitter, transmitter_states
 from heliograph.protocol import messages as m
@@ -56,6 +61,7 @@ class Samples:
         pair = Pair(quick_registration(), quick_channel(), directory / "whole", prefilter=False)
         self._begin(pair)
         self._watch(pair)
+        self._one_way(directory)
         context = commitment.CommitContext(
             pair.tx.registration,
             pair.tx.registration.identity(),
@@ -83,6 +89,25 @@ class Samples:
         self._note("tx", transmitter.propose(context, talk), a.Start())
         talk = replace(talk, own=Direction.TO_TRANSMITTER)
         self._note("rx", receiver.await_proposal(registration, talk), None)
+
+    def _one_way(self, directory):
+        """Watch a block reconciled one way; all its frames decode, so more of the syndrome is asked for by hand."""
+        one_way = quick_registration(reconciliation="ldpc")
+        pair = Pair(one_way, quick_channel(), directory / "one way", prefilter=False)
+        before = {name: dict(events) for name, events in self.own.items()}
+        self._watch(pair)
+        self.own.update(before)
+        sent = self.states["tx Sent"]
+        named = bytes([128]) + bytes((sent.sent.source.disclosed.parities_b - 1) // 8)
+        self.messages[m.MoreSyndrome] = m.MoreSyndrome(sent.sent.source.disclosed.parities_b, named)
+        asked = a.Received(self.frame(sent, self.messages[m.MoreSyndrome]))
+        sending, (job,) = transmitter.step(sent, asked)
+        source = Source(sent.sent.sifted.bits, 0.001, Limits(parities=100_000))
+        source.first()
+        frames = source.disclosed.parities_b
+        named = BitString.from_array(np.ones(frames, dtype=np.uint8))
+        more = source.more(named)
+        self._note("tx", sending, a.Computed(job.job, m.Syndrome(len(more), more.to_bytes())))
 
     def _watch(self, pair):
         pair.begin_block()

@@ -29,6 +29,9 @@ MOVES = {
     ("tx Answering", "Received ParityRequest"): ("AnsweringRound", "Compute"),
     ("tx AnsweringRound", "Computed"): ("Answering", "Send"),
     ("tx Answering", "Received ReconciliationEnd"): ("Concluding", "Compute"),
+    ("tx Sent", "Received MoreSyndrome"): ("SendingMore", "Compute"),
+    ("tx Sent", "Received ReconciliationEnd"): ("Concluding", "Compute"),
+    ("tx SendingMore", "Computed"): ("Sent", "Send"),
     ("tx Concluding", "Computed"): ("DrawingChallenge", "Draw"),
     ("tx DrawingChallenge", "Drawn"): ("Challenging", "Compute"),
     ("tx Challenging", "Computed"): ("AwaitingVerdict", "Send"),
@@ -54,6 +57,7 @@ MOVES = {
     ("rx DrawingPasses", "Drawn"): ("Sifting", "Compute"),
     ("rx Sifting", "Computed"): ("AwaitingParities", "Send"),
     ("rx AwaitingParities", "Received ParityReply"): ("Correcting", "Compute"),
+    ("rx AwaitingSyndrome", "Received Syndrome"): ("Correcting", "Compute"),
     ("rx Correcting", "Computed"): ("AwaitingChallenge", "Send"),
     ("rx AwaitingChallenge", "Received VerificationChallenge"): ("Verifying", "Compute"),
     ("rx Verifying", "Computed"): ("Judging", "Compute"),
@@ -140,8 +144,8 @@ def test_every_event_is_decided_in(samples, state_name):
 
 def fingerprint(state):
     """Return the state as text, with the content of the reconciliation's opaque handles."""
-    handles = [h for h in (getattr(state, n, None) for n in ("answered", "asked")) if h is not None]
-    inside = [getattr(h, n) for h in handles for n in ("answerer", "corrector") if hasattr(h, n)]
+    handles = [h for h in (getattr(state, n, None) for n in ("answered", "asked", "sent", "wanted")) if h is not None]
+    inside = [getattr(h, n) for h in handles for n in ("answerer", "corrector", "source", "finder") if hasattr(h, n)]
     return repr(state), [repr(getattr(i, slot, None)) for i in inside for slot in type(i).__slots__]
 
 

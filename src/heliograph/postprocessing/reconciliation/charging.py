@@ -1,4 +1,4 @@
-"""What is charged for two-way reconciliation, and the check that decides whether the cheaper rule may be used."""
+"""What is charged for reconciliation, and the check that decides whether the cheaper rule may be used."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from heliograph.types import Disclosed, ReconciledBlock
 
 __all__ = ["SIGMA_MAX", "Asymmetry", "TwoWayRule", "asymmetry_sigma", "charged"]
 
-TwoWayRule = Literal["pattern_public", "both"]
+TwoWayRule = Literal["pattern_public", "both", "one_way"]
 
 # From the security rules: security.md 5.
 SIGMA_MAX: Final = 4.0
 
 
 def charged(disclosed: Disclosed, rule: TwoWayRule) -> int:
-    """Return lambda_EC in bits under a two-way rule (security.md 5).
+    """Return lambda_EC in bits under a rule (security.md 5).
 
     ``pattern_public``: one direction; the error pattern is given to the adversary, so it is allowed only with a theorem
     whose bound holds with that pattern announced [after arXiv 2307.00576]. ``both``: the sum of both directions, by the
-    chain rule, for any source. Both add the verification hash. Raises LocalProtocolError for another rule.
+    chain rule, for any source. ``one_way``: the syndrome and what the corrected side announces, by the same rule, so
+    that no theorem has to allow it. All add the verification hash. Raises LocalProtocolError for another rule.
     """
     if rule == "pattern_public":
         return disclosed.parities_a + disclosed.verification
-    if rule == "both":
+    if rule in ("both", "one_way"):
         return disclosed.parities_a + disclosed.parities_b + disclosed.verification
-    raise LocalProtocolError(f"two-way rule {rule!r}: choose pattern_public or both")
+    raise LocalProtocolError(f"two-way rule {rule!r}: choose pattern_public, both or one_way")
 
 
 @dataclass(frozen=True, slots=True)
