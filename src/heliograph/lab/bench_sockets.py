@@ -32,7 +32,7 @@ def over_sockets(n: int, qber: float, round_trip_s: float = 0.0, how: Reconcilia
         for name, side in (("alice", bits), ("bob", bits ^ wrong)):
             paths.append(Path(folder, f"{name}.bin"))
             paths[-1].write_bytes(np.packbits(side).tobytes())
-        options = DistillOptions(*paths, _EPS, _EPS, reconciliation=how, round_trip_s=round_trip_s)
+        options = DistillOptions(paths[0], paths[1], _EPS, _EPS, reconciliation=how, round_trip_s=round_trip_s)
         report = asyncio.run(run_distill(options))
     late = f", {1000 * round_trip_s:g} ms round trip" if round_trip_s else ""
     return row(

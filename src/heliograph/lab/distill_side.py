@@ -53,9 +53,9 @@ _MACHINES = {"reference": distillation_reference, "correction": distillation_cor
 
 @dataclass(frozen=True, slots=True)
 class Driven:
-    """What came of a run, its rounds of parities or of syndromes, and the wall time from the passes' seed to the last correction.
+    """What came of a run, its rounds of parities or of syndromes, and what reconciliation took.
 
-    The correcting side measures; the other reports 0 s.
+    Wall time from the passes' seed to the last correction; the correcting side measures, the other reports 0 s.
     """
 
     outcome: d.Outcome

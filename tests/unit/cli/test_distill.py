@@ -180,7 +180,7 @@ def test_a_command_that_is_killed_leaves_no_key_and_no_process(tmp_path):
             return json.loads(await process.stdout.readline())
 
         common = {"order": "begin", "eps_sec": 1e-15, "eps_cor": 1e-15, "strict": False, "sample": None}
-        common["family"] = "modified-multiply-shift"
+        common |= {"family": "modified-multiply-shift", "reconciliation": "cascade"}
         names = ("reference", "correction")
         ready = [
             await ask(process, **common, side=name, path=str(path), secret="00")
