@@ -185,7 +185,7 @@ class Supply:
                 raise ConfigurationError(f"pair {pair}: registered twice; keep one entry")
             peers[pair.remote_sae] = pair
         self._locals = self._pairs.keys() | self._groups.here()
-        both = self._pairs.keys() & {remote for peers in self._pairs.values() for remote in peers}
+        both = self._locals & {remote for peers in self._pairs.values() for remote in peers}
         if both:
             raise ConfigurationError(f"SAE {min(both)}: registered as local and as remote; an SAE is at one site")
 

@@ -256,8 +256,8 @@ class KeyRecords:
         is still there when the slave asks.
         """
         with self._database.transaction() as cursor:
-            condition = "WHERE created_at < CASE owner_here WHEN 1 THEN ? ELSE ? END"
-            rows = rows_of(cursor, condition, (before, before - grace))
+            condition = "WHERE created_at < CASE WHEN owner_here = 1 AND state <> ? THEN ? ELSE ? END"
+            rows = rows_of(cursor, condition, (RELEASED, before, before - grace))
             segment_gone = bury(cursor, rows, "expired", now)
         if segment_gone:
             self._empty_log()
