@@ -85,13 +85,19 @@ def held_rows(cursor: sqlite3.Cursor, slave: str, master: str, key_ids: Sequence
     missing = False
     for key_id in key_ids:
         found = rows_of(cursor, "WHERE key_id = ?", (key_id,))
-        if found and slave not in audience_members(found[0].slave):
+        if slave not in audience_members(found[0].slave if found else _buried_for(cursor, key_id) or slave):
             raise NotPermitted("one or more keys specified were not allocated to this SAE")
         missing = missing or not found or found[0].master != master or not _waits_for(cursor, found[0], slave)
         rows.extend(found)
     if missing:
         raise KeyNotFound("one or more keys specified are not found on KME")
     return rows
+
+
+def _buried_for(cursor: sqlite3.Cursor, key_id: str) -> str | None:
+    """Return whom a key that is gone was allocated to: who was not named stays refused after the delivery (5.4)."""
+    found = cursor.execute("SELECT slave FROM key_tombstones WHERE key_id = ?", (key_id,)).fetchone()
+    return None if found is None else str(found[0])
 
 
 def _waits_for(cursor: sqlite3.Cursor, row: Row, slave: str) -> bool:

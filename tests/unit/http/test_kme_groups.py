@@ -254,3 +254,26 @@ def test_a_greedy_sae_is_held_back_and_the_others_are_served_at_once(site, wire)
     assert {status for _, status in others} == {200}
     assert sorted(wait for wait, _ in others)[98] < 1.0
     assert site.keys.stored_key_count("sae-a", "sae-b") == 50
+
+
+def test_who_was_not_named_stays_refused_after_the_key_is_gone(site, wire):
+    """Clause 5.4: 401 unless the caller was a slave of every Get key call that returned one of these keys."""
+    (row,) = site.add_held(1)
+    (mine,) = site.add_owned(1)
+    tls = {name: site.sae_tls(name) for name in ("sae-a", "sae-2")}
+    dec = "/api/v1/keys/sae-b/dec_keys?key_ID="
+
+    async def act(kme):
+        await wire.ask(kme.port, tls["sae-a"], "GET", ENC)
+        return [
+            (await wire.ask(kme.port, tls[name], "GET", dec + key_id))[0]
+            for name, key_id in (
+                ("sae-2", row.key_id),
+                ("sae-a", row.key_id),
+                ("sae-a", row.key_id),
+                ("sae-2", row.key_id),
+                ("sae-a", mine.key_id),  # the master is no slave of its own key
+            )
+        ]
+
+    assert site.run(act) == [401, 200, 400, 401, 401]
