@@ -28,7 +28,6 @@ from heliograph.errors import (
 )
 from heliograph.kme.key_facts import KNOWN, KeyFacts, Wishes, read_wishes, wants_facts
 from heliograph.kme.query import read_integer, read_query
-from heliograph.kme.quotas import TooManyRequests
 from heliograph.kme.strict_json import MalformedDocument, read_document
 from heliograph.kme.supply import Limits, OwnerUnreachable, RequestRefused, SupplyStatus, WishUnmet
 from heliograph.types import DeliveredKey, StoredKey
@@ -292,7 +291,7 @@ def error_answer(error: HeliographError) -> tuple[int, bytes]:
             status, message = 400, MESSAGE_NOT_FOUND
         case WishUnmet():
             status, message, details = 400, MESSAGE_UNMET, [("extension_mandatory_unmet", f"{error.name}: {error}")]
-        case InsufficientKeys() | OwnerUnreachable() | TooManyRequests():
+        case InsufficientKeys() | OwnerUnreachable():
             message = str(error)
         case StoreUnavailable():
             # The cause names paths of this site: it belongs into the log, not into an answer.

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from heliograph.errors import ConfigurationError, KeySupplyError
+from heliograph.errors import ConfigurationError, InsufficientKeys
 from heliograph.ports import Clock
 
 __all__ = ["Quota", "Quotas", "TooManyRequests"]
 
 
-class TooManyRequests(KeySupplyError):
+class TooManyRequests(InsufficientKeys):
     """The SAE asked for more than its share; nothing was taken, try again later."""
 
 

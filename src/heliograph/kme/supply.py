@@ -12,7 +12,7 @@ from typing import Protocol
 
 from heliograph.errors import ConfigurationError, InsufficientKeys, KeyNotFound, KeySupplyError, NotPermitted
 from heliograph.kme.groups import Groups, SaeGroup
-from heliograph.kme.quotas import Quotas
+from heliograph.kme.quotas import Quotas, TooManyRequests
 from heliograph.ports import Clock
 from heliograph.types import StoredKey
 
@@ -297,6 +297,8 @@ class Supply:
         keep, since = self._limits.reserve, now - max_age_s
         try:
             return self._keys.deliver_to_master(caller, audience, number, now, keep=keep, since=since, accept=accept)
+        except TooManyRequests:
+            raise
         except InsufficientKeys:
             if self._keys.stored_key_count(caller, audience) < number + keep:
                 raise
