@@ -249,12 +249,19 @@ class SecretKey:
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """A key in a KME's store, allocated to one pair of SAEs."""
+    """A key in a KME's store, allocated to one pair of SAEs, or to a master and a group of slaves.
+
+    ``created_at``: seconds on the store's clock; ``metadata``: JSON about the block it was cut from, without secrets;
+    ``block``: epoch and block.
+    """
 
     key_id: str
     master_sae: str
     slave_sae: str
     material: bytes = field(repr=False)
+    created_at: float = field(default=0.0, compare=False)
+    metadata: str = field(default="{}", compare=False)
+    block: tuple[int, int] = field(default=(0, 0), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

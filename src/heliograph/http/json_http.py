@@ -177,8 +177,12 @@ class JsonHttpServer(ABC):
         return self._runner.server
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:
+        return _response(await self.settled(self.serve_request(request)))
+
+    async def settled(self, serving: Awaitable[Answer]) -> Answer:
+        """Return the answer, or the standard's answer for whatever was raised instead."""
         try:
-            answer = await self.serve_request(request)
+            answer = await serving
         except HeliographError as error:
             if isinstance(error, StoreUnavailable):
                 _log.error("%s", error)
@@ -190,7 +194,7 @@ class JsonHttpServer(ABC):
         except Exception as error:  # noqa: BLE001  - no traceback may reach a caller, nor locals with keys a log
             _log.error("request failed: %s", type(error).__name__)
             answer = self.plain_refusal(503, "Error on server side")
-        return _response(answer)
+        return answer
 
 
 def listen_unix(path: Path, what: str) -> socket.socket:

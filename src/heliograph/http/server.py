@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import ssl
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from types import MappingProxyType
+from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
@@ -14,6 +17,8 @@ from heliograph.http.callers import Callers, CertificateCallers
 from heliograph.http.json_http import MAX_BODY_BYTES, Answer, JsonHttpServer, read_body
 from heliograph.kme import etsi014
 from heliograph.kme.boundary import Network
+from heliograph.kme.key_facts import KeyFacts
+from heliograph.kme.quotas import TooManyRequests
 from heliograph.kme.supply import RequestRefused, Supply
 
 __all__ = ["MAX_BODY_BYTES", "KmeServer", "serve"]
@@ -23,8 +28,10 @@ VERBS = MappingProxyType({"status": ("GET",), "enc_keys": ("GET", "POST"), "dec_
 
 # Our choices.
 MAX_WAITING = 256  # requests queued for the store; one more is told to come back
+MAX_WAITING_OF_ONE = 64  # of one SAE, so that it cannot fill the queue of the others
 RETRY_AFTER = MappingProxyType({"Retry-After": "1"})
 
+_Result = TypeVar("_Result")
 _log = logging.getLogger("heliograph.kme")
 
 
@@ -35,6 +42,7 @@ class KmeServer(JsonHttpServer):
         super().__init__(networks)
         self._supply = supply
         self._callers = callers or CertificateCallers()
+        self._queued: Counter[str] = Counter()
 
     def waiting_max(self) -> int:
         """Return how many requests may wait for the store."""
@@ -53,45 +61,78 @@ class KmeServer(JsonHttpServer):
 
     async def serve_request(self, request: web.BaseRequest) -> Answer:
         """Answer one request of clause 5."""
+        return await self.answer(
+            request.method,
+            request.rel_url.raw_path,
+            request.rel_url.raw_query_string,
+            lambda: self._callers.identify(request),
+            lambda: read_body(request),
+        )
+
+    async def answer(
+        self, verb: str, path: str, query: str, caller: Callable[[], str], body: Callable[[], Awaitable[bytes]]
+    ) -> Answer:
+        """Answer a request for the raw ``path`` and ``query``. Raises HeliographError, as ``serve_request``.
+
+        ``caller`` tells the SAE ID, or raises NotPermitted; ``body`` reads the body, once its sender is known.
+        """
         # (1) Route. The raw path is split before it is decoded: an SAE ID may contain an encoded slash.
-        parts = request.rel_url.raw_path.split("/")
+        parts = path.split("/")
         if len(parts) != len(PREFIX) + 2 or tuple(parts[:-2]) != PREFIX or parts[-1] not in VERBS:
             return Answer(404, etsi014.error_document("no such resource; see ETSI GS QKD 014 5.1 for the paths"))
         name, method = parts[-2:]
-        if request.method not in VERBS[method]:
+        if verb not in VERBS[method]:
             allowed = ", ".join(VERBS[method])
             return Answer(405, etsi014.error_document(f"{method} takes {allowed}"), {"Allow": allowed})
         # (2) Who is calling: from the certificate, for every request (5.1). Before anything of the body is read.
-        caller = self._callers.identify(request)
+        sae = caller()
         try:
             peer = unquote_to_bytes(name).decode("utf-8")
         except UnicodeDecodeError:
             raise RequestRefused("the SAE ID in the path is not URL-encoded UTF-8") from None
-        self._supply.authorise(caller, peer)
+        self._supply.authorise(sae, peer)
+        self._supply.admit(sae)
         # (3) What is asked for. (4) The store, on its own threads, with the keys gone before they are answered.
-        body = await read_body(request)
-        query = request.rel_url.raw_query_string
-        if request.method == "GET" and body:
+        content = await body()
+        if verb == "GET" and content:
             raise RequestRefused("a GET request has no body; use POST")
-        if query and (request.method == "POST" or method == "status"):
-            raise RequestRefused(f"{method} by {request.method} takes no query")
-        return await self._method(method, caller, peer, None if request.method == "GET" else body, query)
+        if query and (verb == "POST" or method == "status"):
+            raise RequestRefused(f"{method} by {verb} takes no query")
+        return await self._method(method, sae, peer, None if verb == "GET" else content, query)
 
     async def _method(self, method: str, caller: str, peer: str, body: bytes | None, query: str) -> Answer:
         supply, limits = self._supply, self._supply.limits
         if method == "status":
-            return Answer(200, etsi014.status_document(await self.on_store(lambda: supply.status(caller, peer))))
+            status = await self._on_store_for(caller, lambda: supply.status(caller, peer))
+            return Answer(200, etsi014.status_document(status))
         if method == "enc_keys":
-            if body is None:
-                number = etsi014.read_key_request_query(query, limits)
-            else:
-                number = etsi014.read_key_request(body, limits)
-            keys = await self.on_store(lambda: supply.enc_keys(caller, peer, number))
+            asked = etsi014.read_key_request_query(query, limits) if body is None else None
+            asked = asked or etsi014.read_key_request(body or b"", limits)
+            facts, wishes = asked.wishes.facts, asked.wishes
+            number, further = asked.number, asked.additional
+            keys = await self._on_store_for(
+                caller,
+                lambda: supply.enc_keys(
+                    caller, peer, number, additional=further, max_age_s=wishes.max_age_s, accept=wishes.check
+                ),
+            )
         else:
-            ids = etsi014.read_key_ids_query(query) if body is None else etsi014.read_key_ids(body, limits)
-            keys = await self.on_store(lambda: supply.dec_keys(caller, peer, ids))
+            named = etsi014.read_key_ids_query(query) if body is None else etsi014.read_key_ids(body, limits)
+            facts, key_ids = named.facts, named.key_ids
+            keys = await self._on_store_for(caller, lambda: supply.dec_keys(caller, peer, key_ids))
         _log.info("%s for %s with %s: %s", method, caller, peer, " ".join(key.key_id for key in keys))
-        return Answer(200, etsi014.container_document(keys))
+        told = KeyFacts(supply.now(), supply.path(caller, peer)) if facts else None
+        return Answer(200, etsi014.container_document(keys, told))
+
+    async def _on_store_for(self, caller: str, call: Callable[[], _Result]) -> _Result:
+        """Run ``call`` in the store's turn. Raises TooManyRequests for a caller that has many waiting already."""
+        if self._queued[caller] >= MAX_WAITING_OF_ONE:
+            raise TooManyRequests(f"{MAX_WAITING_OF_ONE} requests of this SAE wait already; try again later")
+        self._queued[caller] += 1
+        try:
+            return await self.on_store(call)
+        finally:
+            self._queued[caller] -= 1
 
 
 async def serve(supply: Supply, host: str, port: int, tls: ssl.SSLContext) -> KmeServer:

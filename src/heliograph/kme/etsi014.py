@@ -3,17 +3,18 @@
 What the standard leaves open is settled here as follows. The container's member is ``keys`` (6.3's examples); a POST
 without a body is an empty key request; an empty ``additional_slave_SAE_IDs`` is refused; a member that the standard
 does not define is refused at the top level of a request, since ignoring it could mean a key that the caller did not
-ask for; ``extension_optional`` is ignored (6.2 allows it); key_IDs are UUIDs in either case, answered in lower case;
-a 401 carries a body although table 4 has none, because clients parse it; too few keys is a 503 that says so.
+ask for; unknown members of ``extension_optional`` are ignored (6.2 allows it); key_IDs are UUIDs in either case,
+answered in lower case; a 401 carries a body although table 4 has none, because clients parse it; too few keys, and a
+caller beyond its quota, is a 503 that says so.
 """
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeVar
-from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -25,12 +26,16 @@ from heliograph.errors import (
     NotPermitted,
     StoreUnavailable,
 )
+from heliograph.kme.key_facts import KNOWN, KeyFacts, Wishes, read_wishes, wants_facts
+from heliograph.kme.query import read_integer, read_query
 from heliograph.kme.strict_json import MalformedDocument, read_document
-from heliograph.kme.supply import Limits, OwnerUnreachable, RequestRefused, SupplyStatus
+from heliograph.kme.supply import Limits, OwnerUnreachable, RequestRefused, SupplyStatus, WishUnmet
 from heliograph.types import DeliveredKey, StoredKey
 
 __all__ = [
     "MESSAGE_NOT_FOUND",
+    "KeyIds",
+    "KeyRequest",
     "container_document",
     "error_answer",
     "error_document",
@@ -49,18 +54,17 @@ __all__ = [
 # The standard's own words (6.2, tables 4, 6 and 8).
 MESSAGE_SIZE = "size shall be a multiple of 8"
 MESSAGE_MANDATORY = "not all extension_mandatory parameters are supported"
+MESSAGE_UNMET = "not all extension_mandatory request options could be met"
 MESSAGE_NOT_FOUND = "one or more keys specified are not found on KME"
 MESSAGE_BAD_REQUEST = "Bad request format"
 MESSAGE_UNAUTHORIZED = "Unauthorized"
 MESSAGE_SERVER = "Error on server side"
 
 # Our choices.
-MAX_SAE_ID_COUNT = 0  # no multicast yet
 MAX_NAMES_REPORTED = 16
 MAX_NAME_LENGTH = 64
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
-_INTEGER = re.compile(r"[0-9]{1,9}")
 
 _Extensions = list[dict[str, object]]
 _Record = TypeVar("_Record")
@@ -72,6 +76,26 @@ class _KeyRequest(msgspec.Struct, forbid_unknown_fields=True):
     additional_slave_SAE_IDs: list[str] | msgspec.UnsetType = msgspec.UNSET  # noqa: N815  - 6.2's name
     extension_mandatory: _Extensions | msgspec.UnsetType = msgspec.UNSET
     extension_optional: _Extensions | msgspec.UnsetType = msgspec.UNSET
+
+
+_NO_WISHES = Wishes()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRequest:
+    """A key request (6.2), checked. ``additional``: further slaves, none of them twice."""
+
+    number: int = 1
+    additional: tuple[str, ...] = ()
+    wishes: Wishes = _NO_WISHES
+
+
+@dataclass(frozen=True, slots=True)
+class KeyIds:
+    """A request by key IDs (6.4), checked: different UUIDs in lower case. ``facts``: told with the keys."""
+
+    key_ids: tuple[str, ...]
+    facts: bool = False
 
 
 class _KeyId(msgspec.Struct):
@@ -87,10 +111,12 @@ class _KeyIds(msgspec.Struct, forbid_unknown_fields=True):
 class _Key(msgspec.Struct):
     key_ID: str  # noqa: N815  - 6.3's name
     key: str
+    key_extension: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Container(msgspec.Struct):
     keys: list[_Key]
+    key_container_extension: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Status(msgspec.Struct):
@@ -110,12 +136,12 @@ class _Status(msgspec.Struct):
 # -- requests, as the KME reads them ------------------------------------------------------------------------------
 
 
-def read_key_request(body: bytes, limits: Limits) -> int:
-    """Read the body of POST enc_keys (6.2) and return the number of keys asked for. Raises KeySupplyError (400)."""
+def read_key_request(body: bytes, limits: Limits) -> KeyRequest:
+    """Read the body of POST enc_keys (6.2). Raises KeySupplyError (400)."""
     request = _convert(read_document(body), _KeyRequest) if body else _KeyRequest()
     # (1) What the KME must understand before anything else.
-    if request.extension_mandatory:
-        names = [name for extension in request.extension_mandatory for name in extension]
+    mandatory, optional = _extensions(request.extension_mandatory), _extensions(request.extension_optional)
+    if names := [name for name in mandatory if name not in KNOWN]:
         raise RequestRefused(
             MESSAGE_MANDATORY,
             [
@@ -124,25 +150,27 @@ def read_key_request(body: bytes, limits: Limits) -> int:
             ],
         )
     # (2) Multicast.
+    additional: list[str] = []
     if request.additional_slave_SAE_IDs is not msgspec.UNSET:
-        if not request.additional_slave_SAE_IDs:
+        additional = request.additional_slave_SAE_IDs
+        if not additional:
             raise RequestRefused("additional_slave_SAE_IDs is empty; leave it out")
-        raise RequestRefused(
-            f"additional_slave_SAE_IDs: at most max_SAE_ID_count = {MAX_SAE_ID_COUNT} are supported; leave it out"
-        )
+        if len(set(additional)) != len(additional) or not all(name.strip() for name in additional):
+            raise RequestRefused("additional_slave_SAE_IDs: an SAE ID is blank or comes twice")
     # (3) Size and number.
-    return _checked(request.number, None if request.size is msgspec.UNSET else request.size, limits)
+    number = _checked(request.number, None if request.size is msgspec.UNSET else request.size, limits)
+    return KeyRequest(number, tuple(additional), read_wishes(mandatory, optional))
 
 
-def read_key_request_query(query: str, limits: Limits) -> int:
+def read_key_request_query(query: str, limits: Limits) -> KeyRequest:
     """Read the query of GET enc_keys, ``number`` and ``size`` only (5.2). Raises KeySupplyError (400)."""
-    members = _query(query, {"number", "size"})
-    number = _integer(members, "number")
-    return _checked(1 if number is None else number, _integer(members, "size"), limits)
+    members = read_query(query, {"number", "size"})
+    number = read_integer(members, "number")
+    return KeyRequest(_checked(1 if number is None else number, read_integer(members, "size"), limits))
 
 
-def read_key_ids(body: bytes, limits: Limits) -> tuple[str, ...]:
-    """Read the body of POST dec_keys (6.4): different UUIDs, in order, in lower case. Raises KeySupplyError (400)."""
+def read_key_ids(body: bytes, limits: Limits) -> KeyIds:
+    """Read the body of POST dec_keys (6.4), in the order of the request. Raises KeySupplyError (400)."""
     if not body:
         raise RequestRefused("the request has no body; key_IDs is needed")
     request = _convert(read_document(body), _KeyIds)
@@ -155,15 +183,26 @@ def read_key_ids(body: bytes, limits: Limits) -> tuple[str, ...]:
     key_ids = tuple(_uuid(entry.key_ID) for entry in request.key_IDs)
     if len(set(key_ids)) != len(key_ids):
         raise RequestRefused("key_IDs: a key_ID comes twice; each key is delivered once")
-    return key_ids
+    extension = request.key_IDs_extension
+    return KeyIds(key_ids, extension is not msgspec.UNSET and wants_facts(extension))
 
 
-def read_key_ids_query(query: str) -> tuple[str, ...]:
+def read_key_ids_query(query: str) -> KeyIds:
     """Read the query of GET dec_keys, exactly one ``key_ID`` (5.4). Raises KeySupplyError (400)."""
-    members = _query(query, {"key_ID"})
+    members = read_query(query, {"key_ID"})
     if "key_ID" not in members:
         raise RequestRefused("key_ID is missing in the query")
-    return (_uuid(members["key_ID"]),)
+    return KeyIds((_uuid(members["key_ID"]),))
+
+
+def _extensions(objects: _Extensions | msgspec.UnsetType) -> dict[str, object]:
+    """Return the members of all objects. Raises RequestRefused for a name that comes twice."""
+    found: dict[str, object] = {}
+    for extension in [] if objects is msgspec.UNSET else objects:
+        if found.keys() & extension.keys():
+            raise RequestRefused(f"{MESSAGE_BAD_REQUEST}: an extension comes twice")
+        found |= extension
+    return found
 
 
 def _checked(number: int, size: int | None, limits: Limits) -> int:
@@ -179,30 +218,6 @@ def _checked(number: int, size: int | None, limits: Limits) -> int:
     if number > limits.max_key_per_request:
         raise RequestRefused(f"number exceeds max_key_per_request = {limits.max_key_per_request}")
     return number
-
-
-def _query(query: str, allowed: set[str]) -> dict[str, str]:
-    try:
-        pairs = parse_qsl(
-            query, keep_blank_values=True, strict_parsing=bool(query), errors="strict", max_num_fields=len(allowed)
-        )
-    except ValueError:
-        raise RequestRefused(f"{MESSAGE_BAD_REQUEST}: the query is malformed, or has too many members") from None
-    members = dict(pairs)
-    if len(members) != len(pairs) or not members.keys() <= allowed:
-        raise RequestRefused(
-            f"{MESSAGE_BAD_REQUEST}: the query may have {' and '.join(sorted(allowed))}, each once; use POST for more"
-        )
-    return members
-
-
-def _integer(members: Mapping[str, str], name: str) -> int | None:
-    text = members.get(name)
-    if text is None:
-        return None
-    if not _INTEGER.fullmatch(text):
-        raise RequestRefused(f"{name} must be a positive integer")
-    return int(text)
 
 
 def _uuid(text: str) -> str:
@@ -235,15 +250,25 @@ def status_document(status: SupplyStatus) -> bytes:
             max_key_per_request=status.max_key_per_request,
             max_key_size=status.key_size_bits,
             min_key_size=status.key_size_bits,
-            max_SAE_ID_count=MAX_SAE_ID_COUNT,
+            max_SAE_ID_count=status.max_sae_id_count,
         )
     )
 
 
-def container_document(keys: Sequence[StoredKey]) -> bytes:
-    """Return the Key container (6.3); the caller now holds the secret."""
+def container_document(keys: Sequence[StoredKey], facts: KeyFacts | None = None) -> bytes:
+    """Return the Key container (6.3), with ``facts`` in its extensions; the caller now holds the secret."""
     return msgspec.json.encode(
-        _Container([_Key(key.key_id, base64.b64encode(key.material).decode("ascii")) for key in keys])
+        _Container(
+            [
+                _Key(
+                    key.key_id,
+                    base64.b64encode(key.material).decode("ascii"),
+                    facts.of(key) if facts else msgspec.UNSET,
+                )
+                for key in keys
+            ],
+            facts.container() if facts else msgspec.UNSET,
+        )
     )
 
 
@@ -264,6 +289,8 @@ def error_answer(error: HeliographError) -> tuple[int, bytes]:
             status, message, details = 401, MESSAGE_UNAUTHORIZED, [("reason", str(error))]
         case KeyNotFound():
             status, message = 400, MESSAGE_NOT_FOUND
+        case WishUnmet():
+            status, message, details = 400, MESSAGE_UNMET, [("extension_mandatory_unmet", f"{error.name}: {error}")]
         case InsufficientKeys() | OwnerUnreachable():
             message = str(error)
         case StoreUnavailable():
@@ -326,6 +353,7 @@ def read_status(document: bytes) -> SupplyStatus:
         stored_key_count=status.stored_key_count,
         max_key_count=status.max_key_count,
         max_key_per_request=status.max_key_per_request,
+        max_sae_id_count=status.max_SAE_ID_count,
     )
 
 

@@ -130,9 +130,14 @@ def take_request(
     supply.check_held(request.receiver, request.sender, request.key_ids)  # what is made up leaves no trace
     if attempts.attempt(request.key_ids, now) > ATTEMPTS_MAX:
         raise AuthenticationFailed("too many messages were tried under one of these keys")
-    keys = supply.dec_keys(
-        request.receiver, request.sender, request.key_ids, lambda found: OneTimeKeys(*found).open(request)
-    )
+
+    def accept(found: list[StoredKey]) -> None:
+        # A group's key is known to every SAE of the group: one of them could write about the others' pair.
+        if any(key.slave_sae != request.receiver for key in found):
+            raise AuthenticationFailed("a message under a key that more than two SAEs share")
+        OneTimeKeys(*found).open(request)
+
+    keys = supply.dec_keys(request.receiver, request.sender, request.key_ids, accept)
     return OneTimeKeys(*keys), request.body
 
 

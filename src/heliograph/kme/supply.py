@@ -10,14 +10,28 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from heliograph.errors import ConfigurationError, KeyNotFound, KeySupplyError, NotPermitted
+from heliograph.errors import ConfigurationError, InsufficientKeys, KeyNotFound, KeySupplyError, NotPermitted
+from heliograph.kme.groups import Groups, SaeGroup
+from heliograph.kme.quotas import Quotas, TooManyRequests
 from heliograph.ports import Clock
 from heliograph.types import StoredKey
 
-__all__ = ["Accept", "KeyStore", "Limits", "OwnerUnreachable", "RequestRefused", "SaePair", "Supply", "SupplyStatus"]
-
+__all__ = [
+    "Accept",
+    "Issue",
+    "KeyStore",
+    "Limits",
+    "OwnerUnreachable",
+    "RequestRefused",
+    "SaePair",
+    "Supply",
+    "SupplyStatus",
+    "WishUnmet",
+]
 
 Accept = Callable[[list[StoredKey]], object]
+# Draws keys for a group of this site: master, audience, number, bytes of each, now, and who looks at them first.
+Issue = Callable[[str, str, int, int, float, Accept], list[StoredKey]]
 
 
 class KeyStore(Protocol):
@@ -26,8 +40,22 @@ class KeyStore(Protocol):
     The first two arguments of each method name a pair of SAEs as ``StoredKey`` does. Raises StoreUnavailable.
     """
 
-    def deliver_to_master(self, master: str, slave: str, number: int, now: float) -> list[StoredKey]:
-        """Take the oldest keys that this site owns for the pair. Raises InsufficientKeys, taking none."""
+    def deliver_to_master(
+        self,
+        master: str,
+        slave: str,
+        number: int,
+        now: float,
+        *,
+        keep: int = 0,
+        since: float = float("-inf"),
+        accept: Accept = list,
+    ) -> list[StoredKey]:
+        """Take the oldest keys that this site owns for the pair. Raises InsufficientKeys, taking none.
+
+        ``keep`` keys stay; none was made before ``since``; ``accept`` looks at them before anything changes, one call
+        at a time, and if it raises, they stay.
+        """
 
     def deliver_to_slave(
         self, slave: str, master: str, key_ids: Sequence[str], now: float, accept: Accept = list
@@ -58,6 +86,14 @@ class RequestRefused(KeySupplyError):
         self.details = tuple(details)
 
 
+class WishUnmet(KeySupplyError):
+    """The keys that could be handed out now are not as the request demands. ``name``: of the extension."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(reason)
+        self.name = name
+
+
 class OwnerUnreachable(KeySupplyError):
     """The key_ID is not known here and the site that would know it cannot be asked now; try again."""
 
@@ -73,22 +109,31 @@ class SaePair:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What this KME serves: one key size (bits, a multiple of 8), and caps. Raises ConfigurationError."""
+    """What this KME serves: one key size (bits, a multiple of 8), and caps. Raises ConfigurationError.
+
+    ``reserve``: keys of each pair that no SAE is given; they authenticate messages between key managers.
+    """
 
     key_size_bits: int = 256
     max_key_count: int = 100_000
     max_key_per_request: int = 128
+    reserve: int = 0
 
     def __post_init__(self) -> None:
         if self.key_size_bits < 8 or self.key_size_bits % 8:
             raise ConfigurationError(f"key_size_bits = {self.key_size_bits}: a positive multiple of 8 is needed")
         if self.max_key_count < 1 or self.max_key_per_request < 1:
             raise ConfigurationError("max_key_count and max_key_per_request must be at least 1")
+        if self.reserve < 0:
+            raise ConfigurationError(f"reserve = {self.reserve}: not below 0")
 
 
 @dataclass(frozen=True, slots=True)
 class SupplyStatus:
-    """The supply of one pair as its local SAE may see it; counts only."""
+    """The supply of one pair as its local SAE may see it; counts only.
+
+    ``max_sae_id_count``: how many further slaves its largest group has.
+    """
 
     source_kme: str
     target_kme: str
@@ -98,6 +143,7 @@ class SupplyStatus:
     stored_key_count: int
     max_key_count: int
     max_key_per_request: int
+    max_sae_id_count: int = 0
 
 
 class Supply:
@@ -105,6 +151,7 @@ class Supply:
 
     ``clock``: stamps deliveries; it must be the one that stamps new keys. ``owner_reachable``: tells for the remote
     SAE of a pair whether its site answers now (security.md 8: an unknown key_ID is a 503 while it does not).
+    ``groups``: of SAEs that share keys; ``issue``: draws the keys of those that are all of this site.
     Raises ConfigurationError for contradictory pairs.
     """
 
@@ -117,12 +164,18 @@ class Supply:
         clock: Clock,
         *,
         owner_reachable: Callable[[str], bool] = lambda _: True,
+        groups: Iterable[SaeGroup] = (),
+        issue: Issue | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
         self._keys = keys
         self._kme_id = kme_id
         self._limits = limits
         self._clock = clock
         self._owner_reachable = owner_reachable
+        self._groups = Groups(groups)
+        self._issue = issue
+        self._quotas = quotas or Quotas(clock)
         self._pairs: dict[str, dict[str, SaePair]] = {}
         for pair in pairs:
             if not pair.local_sae.strip() or not pair.remote_sae.strip() or pair.local_sae == pair.remote_sae:
@@ -131,7 +184,8 @@ class Supply:
             if pair.remote_sae in peers:
                 raise ConfigurationError(f"pair {pair}: registered twice; keep one entry")
             peers[pair.remote_sae] = pair
-        both = self._pairs.keys() & {remote for peers in self._pairs.values() for remote in peers}
+        self._locals = self._pairs.keys() | self._groups.here()
+        both = self._locals & {remote for peers in self._pairs.values() for remote in peers}
         if both:
             raise ConfigurationError(f"SAE {min(both)}: registered as local and as remote; an SAE is at one site")
 
@@ -140,40 +194,129 @@ class Supply:
         """What this KME serves."""
         return self._limits
 
+    def admit(self, caller: str) -> None:
+        """Count a request of a registered SAE. Raises TooManyRequests. Not from two threads at once."""
+        self._quotas.admit(caller)
+
     def authorise(self, caller: str, peer: str) -> SaePair:
         """Return the registered pair. Raises NotPermitted for an unknown caller, RequestRefused for a wrong peer."""
         # Who is not registered learns nothing, not even which SAEs exist; who is, gets a reason to act on.
-        if caller not in self._pairs:
+        if caller not in self._locals:
             raise NotPermitted("this SAE is not registered at this KME")
         if not peer.strip():
             raise RequestRefused("the SAE ID in the path is blank")
         if peer == caller:
             raise RequestRefused("the SAE ID in the path is the caller's own; name the SAE at the other site")
-        pair = self._pairs[caller].get(peer)
-        if pair is None:
+        pair = self._pairs.get(caller, {}).get(peer)
+        if pair is not None:
+            return pair
+        group = self._groups.with_slave(caller, peer) or self._groups.with_slave(peer, caller)
+        if group is None:
             raise RequestRefused("the SAE ID in the path is not registered to share keys with the calling SAE")
-        return pair
+        return SaePair(caller, peer, self._kme_id)
 
     def status(self, caller: str, peer: str) -> SupplyStatus:
         """Tell how many keys the caller could fetch for the peer. Raises NotPermitted or RequestRefused."""
         pair = self.authorise(caller, peer)
+        group = self._groups.with_slave(caller, peer)
         return SupplyStatus(
             source_kme=self._kme_id,
             target_kme=pair.remote_kme,
             caller_sae=caller,
             peer_sae=peer,
             key_size_bits=self._limits.key_size_bits,
-            stored_key_count=self._keys.stored_key_count(caller, peer),
+            stored_key_count=self._count(caller, peer, group),
             max_key_count=self._limits.max_key_count,
             max_key_per_request=self._limits.max_key_per_request,
+            max_sae_id_count=self._max_additional(caller, peer),
         )
 
-    def enc_keys(self, caller: str, peer: str, number: int) -> list[StoredKey]:
-        """Hand out ``number`` fresh keys. Raises NotPermitted, RequestRefused, InsufficientKeys."""
+    def _max_additional(self, caller: str, peer: str) -> int:
+        group = self._groups.with_slave(caller, peer)
+        return len(group.slaves) - 1 if group else 0
+
+    def _count(self, caller: str, peer: str, group: SaeGroup | None) -> int:
+        if peer in self._pairs.get(caller, {}):
+            return max(0, self._keys.stored_key_count(caller, peer) - self._limits.reserve)
+        if group is None:
+            return 0
+        if group.local:  # drawn on demand
+            return self._limits.max_key_count
+        return max(0, self._keys.stored_key_count(caller, group.audience) - self._limits.reserve)
+
+    def enc_keys(
+        self,
+        caller: str,
+        peer: str,
+        number: int,
+        *,
+        additional: Sequence[str] = (),
+        max_age_s: float | None = None,
+        accept: Accept = list,
+    ) -> list[StoredKey]:
+        """Hand out ``number`` fresh keys, to be shared with ``peer`` and the ``additional`` slaves.
+
+        ``max_age_s``: none older; ``accept`` looks at them first, and if it raises, none is taken. Raises NotPermitted,
+        RequestRefused, WishUnmet, InsufficientKeys, TooManyRequests.
+        """
         self.authorise(caller, peer)
         if not 1 <= number <= self._limits.max_key_per_request:
             raise RequestRefused(f"number must be between 1 and {self._limits.max_key_per_request}")
+        slaves = (peer, *additional)
+        if len(set(slaves)) != len(slaves):
+            raise RequestRefused("additional_slave_SAE_IDs: an SAE comes twice, or is the one in the path")
+        group = self._groups.find(caller, slaves)
+        if len(additional) > (most := self._max_additional(caller, peer)):
+            raise RequestRefused(
+                f"additional_slave_SAE_IDs: at most max_SAE_ID_count = {most} are supported; name no more"
+            )
+        if group is None and (additional or peer not in self._pairs.get(caller, {})):
+            raise RequestRefused(
+                "additional_slave_SAE_IDs: these SAEs are not registered to share a key with the calling SAE"
+            )
+        audience = group.audience if group else peer
+        now = self._clock.now()
+
+        def last_word(keys: list[StoredKey]) -> None:
+            accept(keys)
+            self._quotas.take(caller, audience, number)
+
+        if group is not None and group.local:
+            if self._issue is None:
+                raise RequestRefused("keys between SAEs of one site are not served here")
+            return self._issue(caller, audience, number, self._limits.key_size_bits // 8, now, last_word)
+        if max_age_s is None:
+            return self._keys.deliver_to_master(
+                caller, audience, number, now, keep=self._limits.reserve, accept=last_word
+            )
+        return self._younger(caller, audience, number, now, max_age_s, last_word)
+
+    def _younger(
+        self, caller: str, audience: str, number: int, now: float, max_age_s: float, accept: Accept
+    ) -> list[StoredKey]:
+        keep, since = self._limits.reserve, now - max_age_s
+        try:
+            return self._keys.deliver_to_master(caller, audience, number, now, keep=keep, since=since, accept=accept)
+        except TooManyRequests:
+            raise
+        except InsufficientKeys:
+            if self._keys.stored_key_count(caller, audience) < number + keep:
+                raise
+            raise WishUnmet("heliograph_max_age_s", "too few keys are that young") from None
+
+    def draw(self, caller: str, peer: str, number: int) -> list[StoredKey]:
+        """Take keys of a pair for the key manager's own messages, the reserve included. Raises as ``enc_keys``."""
+        self.authorise(caller, peer)
         return self._keys.deliver_to_master(caller, peer, number, self._clock.now())
+
+    def now(self) -> float:
+        """Return the time on the clock that stamps keys."""
+        return self._clock.now()
+
+    def path(self, caller: str, peer: str) -> tuple[str, ...]:
+        """Return the key managers between which the pair's keys exist, this one first."""
+        remote = self.authorise(caller, peer).remote_kme
+        return (self._kme_id,) if remote == self._kme_id else (self._kme_id, remote)
 
     def check_held(self, caller: str, peer: str, key_ids: Sequence[str]) -> None:
         """Return if ``dec_keys`` would find these keys. Raises as it does; nothing changes."""

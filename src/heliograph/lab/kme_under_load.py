@@ -43,8 +43,18 @@ class _ConstantStore:
     def __init__(self) -> None:
         self._keys = [StoredKey(str(uuid.UUID(int=n)), MASTER, SLAVE, bytes(32)) for n in range(BATCH)]
 
-    def deliver_to_master(self, master: str, slave: str, number: int, now: float) -> list[StoredKey]:
-        del master, slave, now
+    def deliver_to_master(
+        self,
+        master: str,
+        slave: str,
+        number: int,
+        now: float,
+        *,
+        keep: int = 0,
+        since: float = float("-inf"),
+        accept: Accept = list,
+    ) -> list[StoredKey]:
+        del master, slave, now, keep, since, accept
         return self._keys[:number]
 
     def deliver_to_slave(

@@ -5,7 +5,8 @@
 Only a bootstrap block gives the link its keys: they take the place of the bootstrap.
 
 Keys with an even index belong to the transmitter's site, odd ones to the receiver's; ranges never change owner and
-are cut once. Within a site's keys the pairs of SAEs take turns. Bits are counted once: refill and keys do not overlap.
+are cut once. Within a site's keys the pairs of SAEs take turns, and which one begins goes on with the block's number,
+so that small blocks leave out nobody. Bits are counted once: refill and keys do not overlap.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def cut_block(block: int, secret: BitString, refills: int, registration: LinkReg
         keys = []
         for turn in range(count):
             at = start + (first + 2 * turn) * step
-            keys.append(CutKey(pairs[turn % len(pairs)], secret[at : at + step].to_bytes()))
+            keys.append(CutKey(pairs[(block + turn) % len(pairs)], secret[at : at + step].to_bytes()))
         return tuple(keys)
 
     transmitter, receiver = key_counts(block, len(secret), refills, registration)

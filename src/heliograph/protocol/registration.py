@@ -20,6 +20,7 @@ from heliograph.errors import ConfigurationError
 from heliograph.postprocessing.amplification import DEFAULT_FAMILY, FAMILIES, Family
 from heliograph.postprocessing.secrecy.acceptance import check_parameters
 from heliograph.postprocessing.verification import collision_bound
+from heliograph.protocol.audience import audience_name
 from heliograph.protocol.conversation import LinkIdentity
 from heliograph.types import BlockParameters
 
@@ -31,10 +32,36 @@ RECONCILIATIONS: Final[tuple[Reconciliation, ...]] = ("cascade", "ldpc")
 
 @dataclass(frozen=True, slots=True)
 class SaePair:
-    """A master SAE and the slave SAE it shares keys with; the master's site owns the pair's keys."""
+    """A master SAE and the slave SAE it shares keys with; the master's site owns the pair's keys.
+
+    ``also_there`` and ``also_here``: further slaves, at the slave's site and at the master's, that share every key of
+    this entry (ETSI GS QKD 014 Annex B); such a group has keys of its own, apart from those of its pairs.
+    """
 
     master: str
     slave: str
+    also_there: tuple[str, ...] = ()
+    also_here: tuple[str, ...] = ()
+
+    @property
+    def is_group(self) -> bool:
+        """Whether there are several slaves."""
+        return bool(self.also_there or self.also_here)
+
+    @property
+    def audience(self) -> str:
+        """The slaves, as one name."""
+        return audience_name((self.slave, *self.also_there, *self.also_here))
+
+    @property
+    def shares_here(self) -> tuple[str, ...]:
+        """A group's slaves at the master's site."""
+        return self.also_here
+
+    @property
+    def shares_there(self) -> tuple[str, ...]:
+        """A group's slaves at the other site; none for a pair, whose key has one copy there."""
+        return (self.slave, *self.also_there) if self.is_group else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +107,7 @@ class LinkRegistration:
             raise ConfigurationError(f"link {self.link}: both ends are named {self.transmitter_site!r}")
         if not self.transmitter_pairs and not self.receiver_pairs:
             raise ConfigurationError(f"link {self.link}: no pair of SAEs is registered: nobody could fetch a key")
+        self._check_saes()
         if self.bootstrap not in METHODS:
             raise ConfigurationError(
                 f"link {self.link}: bootstrap = {self.bootstrap!r}: write one of {', '.join(METHODS)}"
@@ -109,9 +137,38 @@ class LinkRegistration:
                     f"{least} are needed to refill the pads and make keys: plan larger blocks"
                 )
 
+    def _check_saes(self) -> None:
+        here: set[str] = set()
+        there: set[str] = set()
+        for pairs, own, other in (
+            (self.transmitter_pairs, here, there),
+            (self.receiver_pairs, there, here),
+        ):
+            for pair in pairs:
+                names = [pair.master, pair.slave, *pair.also_there, *pair.also_here]
+                if len(set(names)) != len(names) or not all(name.strip() and name.isprintable() for name in names):
+                    raise ConfigurationError(
+                        f"link {self.link}: SAEs {names}: name each once, in printable characters, none blank"
+                    )
+                own |= {pair.master, *pair.also_here}
+                other |= {pair.slave, *pair.also_there}
+            entries = [(pair.master, pair.audience) for pair in pairs]
+            if len(set(entries)) != len(entries):
+                raise ConfigurationError(f"link {self.link}: a pair or group of SAEs is registered twice; keep one")
+        if both := here & there:
+            raise ConfigurationError(f"link {self.link}: SAE {min(both)!r} is at both sites; an SAE is at one")
+
     def digest(self) -> bytes:
-        """Return SHA-256 over the one encoding of this record; equal exactly when the records are equal."""
-        return hashlib.sha256(msgspec.msgpack.encode(self)).digest()
+        """Return SHA-256 over the one encoding of this record; equal exactly when the records are equal.
+
+        A pair without further slaves is written without their members: as before there were groups.
+        """
+        record = msgspec.to_builtins(self)
+        for pair in (*record["transmitter_pairs"], *record["receiver_pairs"]):
+            for name in ("also_there", "also_here"):
+                if not pair[name]:
+                    del pair[name]
+        return hashlib.sha256(msgspec.msgpack.encode(record)).digest()
 
     def identity(self) -> LinkIdentity:
         """Return what every tag of this link binds."""

@@ -27,7 +27,7 @@ name = "simulated-transmitter"   # an entry point of the group heliograph.module
 settings = { address = "unix:/run/heliograph/light.sock" }
 
 [kme]
-id = "kme-a"
+id = "kme-a"                     # further entries: site/supply_plan.py
 peer_id = "kme-b"
 listen = "127.0.0.1:8443"
 certificate = "pki/kme.pem"
@@ -63,7 +63,9 @@ from heliograph.kme.boundary import Way
 from heliograph.protocol.registration import LinkRegistration
 from heliograph.site.audit import AUDIT_NAME
 from heliograph.site.boundary_entry import SOCKET_PATH_BYTES_MAX, BoundaryEntry, SiteBoundary
+from heliograph.site.clocks import MonotonicClock
 from heliograph.site.protocol_entries import Etsi004Entry, Etsi020Entry, SkipEntry
+from heliograph.site.supply_plan import KmeEntry, SupplyPlan, plan_quotas, plan_supply
 
 __all__ = ["SOCKET_PATH_BYTES_MAX", "SiteConfig", "parse_address", "read_registration", "read_site"]
 
@@ -98,16 +100,6 @@ class _Module(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     settings: dict[str, Any] = {}
 
 
-class _Kme(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    id: str
-    peer_id: str
-    listen: str
-    certificate: str
-    key: str
-    ca: str
-    max_key_per_request: int = 128
-
-
 class _Agent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sae: str
     peer_sae: str
@@ -124,7 +116,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     status: str
     link: _Link
     module: _Module
-    kme: _Kme
+    kme: KmeEntry
     agent: _Agent | None = None
     boundary: BoundaryEntry | None = None
     skip: SkipEntry | None = None
@@ -159,13 +151,12 @@ class SiteConfig:
     @property
     def local_saes(self) -> frozenset[str]:
         """The SAEs of this site."""
-        here = self.registration
-        own, peer = here.transmitter_pairs, here.receiver_pairs
-        if self.file.link.role != "transmitter":
-            own, peer = peer, own
         foreign = self.file.etsi020.peers if self.file.etsi020 else []
-        beside = {pair.local for entry in foreign for pair in entry.pairs}
-        return frozenset({p.master for p in own} | {p.slave for p in peer} | beside)
+        return self.supply().saes | {pair.local for entry in foreign for pair in entry.pairs}
+
+    def supply(self) -> SupplyPlan:
+        """Return who may have keys at this site. Raises ConfigurationError."""
+        return plan_supply(self.file.kme, self.registration, is_transmitter=self.file.link.role == "transmitter")
 
     def boundary(self) -> SiteBoundary:
         """Return the declared boundary. Raises ConfigurationError."""
@@ -243,12 +234,12 @@ def _check(path: Path, config: SiteConfig) -> None:
     assert dialled is not None
     parse_address(dialled, f"{path}: [link]")
     parse_address(file.kme.listen, f"{path}: [kme]")
-    if file.kme.id == file.kme.peer_id:
-        raise ConfigurationError(f"{path}: [kme] id and peer_id are both {file.kme.id!r}: name the other site's KME")
-    if not 1 <= file.kme.max_key_per_request <= 1024:
-        raise ConfigurationError(
-            f"{path}: [kme] max_key_per_request = {file.kme.max_key_per_request}: between 1 and 1024"
-        )
+    try:
+        file.kme.check()
+        config.supply()
+        plan_quotas(file.kme, MonotonicClock())
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
     if not 1 <= link.keys_max <= 10_000_000:
         raise ConfigurationError(f"{path}: [link] keys_max = {link.keys_max}: between 1 and 10000000")
     if not 1 <= link.in_flight <= 8:

@@ -21,8 +21,8 @@ from heliograph.authentication.methods.registry import running_method
 from heliograph.errors import StoreUnavailable
 from heliograph.http.client import Etsi014Client
 from heliograph.http.tls import client_tls
-from heliograph.kme.supply import Limits, SaePair, Supply
-from heliograph.ports import RandomSource
+from heliograph.kme.supply import Limits, Supply
+from heliograph.ports import Clock, RandomSource
 from heliograph.site.anchors import open_anchors
 from heliograph.site.clocks import MonotonicClock, WallClock
 from heliograph.site.comparison import describe_comparison, read_comparison
@@ -37,10 +37,12 @@ from heliograph.site.modules import open_module
 from heliograph.site.renewal import Renewals
 from heliograph.site.status_socket import serve_status
 from heliograph.site.store import SiteStore, open_store
+from heliograph.site.supply_plan import SupplyPlan, plan_quotas, reserve_of
 from heliograph.status import KmeStatus, LinkStatus, SiteStatus
 from heliograph.storage.commit_records import CommitRecords
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords
+from heliograph.storage.local_keys import LocalKeys
 from heliograph.vault.filekek import FileKek
 from heliograph.vault.randomness import SystemRandomness
 
@@ -90,11 +92,15 @@ async def _sweep(database: Database, store: ThreadPoolExecutor, trim: Callable[[
             await loop.run_in_executor(store, database.checkpoint)
 
 
-def _trim(keys: KeyRecords, stocks: list[tuple[str, str, bool]], keys_max: int) -> None:
-    """Bound each pair's stock: the owner's to twice ``keys_max``, the holder's to twice that."""
-    for master, slave, owner_here in stocks:
+def _trim(keys: KeyRecords, plan: SupplyPlan, keys_max: int, ttl_s: float | None) -> None:
+    """Bound each pair's stock, the owner's to twice ``keys_max``, the holder's to twice that; and the age of keys."""
+    now = WallClock().now()
+    for master, audience, owner_here in plan.stocks:
         keep = 2 * keys_max if owner_here else 4 * keys_max
-        keys.trim(master, slave, owner_here=owner_here, keep=keep, now=WallClock().now())
+        keys.trim(master, audience, owner_here=owner_here, keep=keep, now=now)
+    if ttl_s is not None:
+        # A key handed out at the last moment is still there when the slave asks.
+        keys.expire(now - ttl_s, now, grace=ttl_s)
 
 
 def _agent_tls(config: SiteConfig) -> ssl.SSLContext | None:
@@ -188,12 +194,12 @@ class _Site:
             SystemRandomness(),
             wall,
         )
-        own, peer = registration.transmitter_pairs, registration.receiver_pairs
-        if not is_transmitter:
-            own, peer = peer, own
-        pairs = {(p.master, p.slave) for p in own} | {(p.slave, p.master) for p in peer}
-        stocks = [(p.master, p.slave, True) for p in own] + [(p.master, p.slave, False) for p in peer]
-        hooks = SupplyHooks(lambda: sum(keys.stored_key_count(*p) for p in pairs), opened.probe, opened.destroy_all)
+        supply_plan = config.supply()
+        hooks = SupplyHooks(
+            lambda: sum(keys.stored_key_count(m, s) for m, s, here in supply_plan.stocks if here),
+            opened.probe,
+            opened.destroy_all,
+        )
         site = cls(
             config,
             kek,
@@ -202,9 +208,11 @@ class _Site:
             LinkRunner(plan, registration, doors, parts, hooks),
             lambda epoch: doors.chain(_transcripts(commits, epoch)),
         )
-        sweeper = asyncio.create_task(_sweep(database, store, lambda: _trim(keys, stocks, file.link.keys_max)))
+        sweeper = asyncio.create_task(
+            _sweep(database, store, lambda: _trim(keys, supply_plan, file.link.keys_max, file.kme.key_ttl_s))
+        )
         stack.push_async_callback(_end, sweeper)
-        await site._open_kme(stack, pairs, wall, tls[0], opened)
+        await site._open_kme(stack, supply_plan, (clock, wall), tls[0], opened)
         await site._open_agent(stack, clock, tls[1])
         await site.link.listen()
         server = await serve_status(config.path(file.status), site.status)
@@ -215,22 +223,30 @@ class _Site:
     async def _open_kme(
         self,
         stack: AsyncExitStack,
-        pairs: set[tuple[str, str]],
-        wall: WallClock,
+        plan: SupplyPlan,
+        clocks: tuple[Clock, WallClock],
         tls: ssl.SSLContext,
         store: SiteStore,
     ) -> None:
         kme = self._config.file.kme
         beside = foreign_pairs(self._config)
         elsewhere = {pair.remote_sae for pair in beside}
-        known = [SaePair(local, remote, kme.peer_id) for local, remote in sorted(pairs)] + beside
         limits = Limits(
             key_size_bits=self._config.registration.key_size_bits,
             max_key_count=self._config.file.link.keys_max,
             max_key_per_request=kme.max_key_per_request,
+            reserve=reserve_of(kme, streams=self._config.file.etsi004 is not None),
         )
         supply = Supply(
-            self._keys, kme.id, known, limits, wall, owner_reachable=lambda sae: sae in elsewhere or self.link.connected
+            self._keys,
+            kme.id,
+            [*plan.pairs, *beside],
+            limits,
+            clocks[1],
+            owner_reachable=lambda sae: sae in elsewhere or self.link.connected,
+            groups=plan.groups,
+            issue=LocalKeys(store.database, self._keys, SystemRandomness()).issue,
+            quotas=plan_quotas(kme, clocks[0]),
         )
         self.supply = supply
         await open_doors(stack, self._config, supply, store, tls, self.renewals)
@@ -277,7 +293,4 @@ class _Site:
 
     def deliverable(self) -> int:
         """Return how many keys this site's SAEs could fetch as masters."""
-        registration = self._config.registration
-        mine = self._config.file.link.role == "transmitter"
-        pairs = registration.transmitter_pairs if mine else registration.receiver_pairs
-        return sum(self._keys.stored_key_count(pair.master, pair.slave) for pair in pairs)
+        return sum(self._keys.stored_key_count(m, s) for m, s, here in self._config.supply().stocks if here)

@@ -32,7 +32,7 @@ _Result = TypeVar("_Result")
 
 def one_time_keys(supply: Supply, local: str, remote: str) -> OneTimeKeys:
     """Take two keys as master for one exchange. Raises KeySupplyError or StoreUnavailable."""
-    first, second = supply.enc_keys(local, remote, KEYS_FOR_EACH_MESSAGE)
+    first, second = supply.draw(local, remote, KEYS_FOR_EACH_MESSAGE)
     return OneTimeKeys(first, second)
 
 

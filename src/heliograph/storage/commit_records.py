@@ -272,7 +272,9 @@ class CommitRecords:
 
 
 def _row(key_id: str, key: CutKey, now: float, *, owner_here: bool) -> NewKey:
-    return NewKey(key_id, key.pair.master, key.pair.slave, owner_here, key.material, now)
+    pair = key.pair
+    shares = pair.shares_here if owner_here else pair.shares_there
+    return NewKey(key_id, pair.master, pair.audience, owner_here, key.material, now, shares)
 
 
 def _context(epoch: int, block: int) -> bytes:

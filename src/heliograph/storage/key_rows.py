@@ -7,8 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from heliograph.errors import KeyNotFound, KeySupplyError, NotPermitted
+from heliograph.protocol.audience import audience_members
 
-__all__ = ["DAMAGED", "DELIVERABLE", "PENDING", "SCHEMA", "Row", "bury", "held_rows", "is_known", "rows_of"]
+__all__ = [
+    "DAMAGED",
+    "DELIVERABLE",
+    "PENDING",
+    "RELEASED",
+    "SCHEMA",
+    "Row",
+    "bury",
+    "held_rows",
+    "is_known",
+    "rows_of",
+    "serve_share",
+    "without_shares",
+]
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS key_segments(
@@ -22,12 +36,15 @@ CREATE INDEX IF NOT EXISTS key_supply ON key_records(master, slave, owner_here, 
 CREATE TABLE IF NOT EXISTS key_tombstones(
   key_id TEXT PRIMARY KEY, master TEXT NOT NULL, slave TEXT NOT NULL, owner_here INTEGER NOT NULL,
   epoch INTEGER NOT NULL, fate TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS key_shares(
+  key_id TEXT NOT NULL, sae TEXT NOT NULL, served_at REAL, PRIMARY KEY(key_id, sae)) WITHOUT ROWID;
 """
 
-PENDING, DELIVERABLE, DAMAGED = 0, 1, 2
+# RELEASED: the master here has its copy, slaves of the same site have theirs still to fetch.
+PENDING, DELIVERABLE, DAMAGED, RELEASED = 0, 1, 2, 3
 _SELECT = (
-    "SELECT key_id, segment, epoch, block, position, master, slave, owner_here, state, ciphertext, sealed_key "
-    "FROM key_records JOIN key_segments USING (segment) "
+    "SELECT key_id, segment, epoch, block, position, master, slave, owner_here, state, created_at, metadata, "
+    "ciphertext, sealed_key FROM key_records JOIN key_segments USING (segment) "
 )
 
 
@@ -44,6 +61,8 @@ class Row:
     slave: str
     owner_here: int
     state: int
+    created_at: float
+    metadata: str
     ciphertext: bytes = field(repr=False)
     sealed_key: bytes = field(repr=False)
 
@@ -56,7 +75,8 @@ def rows_of(cursor: sqlite3.Cursor, condition: str, arguments: tuple[object, ...
 def held_rows(cursor: sqlite3.Cursor, slave: str, master: str, key_ids: Sequence[str]) -> list[Row]:
     """Return the rows of keys held for ``slave``, in the order named; all or none.
 
-    Raises NotPermitted if one was allocated to another slave SAE (ETSI GS QKD 014 5.4), KeyNotFound if one is not
+    A key of a group is held for each of its slaves of this site until that one has fetched it.
+    Raises NotPermitted if one was allocated to other slave SAEs (ETSI GS QKD 014 5.4), KeyNotFound if one is not
     here for this pair, KeySupplyError for a repeated or absent key_ID.
     """
     if not key_ids or len(set(key_ids)) != len(key_ids):
@@ -65,14 +85,43 @@ def held_rows(cursor: sqlite3.Cursor, slave: str, master: str, key_ids: Sequence
     missing = False
     for key_id in key_ids:
         found = rows_of(cursor, "WHERE key_id = ?", (key_id,))
-        if found and found[0].slave != slave:
+        if slave not in audience_members(found[0].slave if found else _buried_for(cursor, key_id) or slave):
             raise NotPermitted("one or more keys specified were not allocated to this SAE")
-        if not found or found[0].master != master or found[0].owner_here or found[0].state != DELIVERABLE:
-            missing = True
+        missing = missing or not found or found[0].master != master or not _waits_for(cursor, found[0], slave)
         rows.extend(found)
     if missing:
         raise KeyNotFound("one or more keys specified are not found on KME")
     return rows
+
+
+def _buried_for(cursor: sqlite3.Cursor, key_id: str) -> str | None:
+    """Return whom a key that is gone was allocated to: who was not named stays refused after the delivery (5.4)."""
+    found = cursor.execute("SELECT slave FROM key_tombstones WHERE key_id = ?", (key_id,)).fetchone()
+    return None if found is None else str(found[0])
+
+
+def _waits_for(cursor: sqlite3.Cursor, row: Row, slave: str) -> bool:
+    if row.state != (RELEASED if row.owner_here else DELIVERABLE):
+        return False
+    if row.slave == slave:  # a pair's key: the row itself is the one copy
+        return True
+    share = "SELECT 1 FROM key_shares WHERE key_id = ? AND sae = ? AND served_at IS NULL"
+    return cursor.execute(share, (row.key_id, slave)).fetchone() is not None
+
+
+def serve_share(cursor: sqlite3.Cursor, rows: Sequence[Row], slave: str, now: float) -> list[Row]:
+    """Note that ``slave`` has these keys now. Returns the rows that nobody of this site waits for any more."""
+    cursor.executemany(
+        "UPDATE key_shares SET served_at = ? WHERE key_id = ? AND sae = ? AND served_at IS NULL",
+        [(now, row.key_id, slave) for row in rows],
+    )
+    return without_shares(cursor, rows)
+
+
+def without_shares(cursor: sqlite3.Cursor, rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of which no slave of this site has a share to fetch."""
+    waiting = "SELECT 1 FROM key_shares WHERE key_id = ? AND served_at IS NULL LIMIT 1"
+    return [row for row in rows if cursor.execute(waiting, (row.key_id,)).fetchone() is None]
 
 
 def is_known(cursor: sqlite3.Cursor, key_id: str) -> bool:
@@ -91,6 +140,8 @@ def bury(cursor: sqlite3.Cursor, rows: Sequence[Row], fate: str, now: float) -> 
         [(row.key_id, row.master, row.slave, row.owner_here, row.epoch, fate, now) for row in rows],
     )
     cursor.executemany("DELETE FROM key_records WHERE key_id = ?", [(row.key_id,) for row in rows])
+    groups = [(row.key_id,) for row in rows if len(audience_members(row.slave)) > 1]
+    cursor.executemany("DELETE FROM key_shares WHERE key_id = ?", groups)
     return (
         cursor.executemany(
             "DELETE FROM key_segments WHERE segment = ?1 "

@@ -5,7 +5,8 @@
 A key this site owns waits for the peer's durable acknowledgement of its allocation (security.md 8). A key the peer
 owns is held for the slave SAE and can be handed out at once: nobody learns its key_ID before the owner, which had
 that acknowledgement, has delivered it to the master (security.md 3, step 5). All through, a key belongs to the one
-pair of SAEs it was allocated to.
+pair of SAEs it was allocated to, or to a master and a group of slaves: then each slave has a share, which it fetches
+once, and the key is erased at a site when nobody there waits for it any more.
 """
 
 from __future__ import annotations
@@ -28,7 +29,20 @@ from heliograph.errors import (
 from heliograph.ports import RandomSource
 from heliograph.storage.database import Database
 from heliograph.storage.key_contexts import key_context, nonce, segment_context
-from heliograph.storage.key_rows import DAMAGED, DELIVERABLE, PENDING, SCHEMA, Row, bury, held_rows, is_known, rows_of
+from heliograph.storage.key_rows import (
+    DAMAGED,
+    DELIVERABLE,
+    PENDING,
+    RELEASED,
+    SCHEMA,
+    Row,
+    bury,
+    held_rows,
+    is_known,
+    rows_of,
+    serve_share,
+    without_shares,
+)
 from heliograph.storage.store_seal import StoreSeal
 from heliograph.types import StoredKey
 
@@ -42,6 +56,7 @@ class NewKey:
     """A key cut from a committed block. ``owner_here``: this site, not the peer, hands it to the master SAE.
 
     ``created_at``: seconds on the clock that ``now`` and ``expire`` use; it must go on across restarts.
+    ``shares``: for a group, whose name ``slave_sae`` then is, its slaves at this site.
     """
 
     key_id: str
@@ -50,16 +65,21 @@ class NewKey:
     owner_here: bool
     material: bytes = field(repr=False)
     created_at: float
+    shares: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class KeyCounts:
-    """Keys of one pair (master, slave): owned here and pending, owned here and deliverable, held for the slave."""
+    """Keys of one pair (master, slave): owned here and pending, owned here and deliverable, held for the slave.
+
+    ``released``: of a group; the master has them, slaves of this site have their shares still to fetch.
+    """
 
     pending: int = 0
     deliverable: int = 0
     held: int = 0
     damaged: int = 0
+    released: int = 0
 
 
 class _DamagedKeyError(Exception):
@@ -135,6 +155,10 @@ class KeyRecords:
                 for position, row in enumerate(rows)
             ),
         )
+        cursor.executemany(
+            "INSERT INTO key_shares(key_id, sae) VALUES (?, ?)",
+            [(row.key_id, sae) for row in rows for sae in row.shares],
+        )
 
     def acknowledge(self, cursor: sqlite3.Cursor, epoch: int, block: int) -> int:
         """Make a block's keys deliverable: the peer has durably acknowledged their allocation. Returns how many."""
@@ -144,25 +168,45 @@ class KeyRecords:
             (DELIVERABLE, PENDING, epoch, block),
         ).rowcount
 
-    def deliver_to_master(self, master: str, slave: str, number: int, now: float) -> list[StoredKey]:
+    def deliver_to_master(
+        self,
+        master: str,
+        slave: str,
+        number: int,
+        now: float,
+        *,
+        keep: int = 0,
+        since: float = float("-inf"),
+        accept: Callable[[list[StoredKey]], object] = list,
+    ) -> list[StoredKey]:
         """Take the ``number`` oldest deliverable keys that this site owns for the pair; they are gone on return.
 
-        Raises InsufficientKeys if there are fewer (none is taken).
+        ``slave`` may be a group; then its slaves of this site can fetch their shares from now on. ``keep``: how many
+        must stay in the store; ``since``: none made before. ``accept`` looks at the keys first, one caller at a time:
+        if it raises, nothing is taken. Raises InsufficientKeys if there are fewer (none is taken).
         """
         if number < 1:
             raise KeySupplyError(f"number = {number}: at least one key must be asked for")
         with self._quarantine(), self._database.transaction() as cursor:
             rows = rows_of(
                 cursor,
-                "WHERE master = ? AND slave = ? AND owner_here = 1 AND state = ? ORDER BY segment, position LIMIT ?",
-                (master, slave, DELIVERABLE, number),
+                "WHERE master = ? AND slave = ? AND owner_here = 1 AND state = ? AND created_at >= ? "
+                "ORDER BY segment, position LIMIT ?",
+                (master, slave, DELIVERABLE, since, number + keep),
             )
-            if len(rows) < number:
-                raise InsufficientKeys(f"insufficient keys: {number} asked for, {len(rows)} stored; try again later")
+            if len(rows) < number + keep:
+                stored = max(0, len(rows) - keep)
+                raise InsufficientKeys(f"insufficient keys: {number} asked for, {stored} stored; try again later")
+            rows = rows[:number]
             # (1) Decrypt first: a key that does not open must not be marked as delivered.
             keys = self._opened(rows)
+            accept(keys)
             # (2) Erase and mark; leaving this block makes it durable.
-            segment_gone = bury(cursor, rows, "delivered", now)
+            over = without_shares(cursor, rows)
+            segment_gone = bury(cursor, over, "delivered", now)
+            gone = {row.key_id for row in over}
+            released = [(RELEASED, row.key_id) for row in rows if row.key_id not in gone]
+            cursor.executemany("UPDATE key_records SET state = ? WHERE key_id = ?", released)
             mark = self._mark(cursor)
         self._witness(mark)
         if segment_gone:
@@ -188,7 +232,7 @@ class KeyRecords:
             rows = held_rows(cursor, slave, master, key_ids)
             keys = self._opened(rows)
             accept(keys)
-            segment_gone = bury(cursor, rows, "delivered", now)
+            segment_gone = bury(cursor, serve_share(cursor, rows, slave, now), "delivered", now)
             mark = self._mark(cursor)
         self._witness(mark)
         if segment_gone:
@@ -213,8 +257,8 @@ class KeyRecords:
         is still there when the slave asks.
         """
         with self._database.transaction() as cursor:
-            condition = "WHERE created_at < CASE owner_here WHEN 1 THEN ? ELSE ? END"
-            rows = rows_of(cursor, condition, (before, before - grace))
+            condition = "WHERE created_at < CASE WHEN owner_here = 1 AND state <> ? THEN ? ELSE ? END"
+            rows = rows_of(cursor, condition, (RELEASED, before, before - grace))
             segment_gone = bury(cursor, rows, "expired", now)
         if segment_gone:
             self._empty_log()
@@ -229,9 +273,9 @@ class KeyRecords:
         with self._database.transaction() as cursor:
             rows = rows_of(
                 cursor,
-                "WHERE master = ? AND slave = ? AND owner_here = ? AND state = ? "
+                "WHERE master = ? AND slave = ? AND owner_here = ? AND state IN (?, ?) "
                 "ORDER BY segment DESC, position DESC LIMIT -1 OFFSET ?",
-                (master, slave, int(owner_here), DELIVERABLE, keep),
+                (master, slave, int(owner_here), DELIVERABLE, RELEASED, keep),
             )
             segment_gone = bury(cursor, rows, "expired", now)
         if segment_gone:
@@ -262,6 +306,7 @@ class KeyRecords:
             deliverable=table.get((1, DELIVERABLE), 0),
             held=table.get((0, DELIVERABLE), 0),
             damaged=table.get((0, DAMAGED), 0) + table.get((1, DAMAGED), 0),
+            released=table.get((1, RELEASED), 0),
         )
 
     def known(self, key_id: str) -> bool:
@@ -278,7 +323,7 @@ class KeyRecords:
         return None if found is None else str(found[0])
 
     def delivered_counts(self) -> tuple[int, int]:
-        """Return how many keys were ever delivered here: to masters, and to slaves."""
+        """Return how many keys were ever delivered here, to masters and to slaves; a group's when all here have it."""
         with self._database.reading() as cursor:
             counts = dict(
                 cursor.execute(
@@ -310,7 +355,8 @@ class KeyRecords:
                 material = ciphers[row.segment].decrypt(nonce(row.position), row.ciphertext, context)
             except InvalidTag:
                 raise _DamagedKeyError(row.key_id) from None
-            keys.append(StoredKey(row.key_id, row.master, row.slave, material))
+            origin = row.epoch, row.block
+            keys.append(StoredKey(row.key_id, row.master, row.slave, material, row.created_at, row.metadata, origin))
         return keys
 
     @contextmanager

@@ -38,7 +38,10 @@ def g(frames):
 
 def prefix():
     names = (REGISTRATION.link, REGISTRATION.transmitter_site, REGISTRATION.receiver_site)
-    digest = hashlib.sha256(msgspec.msgpack.encode(REGISTRATION)).digest()
+    record = msgspec.to_builtins(REGISTRATION)
+    for pair in (*record["transmitter_pairs"], *record["receiver_pairs"]):
+        del pair["also_there"], pair["also_here"]  # empty here
+    digest = hashlib.sha256(msgspec.msgpack.encode(record)).digest()
     return b"".join(map(f, (b"heliograph/1 block", *(name.encode() for name in names), digest)))
 
 

@@ -57,10 +57,10 @@ class Site:
         self.database = Database(self.directory / "site" / "store.db", FileKek(self.directory / "kek", OsRandom()))
         self.keys = KeyRecords(self.database, OsRandom())
 
-    def add(self, rows):
+    def add(self, rows, metadata="{}"):
         self.blocks += 1
         with self.database.transaction() as cursor:
-            self.keys.add(cursor, 1, self.blocks, rows)
+            self.keys.add(cursor, 1, self.blocks, rows, metadata)
             self.keys.acknowledge(cursor, 1, self.blocks)
         return rows
 
@@ -76,10 +76,18 @@ class Site:
     def sae_tls(self, sae_id, kme_id="kme-a"):
         return client_tls(*self.sae_files(sae_id), kme_id)
 
-    def run(self, act):
+    def run(self, act, *, limits=None, **more):
+        """Serve while ``act`` runs; ``more`` goes to the supply."""
+
         async def main():
             supply = Supply(
-                self.keys, "kme-a", PAIRS, Limits(), StoppedClock(), owner_reachable=lambda _: self.owner_reachable
+                self.keys,
+                "kme-a",
+                PAIRS,
+                limits or Limits(),
+                StoppedClock(),
+                owner_reachable=lambda _: self.owner_reachable,
+                **more,
             )
             server = await serve(supply, "127.0.0.1", 0, server_tls(*self.kme_files))
             try:

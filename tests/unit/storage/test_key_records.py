@@ -397,7 +397,8 @@ class DeliveryMachine(RuleBasedStateMachine):
         )
         ids = [row.key_id for row in wanted]
         if any(row in self.gone for row in wanted):
-            with pytest.raises(KeyNotFound):
+            # What was the master's own was allocated to another slave, and stays refused so after it is gone (5.4).
+            with pytest.raises(NotPermitted if any(row.owner_here for row in wanted) else KeyNotFound):
                 self.store.keys.deliver_to_slave("sae-a", "sae-b", ids, 200.0)
             return
         assert pairs(self.store.keys.deliver_to_slave("sae-a", "sae-b", ids, 200.0)) == pairs(wanted)

@@ -1,0 +1,74 @@
+"""How much one SAE may ask for: requests in time for each SAE, keys in time for each of its pairs.
+
+Both are buckets that fill at a constant rate. They are counted in memory: a restart fills them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from heliograph.errors import ConfigurationError, InsufficientKeys
+from heliograph.ports import Clock
+
+__all__ = ["Quota", "Quotas", "TooManyRequests"]
+
+
+class TooManyRequests(InsufficientKeys):
+    """The SAE asked for more than its share; nothing was taken, try again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """``burst`` at once, and ``per_second`` in the long run. Raises ConfigurationError."""
+
+    burst: float
+    per_second: float
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.burst <= 1e9 and 0 < self.per_second <= 1e9):
+            raise ConfigurationError(
+                f"a quota of {self.burst} at once and {self.per_second} a second: write 1 to 1e9, and above 0 to 1e9"
+            )
+
+
+@dataclass(slots=True)
+class _Bucket:
+    level: float
+    at: float
+
+
+@dataclass
+class Quotas:
+    """``clock``: monotonic. ``requests``: of each SAE; ``keys``: of a pair (master, audience), where one is set."""
+
+    clock: Clock
+    requests: Quota | None = None
+    keys: Mapping[tuple[str, str], Quota] = field(default_factory=dict)
+    _buckets: dict[tuple[str, ...], _Bucket] = field(default_factory=dict)
+
+    def admit(self, sae: str) -> None:
+        """Count one request of a registered SAE. Raises TooManyRequests. One caller at a time."""
+        if self.requests is not None and not self._take((sae,), self.requests, 1):
+            raise TooManyRequests(
+                f"this SAE may send {self.requests.per_second:g} requests a second in the long run; try again later"
+            )
+
+    def take(self, master: str, audience: str, number: int) -> None:
+        """Count ``number`` keys before they are handed out. Raises TooManyRequests. One caller at a time."""
+        quota = self.keys.get((master, audience))
+        if quota is not None and not self._take((master, audience), quota, number):
+            raise TooManyRequests(
+                f"the quota of this pair of SAEs is {quota.burst:g} keys at once and {3600 * quota.per_second:g} an "
+                "hour; try again later"
+            )
+
+    def _take(self, name: tuple[str, ...], quota: Quota, number: int) -> bool:
+        now = self.clock.now()
+        bucket = self._buckets.setdefault(name, _Bucket(quota.burst, now))
+        bucket.level = min(quota.burst, bucket.level + max(0.0, now - bucket.at) * quota.per_second)
+        bucket.at = now
+        if bucket.level < number:
+            return False
+        bucket.level -= number
+        return True

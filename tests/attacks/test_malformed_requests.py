@@ -1,0 +1,40 @@
+"""Malformed ETSI 014 requests: no 5xx, nothing served, no key in an answer or in the log, no key lost."""
+
+import json
+
+from typer.testing import CliRunner
+
+from heliograph.cli.main import app
+from heliograph.http import server
+from heliograph.kme import etsi014
+
+
+def chaos(*options):
+    done = CliRunner().invoke(app, ["kme-chaos", "--json", *options])
+    return done.exit_code, json.loads(done.stdout)
+
+
+def test_twenty_thousand_malformed_requests_get_nothing_but_refusals():
+    code, report = chaos("--malformed", "20000")
+    assert code == 0
+    assert report["sound"] is True
+    assert sum(report["statuses"].values()) == 20_000
+    assert set(report["statuses"]) == {"400", "401", "404", "405"}
+    assert report["slowest_s"] < 1.0
+
+
+def test_a_door_that_quotes_a_key_is_found_out(monkeypatch):
+    monkeypatch.setattr(etsi014, "MESSAGE_UNAUTHORIZED", "Q0FOQVJZLU9GLUEtS0VZ and more")
+    code, report = chaos("--malformed", "500")
+    assert code == 1
+    assert report["canaries_in_answers"] > 0
+
+
+def test_a_door_that_fails_is_found_out(monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(server.etsi014, "read_key_ids", broken)
+    code, report = chaos("--malformed", "500")
+    assert code == 1
+    assert report["server_errors"] > 0

@@ -1,0 +1,209 @@
+"""One key for several SAEs: each fetches its share once, whatever crashes, and nobody else ever does."""
+
+import os
+import shutil
+import uuid
+
+import pytest
+
+from heliograph.errors import InsufficientKeys, KeyNotFound, NotPermitted
+from heliograph.protocol.audience import audience_name
+from heliograph.storage.database import Database
+from heliograph.storage.keys import KeyRecords, NewKey
+from heliograph.storage.local_keys import LocalKeys
+from heliograph.vault.filekek import FileKek
+
+GROUP = audience_name(["sae-b", "sae-c", "sae-l"])  # sae-l is at the master's site
+
+
+class OsRandom:
+    kind = "computational"
+
+    def draw(self, size):
+        return os.urandom(size)
+
+
+def opened(directory):
+    if not (directory / "kek").exists():
+        FileKek.create(directory / "kek", OsRandom())
+    database = Database(directory / "site" / "store.db", FileKek(directory / "kek", OsRandom()))
+    return database, KeyRecords(database, OsRandom())
+
+
+def add(store, number, *, here, block=1):
+    database, keys = store
+    shares = ("sae-l",) if here else ("sae-b", "sae-c")
+    rows = [NewKey(str(uuid.uuid4()), "sae-a", GROUP, here, os.urandom(32), 100.0, shares) for _ in range(number)]
+    with database.transaction() as cursor:
+        keys.add(cursor, 1, block, rows)
+        keys.acknowledge(cursor, 1, block)
+    return rows
+
+
+def slaves_can(store, saes, key_id):
+    _, keys = store
+    found = []
+    for sae in saes:
+        try:
+            keys.check_held(sae, "sae-a", [key_id])
+        except KeyNotFound:
+            continue
+        found.append(sae)
+    return found
+
+
+def rows_left(store):
+    with store[0].reading() as cursor:
+        return [cursor.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in ("key_records", "key_shares")]
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = opened(tmp_path)
+    yield store
+    store[0].close()
+
+
+def test_each_slave_fetches_a_groups_key_once_and_the_last_erases_it(store):
+    (row,) = add(store, 1, here=False)
+    keys = store[1]
+    for sae in ("sae-c", "sae-b"):
+        (key,) = keys.deliver_to_slave(sae, "sae-a", [row.key_id], 200.0)
+        assert key.material == row.material
+        with pytest.raises(KeyNotFound):
+            keys.deliver_to_slave(sae, "sae-a", [row.key_id], 200.0)
+    assert rows_left(store) == [0, 0]
+    assert keys.known(row.key_id)
+
+
+def test_a_slave_beside_the_master_waits_until_the_master_has_the_key(store):
+    (row,) = add(store, 1, here=True)
+    keys = store[1]
+    with pytest.raises(KeyNotFound):
+        keys.deliver_to_slave("sae-l", "sae-a", [row.key_id], 200.0)
+    (key,) = keys.deliver_to_master("sae-a", GROUP, 1, 200.0)
+    assert key.material == row.material
+    with pytest.raises(InsufficientKeys):
+        keys.deliver_to_master("sae-a", GROUP, 1, 200.0)
+    (share,) = keys.deliver_to_slave("sae-l", "sae-a", [row.key_id], 200.0)
+    assert share.material == row.material
+    assert rows_left(store) == [0, 0]
+
+
+def test_who_is_not_in_the_group_is_not_permitted_and_takes_nothing(store):
+    (row,) = add(store, 1, here=False)
+    for thief in ("sae-x", GROUP[:-1], "sae-"):
+        with pytest.raises(NotPermitted):
+            store[1].deliver_to_slave(thief, "sae-a", [row.key_id], 200.0)
+    with pytest.raises(KeyNotFound):  # a member, but at the other site
+        store[1].deliver_to_slave("sae-l", "sae-a", [row.key_id], 200.0)
+    assert slaves_can(store, ["sae-b", "sae-c"], row.key_id) == ["sae-b", "sae-c"]
+
+
+def test_a_groups_keys_are_no_pairs_keys(store):
+    add(store, 2, here=True)
+    for slave in ("sae-b", "sae-c", "sae-l"):
+        with pytest.raises(InsufficientKeys):
+            store[1].deliver_to_master("sae-a", slave, 1, 200.0)
+
+
+def test_expiry_erases_shares_and_spares_those_just_released(store):
+    rows = add(store, 2, here=True)
+    store[1].deliver_to_master("sae-a", GROUP, 1, 200.0)
+    assert store[1].expire(150.0, 200.0, grace=60.0) == 1
+    assert slaves_can(store, ["sae-l"], rows[0].key_id) == ["sae-l"]
+    assert store[1].expire(150.0, 200.0) == 1
+    assert rows_left(store) == [0, 0]
+
+
+def test_keys_of_one_site_are_stored_for_the_slaves_only(store):
+    database, keys = store
+    audience = audience_name(["sae-2", "sae-3"])
+    issued = LocalKeys(database, keys, OsRandom()).issue("sae-a", audience, 3, 32, 100.0)
+    assert len({key.material for key in issued}) == 3
+    with pytest.raises(InsufficientKeys):
+        keys.deliver_to_master("sae-a", audience, 1, 100.0)
+    for key in issued:
+        for sae in ("sae-3", "sae-2"):
+            (share,) = keys.deliver_to_slave(sae, "sae-a", [key.key_id], 200.0)
+            assert share.material == key.material
+    assert rows_left(store) == [0, 0]
+
+
+def test_one_slave_of_the_same_site_gets_the_one_copy(store):
+    database, keys = store
+    (key,) = LocalKeys(database, keys, OsRandom()).issue("sae-a", "sae-2", 1, 32, 100.0)
+    assert keys.deliver_to_slave("sae-2", "sae-a", [key.key_id], 200.0)[0].material == key.material
+    with pytest.raises(KeyNotFound):
+        keys.deliver_to_slave("sae-2", "sae-a", [key.key_id], 200.0)
+
+
+class PowerCuts:
+    """Keeps what is on the disk before each statement of a store: what a power cut there would leave."""
+
+    def __init__(self, directory, store):
+        self.directory = directory
+        self.images = []
+        self.connection = store[0]._connection
+
+    def __enter__(self):
+        self.connection.set_trace_callback(self.cut)
+        return self
+
+    def __exit__(self, *_):
+        self.connection.set_trace_callback(None)
+        self.cut("after")
+
+    def cut(self, _):
+        image = self.directory / f"image-{len(self.images)}"
+        shutil.copytree(self.directory / "site", image / "site")
+        shutil.copy(self.directory / "kek", image / "kek")
+        self.images.append(image)
+
+    def each(self):
+        for image in self.images:
+            store = opened(image)
+            yield store
+            store[0].close()
+
+
+def test_a_power_cut_at_any_step_of_a_share_keeps_it_or_has_burnt_it(tmp_path, store):
+    (row,) = add(store, 1, here=False)
+    for sae, others in (("sae-b", ["sae-c"]), ("sae-c", [])):
+        (tmp_path / sae).mkdir()
+        cuts = PowerCuts(tmp_path, store)
+        with cuts:
+            assert len(store[1].deliver_to_slave(sae, "sae-a", [row.key_id], 200.0)) == 1
+        states = [slaves_can(image, [sae, *others], row.key_id) for image in cuts.each()]
+        shutil.rmtree(tmp_path / "image-0")
+        for image in cuts.images[1:]:
+            shutil.rmtree(image)
+        assert len(states) > 5
+        # Nothing left before the method returned: either state is safe before, only "burnt" is after.
+        assert states[0] == [sae, *others]
+        assert states[-1] == others
+        assert all(state in ([sae, *others], others) for state in states)
+
+
+def test_a_power_cut_at_any_step_of_the_masters_delivery_never_serves_a_slave_alone(tmp_path, store):
+    (row,) = add(store, 1, here=True)
+    cuts = PowerCuts(tmp_path, store)
+    with cuts:
+        store[1].deliver_to_master("sae-a", GROUP, 1, 200.0)
+    states = [
+        (image[1].stored_key_count("sae-a", GROUP), slaves_can(image, ["sae-l"], row.key_id)) for image in cuts.each()
+    ]
+    assert len(states) > 5
+    assert states[0] == (1, [])
+    assert states[-1] == (0, ["sae-l"])
+    assert set(map(str, states)) == {str((1, [])), str((0, ["sae-l"]))}
+
+
+def test_a_power_cut_at_any_step_of_local_keys_leaves_all_shares_or_none(tmp_path, store):
+    cuts = PowerCuts(tmp_path, store)
+    with cuts:
+        (key,) = LocalKeys(*store, OsRandom()).issue("sae-a", audience_name(["sae-2", "sae-3"]), 1, 32, 100.0)
+    states = [slaves_can(image, ["sae-2", "sae-3"], key.key_id) for image in cuts.each()]
+    assert states[0] == []
+    assert states[-1] == ["sae-2", "sae-3"]
+    assert all(state in ([], ["sae-2", "sae-3"]) for state in states)
