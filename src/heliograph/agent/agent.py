@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from heliograph.agent.config import AgentConfig
 from heliograph.agent.control import ControlDialer, ControlLink, ControlListener
-from heliograph.agent.status import AgentStatus
+from heliograph.agent.identity import PeerIdentity, open_establishment
+from heliograph.agent.status import AgentStatus, Mode
 from heliograph.consumer import initiator, responder
 from heliograph.consumer.keys import Role, derive, key_id_text
 from heliograph.consumer.messages import Message, Refusal
@@ -37,6 +38,8 @@ from heliograph.consumer.rotation import (
 from heliograph.encryptors.addresses import Address
 from heliograph.encryptors.forwarder import Forwarder
 from heliograph.errors import KeyNotFound, KeySupplyError, NotPermitted, RemoteProtocolError, TransportClosed
+from heliograph.establishment.messages import Tagged
+from heliograph.establishment.policy import QKD
 from heliograph.ports import Clock, KeySource
 from heliograph.types import DeliveredKey
 
@@ -48,12 +51,16 @@ _MAX_REFUSALS: Final = 8
 class Agent:
     """One site's agent for one tunnel. ``key_source``: this site's own key manager; ``clock``: seconds.
 
-    Keys live in this process only: after a restart the agent has none and a fresh one is agreed.
+    ``identity``: needed by every policy but qkd-only. Keys live in this process only: after a restart the agent has
+    none and a fresh one is agreed. Raises ConfigurationError.
     """
 
-    def __init__(self, config: AgentConfig, key_source: KeySource, clock: Clock) -> None:
+    def __init__(
+        self, config: AgentConfig, key_source: KeySource, clock: Clock, identity: PeerIdentity | None = None
+    ) -> None:
         self._config: Final = config
-        self._keys = key_source
+        self._established = open_establishment(config, key_source, identity, self._send_tagged)
+        self._keys: KeySource = self._established or key_source
         self._clock = clock
         self._state: initiator.State | responder.State
         if config.role is Role.INITIATOR:
@@ -112,9 +119,13 @@ class Agent:
         """Return a snapshot."""
         keyring, counts, held = self.forwarder.keyring, self.forwarder.counts, self._state.held
         active, traffic = keyring.active, keyring.traffic
+        components: tuple[str, ...] = ()
+        if active is not None:
+            components = self._established.components(active.key_id) if self._established else (QKD,)
+        encrypting: Mode = "encrypting" if QKD in components else "without-qkd"
         return AgentStatus(
             role=self._config.role.name.lower(),
-            mode="encrypting" if keyring.sending is not None else "fail-closed",
+            mode=encrypting if keyring.sending is not None else "fail-closed",
             state=type(self._state).__name__,
             control_connected=bool(self._links),
             key_id=key_id_text(active.key_id) if active else None,
@@ -131,6 +142,8 @@ class Agent:
             cut_connections=counts.cut,
             turned_away=counts.turned_away,
             last_refusal=self._last_refusal,
+            policy=self._config.requirement.policy,
+            components=components,
         )
 
     # Events in, actions out. ``origin`` is the link an answer goes to; None means the peer we know.
@@ -199,10 +212,34 @@ class Agent:
             return  # the machine sends it again
         link.send(message)
         if isinstance(message, Refusal):
-            # Each named key costs our key manager a look-up: who names many that do not exist has to dial again.
-            link.refusals += 1
-            if link.refusals >= _MAX_REFUSALS:
-                link.drop()
+            self._count_refusal(link)
+
+    def _count_refusal(self, link: ControlLink) -> None:
+        # Each named key costs our key manager a look-up: who names many that do not exist has to dial again.
+        link.refusals += 1
+        if link.refusals >= _MAX_REFUSALS:
+            link.drop()
+
+    def _send_tagged(self, message: Tagged) -> None:
+        link = self._peer()
+        if link is not None:
+            link.send(message)
+
+    async def _establish(self, message: Tagged, link: ControlLink) -> None:
+        """Take an offer or an answer of the key establishment; a refused one changes nothing."""
+        try:
+            if self._established is None:
+                raise RemoteProtocolError(
+                    "the peer offers keys of another policy; here it is qkd-only: set the same on both sites"
+                )
+            if self._config.role is Role.INITIATOR:
+                self._established.answered(message)
+            else:
+                link.send(await self._established.answer(message))
+        except (RemoteProtocolError, KeySupplyError) as why:
+            self._refused_messages += 1
+            self._last_refusal = str(why)
+            self._count_refusal(link)
 
     def _peer(self) -> ControlLink | None:
         if self._listener is not None and self._listener.proven is not None:
@@ -241,7 +278,11 @@ class Agent:
         try:
             self._feed(ControlUp(), link)
             while True:
-                self._feed(Received(await link.receive()), link)
+                message = await link.receive()
+                if isinstance(message, Tagged):
+                    await self._establish(message, link)
+                else:
+                    self._feed(Received(message), link)
         except TransportClosed:
             pass
         except RemoteProtocolError as why:
