@@ -228,18 +228,20 @@ class Agent:
     async def _establish(self, message: Tagged, link: ControlLink) -> None:
         """Take an offer or an answer of the key establishment; a refused one changes nothing."""
         try:
-            if self._established is None:
-                raise RemoteProtocolError(
-                    "the peer offers keys of another policy; here it is qkd-only: set the same on both sites"
-                )
-            if self._config.role is Role.INITIATOR:
-                self._established.answered(message)
+            source = self._established
+            if source is None:
+                self._refuse_offer(link, "the peer offers keys of another policy; here it is qkd-only: set the same")
+            elif self._config.role is Role.INITIATOR:
+                source.answered(message)
             else:
-                link.send(await self._established.answer(message))
+                link.send(await source.answer(message))
         except (RemoteProtocolError, KeySupplyError) as why:
-            self._refused_messages += 1
-            self._last_refusal = str(why)
-            self._count_refusal(link)
+            self._refuse_offer(link, str(why))
+
+    def _refuse_offer(self, link: ControlLink, why: str) -> None:
+        self._refused_messages += 1
+        self._last_refusal = why
+        self._count_refusal(link)
 
     def _peer(self) -> ControlLink | None:
         if self._listener is not None and self._listener.proven is not None:

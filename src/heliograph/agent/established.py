@@ -75,8 +75,8 @@ class EstablishedKeySource:
         key = self._waiting.pop(UUID(key_id).bytes, None)
         if key is None:
             raise KeyNotFound(
-                f"no key was established under key_ID {key_id}: the policy here is {self._settings.requirement.policy}; "
-                "set the same on both sites"
+                f"no key was established under key_ID {key_id}; the policy here is "
+                f"{self._settings.requirement.policy}: set the same on both sites"
             )
         return self._delivered(key)
 

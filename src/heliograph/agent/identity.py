@@ -43,7 +43,7 @@ class PeerIdentity:
 def open_establishment(
     config: AgentConfig, source: KeySource, identity: PeerIdentity | None, send: Callable[[Tagged], None]
 ) -> EstablishedKeySource | None:
-    """Return the key source of the configured policy; None for qkd-only, whose keys come from the key manager as they are.
+    """Return the key source of the configured policy; None for qkd-only, whose keys are the key manager's as they are.
 
     Raises ConfigurationError.
     """

@@ -15,8 +15,9 @@ class AgentStatus:
     """A snapshot of one agent.
 
     ``mode``: "fail-closed" whenever no generation may be sent under: nothing passes then; "without-qkd" while the
-    active key has no secret of the link in it, as the policies qkd-preferred and pqc-only allow. ``state``: the rotation's
-    state by name; ``key_id``: of the active generation; ``key_age_s``: since its key was fetched; ``rekeys``:
+    active key has no secret of the link in it, as the policies qkd-preferred and pqc-only allow.
+    ``state``: the rotation's state by name; ``key_id``: of the active generation; ``key_age_s``: since its key was
+    fetched; ``rekeys``:
     rotations completed on both ends, the first key not counted; ``policy``: the one in force; ``components``: what the
     active key is made of, so that a key without QKD is seen; records and payload bytes since the start;
     ``refused_records``, ``cut_connections``, ``turned_away``: see ForwarderCounts; ``refused_messages``: control

@@ -15,7 +15,7 @@ import typer
 from heliograph.authentication.anchors.psk import book_size, fingerprint, parse_header
 from heliograph.authentication.methods.registry import DEFAULT_METHOD, MACS
 from heliograph.authentication.registration import anchor_kinds
-from heliograph.cli import chain, register
+from heliograph.cli import chain, policy, register
 from heliograph.cli.logs import configure_logs
 from heliograph.cli.once import Once
 from heliograph.cli.process import harden_process
@@ -40,6 +40,7 @@ app.command("register", cls=Once)(register.register)
 app.command("revoke", cls=Once)(register.revoke)
 app.command("window", cls=Once)(chain.window)
 app.command("compare", cls=Once)(chain.compare)
+app.command("policy", cls=Once)(policy.policy)
 
 SiteFile = Annotated[Path, typer.Argument(metavar="SITE.toml", help="The site's configuration.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]

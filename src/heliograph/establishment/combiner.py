@@ -8,7 +8,8 @@ Default, after the combiners of NIST SP 800-56C r2 and draft-ounsworth-cfrg-kem-
 
 Beside it CatKDF of ETSI TS 103 744 (7.2.3, 7.4.2, 8.2), for those who must name a standard:
 
-    key  = HKDF-SHA-384(salt = label, psk || k_1 || ... || k_n, info = SHA-384(framed(context) || framed(MA) || framed(MB)))
+    info = SHA-384(framed(context) || framed(MA) || framed(MB))
+    key  = HKDF-SHA-384(salt = label, psk || k_1 || ... || k_n, info)
 
 A key of a combiner is computational, whatever its inputs: a one-time pad never goes through here.
 """

@@ -2,7 +2,7 @@
 
     qkd-only         QKD alone                                            no key from the link: no traffic
     hybrid-required  QKD and every exchange                               one of them missing: no traffic
-    qkd-preferred    every exchange, and QKD where both sites can get it  no key from the link: goes on without, and says so
+    qkd-preferred    every exchange, and QKD where both sites can get it  no key from the link: goes on and says so
     pqc-only         every exchange, no QKD                               an exchange missing: no traffic
 
 The four names and their meaning are those of arnika, a peer that drives WireGuard.

@@ -33,6 +33,7 @@ from heliograph.site.kme_doors import foreign_pairs, open_doors
 from heliograph.site.link import LinkRunner
 from heliograph.site.link_plan import LinkPlan, SupplyHooks
 from heliograph.site.modules import open_module
+from heliograph.site.policy import check_policy, read_identity
 from heliograph.site.status_socket import serve_status
 from heliograph.site.store import SiteStore, open_store
 from heliograph.status import KmeStatus, LinkStatus, SiteStatus
@@ -130,6 +131,8 @@ class _Site:
         randomness, clock, wall = SystemRandomness(), MonotonicClock(), WallClock()
         # What is only read comes first: a refusal then leaves no trace on the disk.
         anchors = open_anchors(config)
+        check_policy(config)
+        read_identity(config)
         kek = FileKek(config.path(file.kek), randomness)
         tls = _kme_tls(config), _agent_tls(config)
         database = Database(config.path(file.store), kek)
@@ -236,7 +239,7 @@ class _Site:
             host, port = parse_address(kme.listen, "[kme] listen")
             client = Etsi014Client(f"https://{host}:{port}", tls, entry.sae, entry.peer_sae)
         stack.push_async_callback(client.close)
-        agent = Agent(AgentConfig.from_mapping(entry.tunnel), client, clock)
+        agent = Agent(AgentConfig.from_mapping(entry.tunnel), client, clock, read_identity(self._config))
         await agent.start()
         stack.push_async_callback(agent.close)
         self.agent = agent

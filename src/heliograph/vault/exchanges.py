@@ -1,6 +1,6 @@
 """Diffie-Hellman and ML-KEM as methods of key establishment, each with a fresh key for every offer and answer.
 
-Private keys are made of bytes from this site's random source; ML-KEM's encapsulation draws inside the library (OpenSSL).
+Private keys are made of bytes from this site's random source; ML-KEM's encapsulation draws inside OpenSSL.
 """
 
 from __future__ import annotations
@@ -93,9 +93,9 @@ class EllipticCurve:
         return ec.derive_private_key(drawn % (self._order - 1) + 1, self._curve)
 
     def _agree(self, private: ec.EllipticCurvePrivateKey, share: bytes) -> bytes:
+        if share[:1] != b"\x04":  # one encoding of a point, so that a transcript has one meaning
+            raise RemoteProtocolError(f"{self.name}: the peer's public key is not an uncompressed point")
         try:
-            if share[:1] != b"\x04":  # one encoding of a point, so that a transcript has one meaning
-                raise ValueError("not an uncompressed point")
             return private.exchange(ec.ECDH(), ec.EllipticCurvePublicKey.from_encoded_point(self._curve, share))
         except ValueError as why:
             raise RemoteProtocolError(f"{self.name}: the peer's public key is refused: {why}") from None
