@@ -268,7 +268,7 @@ class DeliveredKey:
 
 @dataclass(frozen=True, slots=True)
 class EstablishedKey:
-    """A key that two agents made: its name, 32 bytes, and where it comes from.
+    """A key that two agents made: its name, 32 bytes or a pad, and where it comes from.
 
     ``components``: the methods whose secrets are in it; ``combiner``: how they were combined. Both go into reports.
     """

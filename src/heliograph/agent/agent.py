@@ -144,6 +144,8 @@ class Agent:
             last_refusal=self._last_refusal,
             policy=self._config.requirement.policy,
             components=components,
+            cipher=self._config.rotation.cipher,
+            pad_bytes_left=active.pad_left if active else None,
         )
 
     # Events in, actions out. ``origin`` is the link an answer goes to; None means the peer we know.
@@ -268,7 +270,7 @@ class Agent:
 
     def _refuse_second_use(self, key: DeliveredKey) -> None:
         with contextlib.suppress(KeySupplyError):  # a key that cannot be used at all: the machine refuses it
-            key_id = derive(key).key_id
+            key_id = derive(key, self._config.rotation.cipher).key_id
             if self.forwarder.keyring.seen(key_id):
                 raise RemoteProtocolError(f"the key manager gave key {key.key_id} a second time; its nonces are used")
 

@@ -8,11 +8,12 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from heliograph.consumer.keys import Role
+from heliograph.consumer.keys import KEY_BYTES, Cipher, Role
 from heliograph.consumer.rotation import RotationLimits
 from heliograph.encryptors.addresses import Address
 from heliograph.encryptors.forwarder import Forward, ForwarderConfig
 from heliograph.encryptors.generation import GenerationLimits
+from heliograph.encryptors.records import MAX_PAYLOAD_BYTES
 from heliograph.errors import ConfigurationError
 from heliograph.establishment.combiner import Combiner
 from heliograph.establishment.policy import Policy, Requirement
@@ -21,7 +22,10 @@ __all__ = ["AgentConfig"]
 
 _ROLES: Final = {"initiator": Role.INITIATOR, "responder": Role.RESPONDER}
 _USUAL_EXCHANGES: Final = ("ml-kem-768", "x25519")  # our choice: the pair that TLS 1.3 uses most
-_Chosen = TypeVar("_Chosen", Policy, Combiner)
+_Chosen = TypeVar("_Chosen", Policy, Combiner, Cipher)
+# Our choice. At least PAD_BYTES_MIN for each direction; the offer names every key in one message.
+_PAD_KEYS_MIN: Final = 64
+_PAD_KEYS_MAX: Final = 512
 
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,6 +46,8 @@ class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exchanges: tuple[str, ...] | None = None
     combiner: str | None = None
     peer_key: str | None = None
+    cipher: str = Cipher.AES_256_GCM
+    pad_keys: int = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +67,18 @@ class AgentConfig:
     requirement: Requirement = Requirement(Policy.QKD_ONLY)  # noqa: RUF009  - frozen
     combiner: Combiner = Combiner.HKDF_SHA_512
     peer_key: str | None = None
+    pad_keys: int = 128
     tick_seconds: float = 0.2
 
     def __post_init__(self) -> None:
-        if (self.requirement.policy is Policy.QKD_ONLY) is not (self.peer_key is None):
+        policy, is_pad = self.requirement.policy, self.rotation.cipher is Cipher.ONE_TIME_PAD
+        if is_pad and policy is not Policy.QKD_ONLY:
+            raise ConfigurationError(f'cipher = "one-time-pad" has policy qkd-only: {policy} would derive its pad')
+        if not _PAD_KEYS_MIN <= self.pad_keys <= _PAD_KEYS_MAX:
+            raise ConfigurationError(f"pad_keys = {self.pad_keys}: from {_PAD_KEYS_MIN} to {_PAD_KEYS_MAX}")
+        if (policy is Policy.QKD_ONLY and not is_pad) is not (self.peer_key is None):
             raise ConfigurationError(
-                f'policy = "{self.requirement.policy}" and peer_key: qkd-only has none, every other policy needs one '
+                f'policy = "{policy}" and peer_key: qkd-only has none, another policy or a one-time pad needs one '
                 "(heliograph agent key FILE makes it; carry a copy to the other site)"
             )
         if self.generation.max_key_age_s != self.rotation.max_key_age_s:
@@ -89,6 +101,7 @@ class AgentConfig:
             entry = msgspec.convert(dict(document), _Document)
         except msgspec.ValidationError as why:
             raise ConfigurationError(f"agent configuration: {why}") from why
+        cipher = _choice(Cipher, entry.cipher, "cipher")
         if entry.role not in _ROLES:
             raise ConfigurationError(f"role = {entry.role!r}: write initiator or responder, the peer has the other one")
         return cls(
@@ -105,12 +118,25 @@ class AgentConfig:
                 rekey_seconds=entry.rekey_seconds,
                 max_key_age_s=entry.max_key_age_s,
                 overlap_seconds=entry.overlap_seconds,
+                cipher=cipher,
             ),
-            generation=GenerationLimits(rekey_bytes=entry.rekey_bytes, max_key_age_s=entry.max_key_age_s),
+            generation=GenerationLimits(
+                rekey_bytes=entry.rekey_bytes,
+                max_key_age_s=entry.max_key_age_s,
+                chunk_bytes=_chunk_bytes(entry, cipher),
+            ),
             requirement=_requirement(entry),
             combiner=_choice(Combiner, entry.combiner or Combiner.HKDF_SHA_512, "combiner"),
             peer_key=entry.peer_key,
+            pad_keys=entry.pad_keys,
         )
+
+
+def _chunk_bytes(entry: _Document, cipher: Cipher) -> int:
+    if cipher is not Cipher.ONE_TIME_PAD:
+        return MAX_PAYLOAD_BYTES
+    # An eighth of a direction's pad of the shortest keys, so that a record always fits a fresh one.
+    return max(1, min(MAX_PAYLOAD_BYTES - 8, (entry.pad_keys - 1) * KEY_BYTES // 2 // 8))
 
 
 def _requirement(entry: _Document) -> Requirement:

@@ -7,18 +7,16 @@ from dataclasses import dataclass, field
 
 from heliograph.agent.config import AgentConfig
 from heliograph.agent.established import EstablishedKeySource
-from heliograph.consumer.keys import Role
+from heliograph.consumer.keys import Cipher, Role
 from heliograph.errors import ConfigurationError
 from heliograph.establishment.exchange import Settings
 from heliograph.establishment.messages import PEER_KEY_BYTES, PeerKeys, Tagged
 from heliograph.establishment.policy import QKD, Policy
-from heliograph.establishment.qkd import QkdEstablishment
+from heliograph.establishment.qkd import QkdEstablishment, QkdPad
 from heliograph.ports import KeyEstablishment, KeySource, RandomSource
 from heliograph.vault.exchanges import exchange_methods
 
 __all__ = ["PeerIdentity", "open_establishment"]
-
-_USAGE = "aes-256-gcm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,8 @@ def open_establishment(
 
     Raises ConfigurationError.
     """
-    if config.requirement.policy is Policy.QKD_ONLY:
+    cipher = config.rotation.cipher
+    if config.requirement.policy is Policy.QKD_ONLY and cipher is not Cipher.ONE_TIME_PAD:
         return None
     if identity is None:
         raise ConfigurationError(
@@ -59,9 +58,10 @@ def open_establishment(
         responder=identity.peer if own_first else identity.own,
         requirement=config.requirement,
         combiner=config.combiner,
-        usage=_USAGE,
+        usage=cipher,
         keys=PeerKeys.derive(identity.secret),
     )
     methods: dict[str, KeyEstablishment] = exchange_methods(config.requirement.exchanges, identity.randomness)
-    methods[QKD] = QkdEstablishment(source)
+    is_pad = cipher is Cipher.ONE_TIME_PAD
+    methods[QKD] = QkdPad(source, config.pad_keys) if is_pad else QkdEstablishment(source)
     return EstablishedKeySource(settings, methods, identity.randomness, send, config.rotation.answer_seconds)

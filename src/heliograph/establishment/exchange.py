@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from heliograph.errors import KeySupplyError, RemoteProtocolError
 from heliograph.establishment.combiner import Combiner, Context, combine
@@ -22,6 +23,10 @@ from heliograph.ports import KeyEstablishment, PendingShare
 from heliograph.types import EstablishedKey
 
 __all__ = ["Initiated", "Settings", "initiate", "read_offer", "respond"]
+
+
+_ID_BYTES: Final = 16
+_PAD: Final = "one-time-pad"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,7 @@ async def initiate(settings: Settings, methods: Mapping[str, KeyEstablishment], 
     for name in requirement.exchanges:
         pending[name] = await methods[name].offer()
     requirement.check(tuple(pending))
-    key_id = pending[QKD].share if QKD in pending else fresh_id
+    key_id = pending[QKD].share[:_ID_BYTES] if QKD in pending else fresh_id
     offer = Offer(
         key_id=key_id,
         initiator=settings.initiator,
@@ -133,7 +138,7 @@ def read_offer(settings: Settings, message: Tagged) -> Offer:
     settings.requirement.check(offer.components)
     if len(offer.shares) != len(offer.components):
         raise RemoteProtocolError("an offer with a share too few or too many")
-    if QKD in offer.components and offer.shares[0] != offer.key_id:
+    if QKD in offer.components and offer.shares[0][:_ID_BYTES] != offer.key_id:
         raise RemoteProtocolError("an offer names one key_ID and offers another")
     return offer
 
@@ -160,5 +165,10 @@ def _combined(
         offered.signed,
         answered.signed,
     )
+    if settings.usage == _PAD:
+        # A pad never passes through a key derivation; a policy of several secrets has no pad (agent configuration).
+        if components != (QKD,):
+            raise RemoteProtocolError("a one-time pad is made of QKD alone")
+        return EstablishedKey(key_id, secrets[0], components, "none")
     material = combine(settings.combiner, secrets, context, settings.keys.combining)
     return EstablishedKey(key_id, material, components, settings.combiner)

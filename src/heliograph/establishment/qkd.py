@@ -1,4 +1,9 @@
-"""QKD as a method of key establishment: its share is a key_ID, its secret comes from this site's own key manager."""
+"""QKD as a method of key establishment: its share is a key_ID, its secret comes from this site's own key manager.
+
+A one-time pad takes many keys: the share is then their key_IDs, the secret their bytes as they are, put in the order
+confirmation key | first half of each further key | second half of each. The initiator sends under the first halves, the
+responder under the second, so no order in which a forger could name the keys makes both send under the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ from heliograph.establishment.policy import QKD
 from heliograph.ports import KeySource
 from heliograph.types import DeliveredKey
 
-__all__ = ["QkdEstablishment"]
+__all__ = ["QkdEstablishment", "QkdPad"]
 
 _KEY_BYTES = 32
 
@@ -47,6 +52,41 @@ class QkdEstablishment:
         if _identifier(key) != share:
             raise KeySupplyError("the key manager answered with a key of another key_ID")
         return _material(key), share
+
+
+class QkdPad:
+    """A pad of ``number`` keys of the link. A fetch that fails half-way has burnt what it had: it is never used."""
+
+    name = QKD
+
+    def __init__(self, source: KeySource, number: int) -> None:
+        self._source = source
+        self._number = number
+
+    async def offer(self) -> _Fetched:
+        """Fetch fresh keys as master. Raises KeySupplyError."""
+        keys = [await self._source.get_key() for _ in range(self._number)]
+        return _Fetched(b"".join(map(_identifier, keys)), _pad(keys))
+
+    async def answer(self, share: bytes) -> tuple[bytes, bytes]:
+        """Fetch the keys that the peer named. Raises KeySupplyError, RemoteProtocolError."""
+        names = [share[at : at + 16] for at in range(0, len(share), 16)]
+        if len(share) != 16 * self._number or len(set(names)) != self._number:
+            raise RemoteProtocolError(
+                f"a pad of {len(share) / 16:g} keys is offered, this site's have {self._number}: set the same pad_keys"
+            )
+        keys = [await self._source.get_key_with_id(str(uuid.UUID(bytes=name))) for name in names]
+        if [_identifier(key) for key in keys] != names:
+            raise KeySupplyError("the key manager answered with a key of another key_ID")
+        return _pad(keys), share
+
+
+def _pad(keys: list[DeliveredKey]) -> bytes:
+    size = len(keys[0].material)
+    if size < _KEY_BYTES or size % 2 or any(len(key.material) != size for key in keys):
+        raise KeySupplyError("the keys of a pad must have one even size of at least 32 bytes")
+    halves = [(key.material[: size // 2], key.material[size // 2 :]) for key in keys[1:]]
+    return b"".join([keys[0].material[:_KEY_BYTES], *(a for a, _ in halves), *(b for _, b in halves)])
 
 
 def _identifier(key: DeliveredKey) -> bytes:

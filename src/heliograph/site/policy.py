@@ -26,7 +26,7 @@ def described_policy(config: SiteConfig) -> str:
     if config.file.agent is None:
         raise ConfigurationError(f"{config.toml}: there is no [agent], so no policy to approve")
     agent = AgentConfig.from_mapping(config.file.agent.tunnel)
-    return " ".join([agent.requirement.policy, *agent.requirement.exchanges, agent.combiner])
+    return " ".join([agent.requirement.policy, *agent.requirement.exchanges, agent.combiner, agent.rotation.cipher])
 
 
 def approve_policy(config: SiteConfig, approver: str) -> str:
