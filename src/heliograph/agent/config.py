@@ -14,6 +14,7 @@ from heliograph.encryptors.addresses import Address
 from heliograph.encryptors.forwarder import Forward, ForwarderConfig
 from heliograph.encryptors.generation import GenerationLimits
 from heliograph.encryptors.records import MAX_PAYLOAD_BYTES
+from heliograph.encryptors.wireguard import WireGuardConfig
 from heliograph.errors import ConfigurationError
 from heliograph.establishment.combiner import Combiner
 from heliograph.establishment.policy import Policy, Requirement
@@ -26,6 +27,7 @@ _Chosen = TypeVar("_Chosen", Policy, Combiner, Cipher)
 # Our choice. At least PAD_BYTES_MIN for each direction; the offer names every key in one message.
 _PAD_KEYS_MIN: Final = 64
 _PAD_KEYS_MAX: Final = 512
+_WIREGUARD_REKEY_MIN: Final = 10.0
 
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,6 +50,7 @@ class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     peer_key: str | None = None
     cipher: str = Cipher.AES_256_GCM
     pad_keys: int = 128
+    wireguard: WireGuardConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +71,12 @@ class AgentConfig:
     combiner: Combiner = Combiner.HKDF_SHA_512
     peer_key: str | None = None
     pad_keys: int = 128
+    wireguard: WireGuardConfig | None = None
     tick_seconds: float = 0.2
 
     def __post_init__(self) -> None:
+        if self.wireguard is not None:
+            self._check_wireguard(self.wireguard)
         policy, is_pad = self.requirement.policy, self.rotation.cipher is Cipher.ONE_TIME_PAD
         if is_pad and policy is not Policy.QKD_ONLY:
             raise ConfigurationError(f'cipher = "one-time-pad" has policy qkd-only: {policy} would derive its pad')
@@ -91,6 +97,17 @@ class AgentConfig:
         if not self.tick_seconds > 0:
             raise ConfigurationError(f"tick_seconds = {self.tick_seconds}: must be positive")
 
+    def _check_wireguard(self, wireguard: WireGuardConfig) -> None:
+        if self.forwarder != ForwarderConfig():
+            raise ConfigurationError("wireguard carries whole networks: remove forwards, targets and outer addresses")
+        if self.role is Role.INITIATOR and wireguard.endpoint is None:
+            raise ConfigurationError("wireguard: the initiator needs endpoint, the peer's host:port")
+        if self.rotation.rekey_seconds < _WIREGUARD_REKEY_MIN:
+            raise ConfigurationError(
+                f"rekey_seconds = {self.rotation.rekey_seconds}: at least {_WIREGUARD_REKEY_MIN:g} with wireguard, "
+                "whose handshakes are told apart by whole seconds"
+            )
+
     @classmethod
     def from_mapping(cls, document: Mapping[str, Any]) -> AgentConfig:
         """Read a parsed table. Raises ConfigurationError naming the entry.
@@ -102,6 +119,12 @@ class AgentConfig:
         except msgspec.ValidationError as why:
             raise ConfigurationError(f"agent configuration: {why}") from why
         cipher = _choice(Cipher, entry.cipher, "cipher")
+        if cipher is Cipher.WIREGUARD or (entry.wireguard is not None and cipher is not Cipher.AES_256_GCM):
+            raise ConfigurationError(
+                f'cipher = "{cipher}": WireGuard has its own cipher; give the table wireguard alone'
+            )
+        if entry.wireguard is not None:
+            cipher = Cipher.WIREGUARD
         if entry.role not in _ROLES:
             raise ConfigurationError(f"role = {entry.role!r}: write initiator or responder, the peer has the other one")
         return cls(
@@ -129,6 +152,7 @@ class AgentConfig:
             combiner=_choice(Combiner, entry.combiner or Combiner.HKDF_SHA_512, "combiner"),
             peer_key=entry.peer_key,
             pad_keys=entry.pad_keys,
+            wireguard=entry.wireguard,
         )
 
 

@@ -18,10 +18,11 @@ class AgentStatus:
     active key has no secret of the link in it, as the policies qkd-preferred and pqc-only allow. ``state``: the
     rotation's state by name; ``key_id``: of the active generation; ``key_age_s``: since its key was fetched;
     ``rekeys``: rotations completed on both ends, the first key not counted; ``policy``: the one in force;
-    ``components``: what the active key is made of, so that a key without QKD is seen; ``pad_bytes_left``: to send,
-    with a one-time pad; records and payload bytes since the start; ``refused_records``, ``cut_connections``,
-    ``turned_away``: see ForwarderCounts; ``refused_messages``: control messages that were not well-formed, proved
-    nothing or came from the wrong side; ``last_refusal``: why the key manager or a message was refused last.
+    ``components``: what the active key is made of, so that a key without QKD is seen; ``alarm``: what an operator
+    must look at; ``pad_bytes_left``: to send, with a one-time pad; records and payload bytes since the start;
+    ``refused_records``, ``cut_connections``, ``turned_away``: see ForwarderCounts; ``refused_messages``: control
+    messages that were not well-formed, proved nothing or came from the wrong side; ``last_refusal``: why the key
+    manager or a message was refused last.
     """
 
     role: str
@@ -45,4 +46,5 @@ class AgentStatus:
     policy: str
     components: tuple[str, ...]
     cipher: str
+    alarm: str | None
     pad_bytes_left: int | None

@@ -62,6 +62,7 @@ class Cipher(StrEnum):
     AES_256_GCM = "aes-256-gcm"
     CHACHA20_POLY1305 = "chacha20-poly1305"
     ONE_TIME_PAD = "one-time-pad"
+    WIREGUARD = "wireguard"  # WireGuard's own cipher; the initiator's key is its preshared key
 
 
 class Proven(IntEnum):
