@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import typer
@@ -171,6 +171,19 @@ def status(site: SiteFile, as_json: Json = False) -> None:
         for line in _budget_lines(link):
             print(f"  {line}")
         print(f"  keys to deliver {found.kme.deliverable_keys}, delivered {found.kme.delivered_to_masters}")
+        for line in [] if found.agent is None else _agent_lines(found.agent):
+            print(f"  {line}")
+
+
+def _agent_lines(agent: dict[str, Any]) -> list[str]:
+    """Return what the encryptor does as a few lines of plain text."""
+    line = f"encryptor: {agent['mode']}"
+    if agent["components"]:
+        line += f", key of {', '.join(agent['components'])}"
+    line += f"; policy {agent['policy']}, {agent['cipher']}"
+    if agent["pad_bytes_left"] is not None:
+        line += f", {agent['pad_bytes_left']} bytes of pad left to send"
+    return [line] if agent["alarm"] is None else [line, f"ALARM: {agent['alarm']}"]
 
 
 def _budget_lines(link: LinkStatus) -> list[str]:
