@@ -13,6 +13,7 @@ __all__ = [
     "AuthenticationFailed",
     "BlockDiscarded",
     "ConfigurationError",
+    "EncryptorUnavailable",
     "HeliographError",
     "InsufficientKeys",
     "KeyNotFound",
@@ -75,6 +76,10 @@ class TransportClosed(HeliographError):
 
 class ConfigurationError(HeliographError):
     """The configuration cannot be used as written; the text names the file, the entry and the remedy."""
+
+
+class EncryptorUnavailable(HeliographError):
+    """An encryptor that we drive did not do what it was told: nothing passes until it does."""
 
 
 class RollbackDetected(HeliographError):

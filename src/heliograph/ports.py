@@ -15,8 +15,10 @@ from heliograph.types import (
 __all__ = [
     "Anchor",
     "Clock",
+    "KeyEstablishment",
     "KeySource",
     "PeerTrust",
+    "PendingShare",
     "RandomSource",
     "Receiver",
     "Signer",
@@ -106,6 +108,31 @@ class KeySource(Protocol):
 
     async def get_key_with_id(self, key_id: str) -> DeliveredKey:
         """Fetch the key that the peer named, as slave. Raises KeyNotFound, NotPermitted or KeySupplyError."""
+
+
+class PendingShare(Protocol):
+    """What an initiator keeps of one method until the peer answers."""
+
+    @property
+    def share(self) -> bytes:
+        """What the peer needs: a public key, or a key_ID. Public."""
+
+    def finish(self, answer: bytes) -> bytes:
+        """Return the secret, at least 32 bytes. Raises RemoteProtocolError for an answer that cannot be."""
+
+
+class KeyEstablishment(Protocol):
+    """One way to a shared secret: Diffie-Hellman, ML-KEM or QKD. None says who the peer is; the caller's tags do."""
+
+    @property
+    def name(self) -> str:
+        """As configured: "qkd", "ml-kem-768", "ml-kem-1024", "x25519", "p-256", "p-384"."""
+
+    async def offer(self) -> PendingShare:
+        """Begin, as initiator. Raises KeySupplyError if there is no secret to be had."""
+
+    async def answer(self, share: bytes) -> tuple[bytes, bytes]:
+        """Return the secret and what goes back, as responder. Raises RemoteProtocolError or KeySupplyError."""
 
 
 class Signer(Protocol):

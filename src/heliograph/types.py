@@ -26,6 +26,7 @@ __all__ = [
     "DeliveredKey",
     "DetectionRecord",
     "Disclosed",
+    "EstablishedKey",
     "IntensityCounts",
     "LightParameters",
     "Marks",
@@ -270,3 +271,16 @@ class DeliveredKey:
 
     key_id: str
     material: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EstablishedKey:
+    """A key that two agents made: its name, 32 bytes or a pad, and where it comes from.
+
+    ``components``: the methods whose secrets are in it; ``combiner``: how they were combined. Both go into reports.
+    """
+
+    key_id: bytes
+    material: bytes = field(repr=False)
+    components: tuple[str, ...]
+    combiner: str

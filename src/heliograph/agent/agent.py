@@ -10,8 +10,10 @@ from typing import Any, Final
 
 from heliograph.agent.config import AgentConfig
 from heliograph.agent.control import ControlDialer, ControlLink, ControlListener
-from heliograph.agent.status import AgentStatus
+from heliograph.agent.identity import PeerIdentity, open_establishment
+from heliograph.agent.status import AgentStatus, Mode
 from heliograph.consumer import initiator, responder
+from heliograph.consumer.encryptor import Encryptor
 from heliograph.consumer.keys import Role, derive, key_id_text
 from heliograph.consumer.messages import Message, Refusal
 from heliograph.consumer.rotation import (
@@ -36,9 +38,20 @@ from heliograph.consumer.rotation import (
 )
 from heliograph.encryptors.addresses import Address
 from heliograph.encryptors.forwarder import Forwarder
-from heliograph.errors import KeyNotFound, KeySupplyError, NotPermitted, RemoteProtocolError, TransportClosed
+from heliograph.encryptors.wireguard import WireGuard
+from heliograph.errors import (
+    EncryptorUnavailable,
+    KeyNotFound,
+    KeySupplyError,
+    NotPermitted,
+    RemoteProtocolError,
+    TransportClosed,
+)
+from heliograph.establishment.messages import Tagged
+from heliograph.establishment.policy import QKD
 from heliograph.ports import Clock, KeySource
 from heliograph.types import DeliveredKey
+from heliograph.vault.randomness import SystemRandomness
 
 __all__ = ["Agent"]
 
@@ -48,26 +61,42 @@ _MAX_REFUSALS: Final = 8
 class Agent:
     """One site's agent for one tunnel. ``key_source``: this site's own key manager; ``clock``: seconds.
 
-    Keys live in this process only: after a restart the agent has none and a fresh one is agreed.
+    ``identity``: needed by every policy but qkd-only. Keys live in this process only: after a restart the agent has
+    none and a fresh one is agreed. Raises ConfigurationError.
     """
 
-    def __init__(self, config: AgentConfig, key_source: KeySource, clock: Clock) -> None:
+    def __init__(
+        self, config: AgentConfig, key_source: KeySource, clock: Clock, identity: PeerIdentity | None = None
+    ) -> None:
         self._config: Final = config
-        self._keys = key_source
+        self._established = open_establishment(config, key_source, identity, self._send_tagged)
+        self._keys: KeySource = self._established or key_source
         self._clock = clock
         self._state: initiator.State | responder.State
         if config.role is Role.INITIATOR:
             self._state = initiator.begin(config.rotation, clock.now())
         else:
             self._state = responder.begin(config.rotation, clock.now())
-        self.forwarder: Final = Forwarder(
-            config.role,
-            config.forwarder,
-            config.generation,
-            clock,
-            on_nearly_used=lambda key_id: self._feed(LimitReached(key_id)),
-            on_drained=lambda key_id: self._feed(Drained(key_id)),
-        )
+        self._encryptor: Encryptor
+        if config.wireguard is None:
+            self._encryptor = self.forwarder = Forwarder(
+                config.role,
+                config.forwarder,
+                config.generation,
+                clock,
+                on_nearly_used=lambda key_id: self._feed(LimitReached(key_id)),
+                on_drained=lambda key_id: self._feed(Drained(key_id)),
+            )
+        else:
+            self._encryptor = WireGuard(
+                config.role,
+                config.wireguard,
+                config.rotation.max_key_age_s,
+                clock,
+                SystemRandomness(),
+                on_nearly_used=lambda key_id: self._feed(LimitReached(key_id)),
+                on_drained=lambda key_id: self._feed(Drained(key_id)),
+            )
         self._events: deque[tuple[Event, ControlLink | None]] = deque()
         self._feeding = False
         self._links: list[ControlLink] = []
@@ -76,17 +105,18 @@ class Agent:
         self._dialer: ControlDialer | None = None
         self._refused_messages = 0
         self._last_refusal: str | None = None
+        self._alarm: str | None = None
         self.control_address: Address | None = None
 
     async def start(self) -> None:
         """Listen, dial and begin. Raises ConfigurationError if an address cannot be used."""
-        await self.forwarder.start()
+        await self._encryptor.start()
         if self._config.role is Role.RESPONDER:
             self._listener = ControlListener(self._config.control, self._serve_link)
             try:
                 self.control_address = await self._listener.start()
             except BaseException:
-                await self.forwarder.close()
+                await self._encryptor.close()
                 raise
         else:
             self._dialer = ControlDialer(self._config.control, self._serve_link)
@@ -102,35 +132,44 @@ class Agent:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.forwarder.close()
+        await self._encryptor.close()
 
     def tick(self) -> None:
         """Look at the clock now; also done every ``tick_seconds``."""
         self._feed(Tick(self._clock.now()))
+        self._encryptor.check()
 
     def status(self) -> AgentStatus:
         """Return a snapshot."""
-        keyring, counts, held = self.forwarder.keyring, self.forwarder.counts, self._state.held
-        active, traffic = keyring.active, keyring.traffic
+        held, report = self._state.held, self._encryptor.report()
+        components: tuple[str, ...] = ()
+        if report.key_id is not None:
+            components = self._established.components(report.key_id) if self._established else (QKD,)
+        encrypting: Mode = "encrypting" if QKD in components else "without-qkd"
         return AgentStatus(
             role=self._config.role.name.lower(),
-            mode="encrypting" if keyring.sending is not None else "fail-closed",
+            mode=encrypting if report.sending else "fail-closed",
             state=type(self._state).__name__,
             control_connected=bool(self._links),
-            key_id=key_id_text(active.key_id) if active else None,
-            key_age_s=self._clock.now() - active.since if active else None,
+            key_id=key_id_text(report.key_id) if report.key_id else None,
+            key_age_s=self._clock.now() - report.since if report.key_id else None,
             rekeys=held.rekeys,
-            live_connections=self.forwarder.live_connections,
-            completed_connections=counts.completed,
-            sent_records=traffic.sent_records,
-            sent_bytes=traffic.sent_bytes,
-            received_records=traffic.received_records,
-            received_bytes=traffic.received_bytes,
-            refused_records=counts.refused,
+            live_connections=report.live_connections,
+            completed_connections=report.completed_connections,
+            sent_records=report.sent_records,
+            sent_bytes=report.sent_bytes,
+            received_records=report.received_records,
+            received_bytes=report.received_bytes,
+            refused_records=report.refused_records,
             refused_messages=self._refused_messages,
-            cut_connections=counts.cut,
-            turned_away=counts.turned_away,
+            cut_connections=report.cut_connections,
+            turned_away=report.turned_away,
             last_refusal=self._last_refusal,
+            policy=self._config.requirement.policy,
+            components=components,
+            cipher=self._config.rotation.cipher,
+            alarm=report.alarm or (None if report.sending else self._alarm),
+            pad_bytes_left=report.pad_bytes_left,
         )
 
     # Events in, actions out. ``origin`` is the link an answer goes to; None means the peer we know.
@@ -154,8 +193,12 @@ class Agent:
                 self._refused_messages += 1
                 self._last_refusal = str(why)
                 return
-            for action in actions:
-                self._perform(action, origin)
+            try:
+                for action in actions:
+                    self._perform(action, origin)
+            except EncryptorUnavailable as why:
+                self._alarm = str(why)  # what would have followed, such as "ready", is not said
+                return
 
     def _step(self, event: Event) -> list[Action]:
         if isinstance(
@@ -180,15 +223,15 @@ class Agent:
             case Send(message):
                 self._send(message, origin)
             case Install(keys, since):
-                self.forwarder.install(keys, since)
+                self._encryptor.install(keys, since)
             case Activate(key_id):
-                self.forwarder.activate(key_id)
+                self._encryptor.activate(key_id)
                 if self._listener is not None and origin is not None:
                     self._listener.proven = origin
             case Drain(key_id):
-                self.forwarder.drain(key_id)
+                self._encryptor.drain(key_id)
             case Retire(key_id):
-                self.forwarder.retire(key_id)
+                self._encryptor.retire(key_id)
             case Reconnect():
                 for link in self._links:
                     link.drop()
@@ -199,10 +242,36 @@ class Agent:
             return  # the machine sends it again
         link.send(message)
         if isinstance(message, Refusal):
-            # Each named key costs our key manager a look-up: who names many that do not exist has to dial again.
-            link.refusals += 1
-            if link.refusals >= _MAX_REFUSALS:
-                link.drop()
+            self._count_refusal(link)
+
+    def _count_refusal(self, link: ControlLink) -> None:
+        # Each named key costs our key manager a look-up: who names many that do not exist has to dial again.
+        link.refusals += 1
+        if link.refusals >= _MAX_REFUSALS:
+            link.drop()
+
+    def _send_tagged(self, message: Tagged) -> None:
+        link = self._peer()
+        if link is not None:
+            link.send(message)
+
+    async def _establish(self, message: Tagged, link: ControlLink) -> None:
+        """Take an offer or an answer of the key establishment; a refused one changes nothing."""
+        try:
+            source = self._established
+            if source is None:
+                self._refuse_offer(link, "the peer offers keys of another policy; here it is qkd-only: set the same")
+            elif self._config.role is Role.INITIATOR:
+                source.answered(message)
+            else:
+                link.send(await source.answer(message))
+        except (RemoteProtocolError, KeySupplyError) as why:
+            self._refuse_offer(link, str(why))
+
+    def _refuse_offer(self, link: ControlLink, why: str) -> None:
+        self._refused_messages += 1
+        self._last_refusal = why
+        self._count_refusal(link)
 
     def _peer(self) -> ControlLink | None:
         if self._listener is not None and self._listener.proven is not None:
@@ -229,8 +298,8 @@ class Agent:
 
     def _refuse_second_use(self, key: DeliveredKey) -> None:
         with contextlib.suppress(KeySupplyError):  # a key that cannot be used at all: the machine refuses it
-            key_id = derive(key).key_id
-            if self.forwarder.keyring.seen(key_id):
+            key_id = derive(key, self._config.rotation.cipher).key_id
+            if self._encryptor.seen(key_id):
                 raise RemoteProtocolError(f"the key manager gave key {key.key_id} a second time; its nonces are used")
 
     def _serve_link(self, link: ControlLink) -> asyncio.Future[None]:
@@ -241,7 +310,11 @@ class Agent:
         try:
             self._feed(ControlUp(), link)
             while True:
-                self._feed(Received(await link.receive()), link)
+                message = await link.receive()
+                if isinstance(message, Tagged):
+                    await self._establish(message, link)
+                else:
+                    self._feed(Received(message), link)
         except TransportClosed:
             pass
         except RemoteProtocolError as why:

@@ -1,7 +1,11 @@
 """The control channel: a TCP connection between the two agents, outside the tunnel it serves.
 
-It promises nothing. Whoever reaches the port may speak; only proofs under a generation's own key count (consumer). So
-messages are small and capped, connections are few, and a connection that proved nothing makes way for a new one.
+It promises nothing. Whoever reaches the port may speak; only proofs under a generation's own key count (consumer), and
+tags under the two sites' peer key (establishment). So messages are small and capped, connections are few, and a
+connection that proved nothing makes way for a new one.
+
+    length u16 | MessagePack of a rotation message            a map: its first byte is never 0
+    length u16 | 0 | tag 48 | signed bytes                    a message of the key establishment
 """
 
 from __future__ import annotations
@@ -13,13 +17,16 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from heliograph.consumer.messages import MAX_MESSAGE_BYTES, Message, decode, encode
+from heliograph.consumer.messages import Message, decode, encode
 from heliograph.encryptors.addresses import Address
 from heliograph.errors import ConfigurationError, RemoteProtocolError, TransportClosed
+from heliograph.establishment.messages import MAX_SIGNED_BYTES, TAG_BYTES, Tagged
 
 __all__ = ["ControlDialer", "ControlLink", "ControlListener"]
 
 _LENGTH: Final = struct.Struct(">H")
+_ESTABLISHMENT: Final = b"\0"
+_MAX_FRAME_BYTES: Final = 1 + TAG_BYTES + MAX_SIGNED_BYTES
 _MAX_LINKS: Final = 8
 _MAX_UNSENT_BYTES: Final = 64 * 1024
 _FIRST_PAUSE_SECONDS: Final = 0.05
@@ -39,22 +46,27 @@ class ControlLink:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message | Tagged) -> None:
         """Queue one message; a link whose other end does not read is dropped."""
         if self._writer.is_closing():
             return
-        data = encode(message)
+        data = _ESTABLISHMENT + message.tag + message.signed if isinstance(message, Tagged) else encode(message)
         self._writer.write(_LENGTH.pack(len(data)) + data)
         if self._writer.transport.get_write_buffer_size() > _MAX_UNSENT_BYTES:
             self.drop()
 
-    async def receive(self) -> Message:
+    async def receive(self) -> Message | Tagged:
         """Return the next message. Raises TransportClosed at the end, RemoteProtocolError for junk."""
         try:
             (size,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
-            if not 1 <= size <= MAX_MESSAGE_BYTES:
-                raise RemoteProtocolError(f"a control message of {size} bytes: 1 to {MAX_MESSAGE_BYTES} are allowed")
-            return decode(await self._reader.readexactly(size))
+            if not 1 <= size <= _MAX_FRAME_BYTES:
+                raise RemoteProtocolError(f"a control message of {size} bytes: 1 to {_MAX_FRAME_BYTES} are allowed")
+            data = await self._reader.readexactly(size)
+            if data[:1] != _ESTABLISHMENT:
+                return decode(data)
+            if size < 1 + TAG_BYTES:
+                raise RemoteProtocolError(f"a message of the key establishment with {size} bytes has no tag")
+            return Tagged(data[1 + TAG_BYTES :], data[1 : 1 + TAG_BYTES])
         except (asyncio.IncompleteReadError, OSError) as why:
             raise TransportClosed("the control connection ended") from why
 
@@ -82,7 +94,7 @@ class ControlListener:
         """Listen and return the address. Raises ConfigurationError."""
         try:
             self._server = await asyncio.start_server(
-                self._accept, self._address.host, self._address.port, limit=4 * MAX_MESSAGE_BYTES
+                self._accept, self._address.host, self._address.port, limit=2 * _MAX_FRAME_BYTES
             )
         except OSError as why:
             raise ConfigurationError(f"control: cannot listen on {self._address}: {why.strerror or why}") from why
@@ -137,7 +149,7 @@ class ControlDialer:
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(_LONGEST_PAUSE_SECONDS):
                     reader, writer = await asyncio.open_connection(
-                        self._address.host, self._address.port, limit=4 * MAX_MESSAGE_BYTES
+                        self._address.host, self._address.port, limit=2 * _MAX_FRAME_BYTES
                     )
                 link = ControlLink(reader, writer)
                 try:

@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import typer
@@ -15,7 +15,7 @@ import typer
 from heliograph.authentication.anchors.psk import book_size, fingerprint, parse_header
 from heliograph.authentication.methods.registry import DEFAULT_METHOD, MACS
 from heliograph.authentication.registration import anchor_kinds
-from heliograph.cli import chain, register
+from heliograph.cli import chain, policy, register
 from heliograph.cli.logs import configure_logs
 from heliograph.cli.once import Once
 from heliograph.cli.process import harden_process
@@ -40,6 +40,7 @@ app.command("register", cls=Once)(register.register)
 app.command("revoke", cls=Once)(register.revoke)
 app.command("window", cls=Once)(chain.window)
 app.command("compare", cls=Once)(chain.compare)
+app.command("policy", cls=Once)(policy.policy)
 
 SiteFile = Annotated[Path, typer.Argument(metavar="SITE.toml", help="The site's configuration.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
@@ -187,6 +188,19 @@ def status(site: SiteFile, as_json: Json = False) -> None:
         for line in _budget_lines(link):
             print(f"  {line}")
         print(f"  keys to deliver {found.kme.deliverable_keys}, delivered {found.kme.delivered_to_masters}")
+        for line in [] if found.agent is None else _agent_lines(found.agent):
+            print(f"  {line}")
+
+
+def _agent_lines(agent: dict[str, Any]) -> list[str]:
+    """Return what the encryptor does as a few lines of plain text."""
+    line = f"encryptor: {agent['mode']}"
+    if agent["components"]:
+        line += f", key of {', '.join(agent['components'])}"
+    line += f"; policy {agent['policy']}, {agent['cipher']}"
+    if agent["pad_bytes_left"] is not None:
+        line += f", {agent['pad_bytes_left']} bytes of pad left to send"
+    return [line] if agent["alarm"] is None else [line, f"ALARM: {agent['alarm']}"]
 
 
 def _budget_lines(link: LinkStatus) -> list[str]:

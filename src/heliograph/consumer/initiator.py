@@ -201,7 +201,7 @@ def _want(state: State) -> Step:
 def _prepare(state: Fetching, key: DeliveredKey) -> Step:
     held = state.held
     try:
-        keys = derive(key)
+        keys = derive(key, held.limits.cipher)
     except KeySupplyError:
         return _failed(held)
     number = held.number + 1

@@ -6,7 +6,7 @@ import hmac
 import struct
 import uuid
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Final
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -19,7 +19,9 @@ from heliograph.types import DeliveredKey
 __all__ = [
     "KEY_BYTES",
     "KEY_ID_BYTES",
+    "PAD_BYTES_MIN",
     "PROOF_BYTES",
+    "Cipher",
     "Proven",
     "Role",
     "TunnelKeys",
@@ -32,6 +34,7 @@ __all__ = [
 # From the key manager: what a delivered key looks like (ETSI GS QKD 014: 256 bits by default, key_ID a UUID).
 KEY_BYTES: Final = 32
 KEY_ID_BYTES: Final = 16
+PAD_BYTES_MIN: Final = 1008  # our choice: room for a few records and the longest forward name
 
 # Our choice: labels. Every use of a key has its own, so no two uses collide.
 _TUNNEL: Final = b"heliograph/1 tunnel"
@@ -53,6 +56,15 @@ class Role(IntEnum):
         return Role.RESPONDER if self is Role.INITIATOR else Role.INITIATOR
 
 
+class Cipher(StrEnum):
+    """How records are protected; both sites set it, and it is part of every derived key."""
+
+    AES_256_GCM = "aes-256-gcm"
+    CHACHA20_POLY1305 = "chacha20-poly1305"
+    ONE_TIME_PAD = "one-time-pad"
+    WIREGUARD = "wireguard"  # WireGuard's own cipher; the initiator's key is its preshared key
+
+
 class Proven(IntEnum):
     """What a proof is about; a proof of one kind is never valid as another, so none can be reflected."""
 
@@ -66,7 +78,7 @@ class Proven(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class TunnelKeys:
-    """The keys of one generation, 256 bits each. ``key_id``: 16 bytes, public.
+    """The keys of one generation, 256 bits each; with a one-time pad the first two are pads. ``key_id``: public.
 
     ``initiator_key`` encrypts everything that the initiator's site sends, ``responder_key`` the other direction,
     ``confirmation_key`` proves to the peer that this generation is held.
@@ -76,18 +88,22 @@ class TunnelKeys:
     initiator_key: BitString = field(repr=False)
     responder_key: BitString = field(repr=False)
     confirmation_key: BitString = field(repr=False)
+    cipher: Cipher = Cipher.AES_256_GCM
 
     def sending_key(self, role: Role) -> BitString:
         """Return the key that the site with ``role`` encrypts under."""
         return self.initiator_key if role is Role.INITIATOR else self.responder_key
 
 
-def derive(key: DeliveredKey) -> TunnelKeys:
+def derive(key: DeliveredKey, cipher: Cipher = Cipher.AES_256_GCM) -> TunnelKeys:
     """Derive a generation's keys by HKDF-SHA-256 (RFC 5869), without salt.
 
     info = label || key_ID || site roles || 0 || purpose; all but the last part have a fixed length.
-    Raises KeySupplyError if the key has not 256 bits or its key_ID is not a UUID.
+    A one-time pad is only cut: 32 bytes of confirmation key, then one half for each direction.
+    Raises KeySupplyError if the key has not 256 bits, the pad is too short, or the key_ID is not a UUID.
     """
+    if cipher is Cipher.ONE_TIME_PAD:
+        return _cut(key)
     if len(key.material) != KEY_BYTES:
         raise KeySupplyError(
             f"key {key.key_id} has {8 * len(key.material)} bits, the encryptor needs {8 * KEY_BYTES}: "
@@ -97,9 +113,24 @@ def derive(key: DeliveredKey) -> TunnelKeys:
 
     def expand(purpose: bytes) -> BitString:
         info = _TUNNEL + key_id + _SITE_ROLES + b"\0" + purpose
+        if cipher is not Cipher.AES_256_GCM:
+            info += b" " + cipher.encode()
         return BitString(HKDF(SHA256(), KEY_BYTES, None, info).derive(key.material), 8 * KEY_BYTES)
 
-    return TunnelKeys(key_id, expand(b"initiator records"), expand(b"responder records"), expand(b"confirmation"))
+    return TunnelKeys(
+        key_id, expand(b"initiator records"), expand(b"responder records"), expand(b"confirmation"), cipher
+    )
+
+
+def _cut(key: DeliveredKey) -> TunnelKeys:
+    half, odd = divmod(len(key.material) - KEY_BYTES, 2)
+    if odd or half < PAD_BYTES_MIN:
+        raise KeySupplyError(
+            f"pad {key.key_id} has {len(key.material)} bytes: {KEY_BYTES} and at least {2 * PAD_BYTES_MIN} are needed"
+        )
+    confirmation, pads = key.material[:KEY_BYTES], key.material[KEY_BYTES:]
+    first, second, third = (BitString(each, 8 * len(each)) for each in (pads[:half], pads[half:], confirmation))
+    return TunnelKeys(_key_id_bytes(key.key_id), first, second, third, Cipher.ONE_TIME_PAD)
 
 
 def _key_id_bytes(key_id: str) -> bytes:
@@ -129,5 +160,5 @@ def check_proof(keys: TunnelKeys, kind: Proven, previous: bytes | None, number: 
     if not hmac.compare_digest(proof(keys, kind, previous, number), offered):
         raise RemoteProtocolError(
             f"{kind.name.lower()} of rotation {number} names key {key_id_text(keys.key_id)} but does not prove it: "
-            "the peer holds another key under this key_ID, or someone in between made the message"
+            "the peer holds another key under this key_ID, has another cipher, or someone in between made the message"
         )

@@ -223,7 +223,7 @@ def _on_key(state: Fetching, key: DeliveredKey) -> Step:
     held, prepare = state.held, state.prepare
     try:
         # Check everything, then install: size, name, the peer's proof.
-        keys = derive(key)
+        keys = derive(key, held.limits.cipher)
         _check_name(keys, prepare)
         new = Installed(keys, held.now, prepare.number, prepare.previous)
         new.check(Proven.PREPARE, prepare.number, prepare.proof)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from heliograph.consumer.keys import Proven, TunnelKeys, check_proof
+from heliograph.consumer.keys import Cipher, Proven, TunnelKeys, check_proof
 from heliograph.consumer.messages import Message
 from heliograph.errors import ConfigurationError
 from heliograph.types import DeliveredKey
@@ -57,7 +57,7 @@ class RotationLimits:
     more; ``overlap_seconds``: how long the old generation is accepted after the new one is confirmed;
     ``fetch_seconds``, ``answer_seconds``: patience with the key manager and with the peer; ``resend_seconds``: between
     two sendings of the same message; ``retry_seconds``, ``retry_max_seconds``: from a failed rotation to the next,
-    doubling, so that a lying peer or a forger costs few keys.
+    doubling, so that a lying peer or a forger costs few keys. ``cipher``: what the keys are derived for.
     """
 
     rekey_seconds: float = 60.0
@@ -68,9 +68,12 @@ class RotationLimits:
     resend_seconds: float = 1.0
     retry_seconds: float = 1.0
     retry_max_seconds: float = 10.0
+    cipher: Cipher = Cipher.AES_256_GCM
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
+            if name == "cipher":
+                continue
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigurationError(f"{name} = {value}: must be a positive number of seconds")

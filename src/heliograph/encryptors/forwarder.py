@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from heliograph.consumer.encryptor import EncryptorReport
 from heliograph.consumer.keys import Role, TunnelKeys
 from heliograph.encryptors.addresses import Address
 from heliograph.encryptors.generation import GenerationLimits
@@ -169,10 +170,32 @@ class Forwarder:
         if self._draining == key_id:
             self._draining = None
 
-    @property
-    def live_connections(self) -> int:
-        """Outer connections that carry, or are being opened."""
-        return len(self._tunnels)
+    def seen(self, key_id: bytes) -> bool:
+        """Whether this key was installed before; its nonces are used."""
+        return self.keyring.seen(key_id)
+
+    def check(self) -> None:
+        """Nothing to look at: every record says which generation it is under."""
+
+    def report(self) -> EncryptorReport:
+        """Return a snapshot."""
+        keyring, counts, traffic = self.keyring, self.counts, self.keyring.traffic
+        active = keyring.active
+        return EncryptorReport(
+            key_id=active.key_id if active else None,
+            since=active.since if active else 0.0,
+            sending=keyring.sending is not None,
+            live_connections=len(self._tunnels),
+            completed_connections=counts.completed,
+            sent_records=traffic.sent_records,
+            sent_bytes=traffic.sent_bytes,
+            received_records=traffic.received_records,
+            received_bytes=traffic.received_bytes,
+            refused_records=counts.refused,
+            cut_connections=counts.cut,
+            turned_away=counts.turned_away,
+            pad_bytes_left=active.pad_left if active else None,
+        )
 
     def _check_drained(self) -> None:
         key_id = self._draining

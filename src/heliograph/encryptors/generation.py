@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from heliograph.consumer.keys import Role, TunnelKeys, key_id_text
-from heliograph.encryptors.records import TAG_BYTES, RecordHeader, RecordType
+from heliograph.encryptors.ciphers import make_opener, make_sealer
+from heliograph.encryptors.records import MAX_PAYLOAD_BYTES, RecordHeader, RecordType
 from heliograph.errors import ConfigurationError, KeySupplyError, RemoteProtocolError
 
 __all__ = ["Generation", "GenerationLimits"]
@@ -30,11 +30,13 @@ class GenerationLimits:
     ``rekey_bytes``: payload bytes per direction, a hard limit for data; the rotation is asked for at half of it.
     ``max_key_age_s``: nothing is accepted under an older key, and the sender stops a little before (a tenth, at most
     5 s), so that what it sent still arrives in time. ``max_records``: per direction, at most 2^32 - 1.
+    ``chunk_bytes``: the longest payload of a data record, short where a pad is.
     """
 
     rekey_bytes: int = 1 << 30
     max_key_age_s: float = 300.0
     max_records: int = MAX_RECORDS
+    chunk_bytes: int = MAX_PAYLOAD_BYTES
 
     def __post_init__(self) -> None:
         if self.rekey_bytes < 65536:
@@ -76,8 +78,8 @@ class Generation:
         self.role: Final = role
         self.since: Final = since
         self._limits: Final = limits
-        self._sealing = AESGCM(keys.sending_key(role).to_bytes())
-        self._opening = AESGCM(keys.sending_key(role.peer).to_bytes())
+        self._sealing = make_sealer(keys.cipher, keys.sending_key(role).to_bytes())
+        self._opening = make_opener(keys.cipher, keys.sending_key(role.peer).to_bytes())
         self._next: defaultdict[int, int] = defaultdict(int)
         self._expected: defaultdict[int, int] = defaultdict(int)
         self.sent_records = self.sent_bytes = self.received_records = self.received_bytes = 0
@@ -92,14 +94,21 @@ class Generation:
             now - self.since < self._limits.send_age_s
             and self.sent_bytes + size <= self._limits.rekey_bytes
             and self.sent_records < self._limits.max_records - self._limits.max_records // 16
+            and self._sealing.room(size)
         )
+
+    @property
+    def pad_left(self) -> int | None:
+        """Bytes of one-time pad left to send under; None for another cipher."""
+        return self._sealing.left
 
     @property
     def nearly_used(self) -> bool:
         """Whether half of a limit is used in either direction: time to ask for the next generation."""
         used_bytes = max(self.sent_bytes, self.received_bytes)
         used_records = max(self.sent_records, self.received_records)
-        return 2 * used_bytes >= self._limits.rekey_bytes or 2 * used_records >= self._limits.max_records
+        used_pad = self._sealing.half_used or self._opening.half_used
+        return used_pad or 2 * used_bytes >= self._limits.rekey_bytes or 2 * used_records >= self._limits.max_records
 
     def seal(self, kind: RecordType, connection: int, payload: bytes, now: float) -> bytes:
         """Return the next record of ``connection``: header and ciphertext. Raises KeySupplyError over a limit."""
@@ -109,11 +118,11 @@ class Generation:
             raise KeySupplyError(f"{self!r} is over its byte limit: data waits for the next generation")
         counter = self._next[connection]
         self._next[connection] = counter + 1  # burnt before use: whatever happens below, never again
-        header = RecordHeader(kind, self.role, connection, counter, self.key_id, len(payload) + TAG_BYTES)
+        header = RecordHeader(kind, self.role, connection, counter, self.key_id, len(payload) + self._sealing.overhead)
         packed = header.pack()
         self.sent_records += 1
         self.sent_bytes += len(payload)
-        return packed + self._sealing.encrypt(header.nonce(), payload, packed)
+        return packed + self._sealing.seal(header.nonce(), payload, packed)
 
     def open(self, header: RecordHeader, body: bytes, now: float) -> bytes:
         """Return the payload of the exactly next record of its connection. Raises RemoteProtocolError, unchanged."""
@@ -128,7 +137,7 @@ class Generation:
                 "replayed, reordered or left out"
             )
         try:
-            payload = self._opening.decrypt(header.nonce(), body, header.pack())
+            payload = self._opening.open(header.nonce(), body, header.pack())
         except InvalidTag:
             raise RemoteProtocolError(
                 f"{self!r}: record {expected} of connection {header.connection} is damaged or forged"

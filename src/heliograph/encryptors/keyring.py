@@ -130,6 +130,11 @@ class Keyring:
             total = total.plus(generation)
         return total
 
+    @property
+    def chunk_bytes(self) -> int:
+        """The longest payload that a data record may have."""
+        return self._limits.chunk_bytes
+
     def may_send(self, size: int) -> bool:
         """Whether a data record with ``size`` payload bytes may be sent now."""
         generation = self.sending

@@ -1,7 +1,9 @@
 """The header of a tunnel record: what stands in clear before the ciphertext, all of it authenticated.
 
     version u8 | type u8 | sender u8 | connection u32 | counter u64 | key_ID 16 bytes | length u32     35 bytes
-    AES-256-GCM(direction key, nonce = connection || counter, AAD = the 35 bytes)                      length bytes
+    AEAD(direction key, nonce = connection || counter, AAD = the 35 bytes)                             length bytes
+
+The AEAD is AES-256-GCM, ChaCha20-Poly1305, or a one-time pad with its own form (``ciphers``); the sites agree on it.
 
 ``length`` includes the tag of 16 bytes and is at most 64 KiB. Nothing here is secret and nothing is believed before
 the tag is checked.

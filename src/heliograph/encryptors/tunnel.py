@@ -13,7 +13,6 @@ from heliograph.encryptors.keyring import Keyring
 from heliograph.encryptors.lanes import ReceiveLane, SendLane
 from heliograph.encryptors.records import (
     HEADER_BYTES,
-    MAX_PAYLOAD_BYTES,
     RecordHeader,
     RecordType,
     parse_header,
@@ -139,7 +138,7 @@ async def carry(tunnel: Tunnel, reader: asyncio.StreamReader, writer: asyncio.St
 
 
 async def _outbound(tunnel: Tunnel, reader: asyncio.StreamReader) -> None:
-    while payload := await reader.read(MAX_PAYLOAD_BYTES):
+    while payload := await reader.read(tunnel.keyring.chunk_bytes):
         await tunnel.write(RecordType.DATA, payload)
     await tunnel.write(RecordType.CLOSE)
 

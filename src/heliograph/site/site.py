@@ -34,6 +34,7 @@ from heliograph.site.kme_doors import foreign_pairs, kme_tls, open_doors
 from heliograph.site.link import LinkRunner
 from heliograph.site.link_plan import LinkPlan, SupplyHooks
 from heliograph.site.modules import open_module
+from heliograph.site.policy import check_policy, read_identity
 from heliograph.site.renewal import Renewals
 from heliograph.site.status_socket import serve_status
 from heliograph.site.store import SiteStore, open_store
@@ -147,6 +148,8 @@ class _Site:
         randomness, clock, wall = SystemRandomness(), MonotonicClock(), WallClock()
         # What is only read comes first: a refusal then leaves no trace on the disk.
         anchors = open_anchors(config)
+        check_policy(config)
+        read_identity(config)
         kek = FileKek(config.path(file.kek), randomness)
         tls = kme_tls(config), _agent_tls(config)
         database = Database(config.path(file.store), kek)
@@ -264,7 +267,7 @@ class _Site:
             client = networked = Etsi014Client(f"https://{host}:{port}", tls, entry.sae, entry.peer_sae)
             self.renewals.add(_agent_tls, partial(_renew_client, networked))
         stack.push_async_callback(client.close)
-        agent = Agent(AgentConfig.from_mapping(entry.tunnel), client, clock)
+        agent = Agent(AgentConfig.from_mapping(entry.tunnel), client, clock, read_identity(self._config))
         await agent.start()
         stack.push_async_callback(agent.close)
         self.agent = agent

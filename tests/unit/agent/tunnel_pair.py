@@ -177,7 +177,14 @@ class Sites:
     """Initiator A with a forward "web", responder B with the target, a relay between; ``async with`` starts all."""
 
     def __init__(
-        self, *, clock=None, relay: Relay | None = None, stock: int = 1_000_000, forwarder_changes=None, **settings
+        self,
+        *,
+        clock=None,
+        relay: Relay | None = None,
+        stock: int = 1_000_000,
+        forwarder_changes=None,
+        identities=None,
+        **settings,
     ) -> None:
         self.clock = clock or RealClock()
         self.relay = relay or Relay()
@@ -185,6 +192,7 @@ class Sites:
         self.forwarder_changes = forwarder_changes or {}
         self.settings = {"rekey_bytes": 1 << 30, **settings}
         self.source_a, self.source_b = self.keys.master, self.keys.slave
+        self.identity_a, self.identity_b = identities or (None, None)
         self.host = Host()
 
     async def __aenter__(self) -> Self:
@@ -202,7 +210,7 @@ class Sites:
             "targets": {"web": f"127.0.0.1:{self.host.port}"},
             **self.settings,
         }
-        self.b = Agent(self._config(document), self.source_b, self.clock)
+        self.b = Agent(self._config(document), self.source_b, self.clock, self.identity_b)
         await self.b.start()
         self.relay.target = tuple(self.b.forwarder.outer_address)
 
@@ -214,7 +222,7 @@ class Sites:
             "forwards": {"web": "127.0.0.1:0"},
             **self.settings,
         }
-        self.a = Agent(self._config(document), self.source_a, self.clock)
+        self.a = Agent(self._config(document), self.source_a, self.clock, self.identity_a)
         await self.a.start()
 
     def _config(self, document) -> AgentConfig:
