@@ -25,6 +25,7 @@ __all__ = [
     "RefusalCause",
     "RemoteProtocolError",
     "RollbackDetected",
+    "SiteSealed",
     "StoreUnavailable",
     "TransportClosed",
     "VerificationFailed",
@@ -75,6 +76,10 @@ class TransportClosed(HeliographError):
 
 class ConfigurationError(HeliographError):
     """The configuration cannot be used as written; the text names the file, the entry and the remedy."""
+
+
+class SiteSealed(ConfigurationError):
+    """The passphrase or PIN that opens the key-encryption key is not at hand; nothing was opened."""
 
 
 class RollbackDetected(HeliographError):
