@@ -18,9 +18,16 @@ from heliograph.vault.randomness import SystemRandomness
 from heliograph.vault.secret_input import read_secret, take_secret
 from heliograph.vault.tokenkek import TokenKek
 
-__all__ = ["create_kek", "destroy_kek", "open_kek", "open_kek_unasked", "open_kek_with", "seal_table", "secret_of"]
-
-
+__all__ = [
+    "create_kek",
+    "destroy_kek",
+    "open_kek",
+    "open_kek_unasked",
+    "open_kek_with",
+    "require_secret",
+    "seal_table",
+    "secret_of",
+]
 
 
 def open_kek(config: SiteConfig) -> Vault:
@@ -53,10 +60,16 @@ def open_kek_with(config: SiteConfig, secret: bytes) -> Vault:
 
 def secret_of(config: SiteConfig) -> bytes:
     """Ask for the passphrase or PIN, for a running site. Raises ConfigurationError where there is none to give."""
-    entry = config.file.seal
-    if entry.kind == "file":
-        raise ConfigurationError('[seal] kind = "file": this site has no passphrase and no PIN, it is never sealed')
-    return read_secret(entry.secret, entry.what)
+    require_secret(config)
+    return read_secret(config.file.seal.secret, config.file.seal.what)
+
+
+def require_secret(config: SiteConfig) -> None:
+    """Raise ConfigurationError unless a passphrase or a PIN opens this site."""
+    if config.file.seal.kind == "file":
+        raise ConfigurationError(
+            f'{config.toml}: [seal] kind = "file": a plain key file opens by itself, nothing is sealed'
+        )
 
 
 def create_kek(path: Path, entry: SealEntry, randomness: RandomSource, secret: Callable[[], bytes]) -> Vault:

@@ -23,10 +23,10 @@ from heliograph.site.credentials import (
     peer_trust,
     read_given,
 )
+from heliograph.site.kek import open_kek
 from heliograph.site.trust_store import PeerRecord, TrustStore, fingerprint_of, not_registered
 from heliograph.vault.openpgp_trust import KEYS_BYTES_MAX, OpenPgpTrust
 from heliograph.vault.pskfile import PskFile
-from heliograph.vault.randomness import SystemRandomness
 from heliograph.vault.revocation_files import tells_of_a_revocation
 from heliograph.vault.x509_trust import anchor_fingerprint
 

@@ -21,11 +21,12 @@ from heliograph.errors import StoreUnavailable
 from heliograph.http.client import Etsi014Client
 from heliograph.http.tls import client_tls, server_tls
 from heliograph.kme.supply import Limits, SaePair, Supply
-from heliograph.ports import RandomSource
+from heliograph.ports import RandomSource, Vault
 from heliograph.site.anchors import open_anchors
 from heliograph.site.clocks import MonotonicClock, WallClock
 from heliograph.site.comparison import describe_comparison, read_comparison
 from heliograph.site.config import SiteConfig, parse_address
+from heliograph.site.control_socket import serve_control
 from heliograph.site.delivery import InProcessKeySource
 from heliograph.site.doors import LinkAnchors, LinkDoors
 from heliograph.site.engine import EngineParts
@@ -39,7 +40,6 @@ from heliograph.status import KmeStatus, LinkStatus, SiteStatus
 from heliograph.storage.commit_records import CommitRecords
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords
-from heliograph.vault.filekek import FileKek
 from heliograph.vault.randomness import SystemRandomness
 
 __all__ = ["run_site"]
@@ -47,22 +47,34 @@ __all__ = ["run_site"]
 _SWEEP_S = 5.0  # our choice
 
 
-async def run_site(config: SiteConfig, ready: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
-    """Run until ``stop`` is set. ``ready`` is awaited when the site listens.
+async def run_site(config: SiteConfig, kek: Vault, ready: Callable[[], Awaitable[None]], stop: asyncio.Event) -> bool:
+    """Run until ``stop`` is set. ``ready`` is awaited when the site listens. Returns True if it was ordered to seal.
 
     Raises ConfigurationError, StoreUnavailable or RollbackDetected with one line for the operator.
     """
     async with AsyncExitStack() as stack:
-        site = await _Site.open(config, stack)
+        site, sealed = await _Site.open(config, kek, stack), asyncio.Event()
+        if kek.kind != "file":  # a plain file opens by itself: there is nothing to be sealed by
+            stack.callback(await serve_control(config, {"seal": _order(sealed)}))
         link = asyncio.create_task(site.link.run())
         stack.push_async_callback(site.link.close)
         stack.push_async_callback(_end, link)
         await ready()
         waiting = asyncio.create_task(stop.wait())
         stack.push_async_callback(_end, waiting)
-        done, _ = await asyncio.wait({link, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        sealing = asyncio.create_task(sealed.wait())
+        stack.push_async_callback(_end, sealing)
+        done, _ = await asyncio.wait({link, waiting, sealing}, return_when=asyncio.FIRST_COMPLETED)
         if link in done:
             link.result()
+    return sealed.is_set()
+
+
+def _order(sealed: asyncio.Event) -> Callable[[bytes], Awaitable[None]]:
+    async def carry_out(_: bytes) -> None:
+        sealed.set()
+
+    return carry_out
 
 
 async def _end(task: asyncio.Task[Any]) -> None:
@@ -107,7 +119,7 @@ class _Site:
     def __init__(
         self,
         config: SiteConfig,
-        kek: FileKek,
+        kek: Vault,
         randomness: RandomSource,
         keys: KeyRecords,
         link: LinkRunner,
@@ -124,13 +136,12 @@ class _Site:
         self._chains: dict[int, str] = {}
 
     @classmethod
-    async def open(cls, config: SiteConfig, stack: AsyncExitStack) -> _Site:
+    async def open(cls, config: SiteConfig, kek: Vault, stack: AsyncExitStack) -> _Site:
         """Open everything in order; what was opened is closed in the reverse order."""
         file, registration = config.file, config.registration
         randomness, clock, wall = SystemRandomness(), MonotonicClock(), WallClock()
         # What is only read comes first: a refusal then leaves no trace on the disk.
-        anchors = open_anchors(config)
-        kek = FileKek(config.path(file.kek), randomness)
+        anchors = open_anchors(config, kek)
         tls = _kme_tls(config), _agent_tls(config)
         database = Database(config.path(file.store), kek)
         stack.callback(database.close)
