@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from heliograph import __version__
-from heliograph.cli import audit, bench, demo, distill, keyrate, pki, site
+from heliograph.cli import audit, bench, demo, distill, keyrate, pki, site, store
 from heliograph.cli.once import Once
 from heliograph.kernels.native import KERNELS
 
@@ -27,6 +27,7 @@ app.command("keyrate", cls=Once)(keyrate.keyrate)
 app.add_typer(pki.app, name="pki")
 app.add_typer(site.app, name="site")
 app.add_typer(audit.app, name="audit")
+app.add_typer(store.app, name="store")
 
 
 def _version(asked: bool) -> None:

@@ -22,6 +22,7 @@ CREATE INDEX IF NOT EXISTS key_supply ON key_records(master, slave, owner_here, 
 CREATE TABLE IF NOT EXISTS key_tombstones(
   key_id TEXT PRIMARY KEY, master TEXT NOT NULL, slave TEXT NOT NULL, owner_here INTEGER NOT NULL,
   epoch INTEGER NOT NULL, fate TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS key_fates ON key_tombstones(fate, owner_here);
 """
 
 PENDING, DELIVERABLE, DAMAGED = 0, 1, 2

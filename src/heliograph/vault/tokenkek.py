@@ -117,6 +117,7 @@ _REMEDIES = {
     "MultipleTokensReturned": "several tokens have that label; rename one",
     "NoSuchKey": "the token does not hold this site's wrapping key; insert the right token",
     "EncryptedDataInvalid": "the wrapped key does not open; restore the file `kek`",
+    "GeneralError": "the token failed, or the wrapped key does not open; restore the file `kek`",
     "TokenNotPresent": "the token is not there; insert it",
     "TokenWriteProtected": "the token is write-protected",
     "UserPinNotInitialized": "the token has no user PIN yet; set one with the token's own tool",
