@@ -42,17 +42,12 @@ def protect(site):
 
 def command(site, *words, secret=None):
     """Run a command with the passphrase at descriptor 9, without a terminal."""
-    reader, writer = os.pipe()
-    os.write(writer, secret or b"")
-    os.close(writer)
     run = [sys.executable, "-m", "heliograph.cli.main", *words, str(site)]
-    shell = ["sh", "-c", f'exec "$@" 9<&{reader}' if secret else 'exec "$@"', "sh", *run]
-    try:
-        return subprocess.run(
-            shell, pass_fds=[reader], capture_output=True, text=True, start_new_session=True, check=False, timeout=60
-        )
-    finally:
-        os.close(reader)
+    shell = ["sh", "-c", 'exec "$@" 9<&0 </dev/null' if secret else 'exec "$@" </dev/null', "sh", *run]
+    done = subprocess.run(
+        shell, input=secret or b"", capture_output=True, start_new_session=True, check=False, timeout=60
+    )
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
 def saes(rehearsal):
@@ -77,9 +72,10 @@ async def no_status(rehearsal):
 
 
 def refused(answer, words):
-    assert answer.returncode == 1
-    assert words in answer.stderr
-    assert len(answer.stderr.splitlines()) == 1
+    code, _, error = answer
+    assert code == 1
+    assert words in error
+    assert len(error.splitlines()) == 1
     return True
 
 
@@ -101,8 +97,7 @@ async def scene(rehearsal, clients):
     assert refused(await order("site", "seal"), "cannot seal now")
     assert await no_status(rehearsal)
     # (3) The right one: the link makes key, and it is delivered on both sides.
-    done = await order("site", "unseal", secret=PASSPHRASE)
-    assert (done.returncode, done.stdout) == (0, "site-a: unsealed.\n")
+    assert await order("site", "unseal", secret=PASSPHRASE) == (0, "site-a: unsealed.\n", "")
     assert await line_of(running) == {"ready": True}
     await new_block(rehearsal)
     assert (await rehearsal.status("site_a")).kek == "passphrase"
@@ -115,7 +110,7 @@ async def scene(rehearsal, clients):
     await until(one_key)
     # (4) Sealed again, in the same process: 503, no status, no link.
     number = running.pid
-    assert (await order("site", "seal")).stdout == "site-a: sealed.\n"
+    assert await order("site", "seal") == (0, "site-a: sealed.\n", "")
     assert await line_of(running) == {"ready": True, "sealed": True}
     assert await no_status(rehearsal)
     with pytest.raises(KeySupplyError, match="Error on server side"):
@@ -123,7 +118,7 @@ async def scene(rehearsal, clients):
     assert running.pid == number
     assert running.returncode is None
     # (5) And open again: what was stored is still there.
-    assert (await order("site", "unseal", secret=PASSPHRASE)).returncode == 0
+    assert (await order("site", "unseal", secret=PASSPHRASE))[0] == 0
     assert await line_of(running) == {"ready": True}
     await until(one_key)
 
