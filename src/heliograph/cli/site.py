@@ -91,7 +91,7 @@ def init(
         Literal["file", "passphrase", "pkcs11"], typer.Option(help="What protects the key-encryption key.")
     ] = "file",
     secret: Annotated[
-        str, typer.Option(help="Where passphrase or PIN comes from: terminal, fd:N or credential:NAME.")
+        str, typer.Option(help="Where passphrase or PIN comes from: terminal, fd:N or credential:/PATH.")
     ] = "terminal",  # noqa: S107  - where it comes from, not what it is
     pkcs11_module: Annotated[Path | None, typer.Option(help="The token's PKCS#11 library.")] = None,
     pkcs11_token: Annotated[str | None, typer.Option(help="The token's label.")] = None,

@@ -2,7 +2,7 @@
 
 [seal]                               # optional; without it the file `kek` is the key itself
 kind = "passphrase"                  # or "pkcs11"
-secret = "credential:heliograph"     # where passphrase or PIN comes from; or "fd:3", or "terminal", the default
+secret = "credential:/run/credentials/heliograph.service/store"   # or "fd:3", or "terminal", the default
 module = "/usr/lib/softhsm/libsofthsm2.so"   # pkcs11: the vendor's library
 token = "site-a"                             # pkcs11: the token's label
 """

@@ -26,10 +26,11 @@ def create_file(path: Path, content: bytes, what: str) -> None:
     sync_directory(path.parent)  # without it a crash could lose the file and with it every stored key
 
 
-def read_owned(path: Path, size_max: int, what: str) -> bytes:
+def read_owned(path: Path, size_max: int, what: str, *, handed_over: bool = False) -> bytes:
     """Return at most ``size_max`` + 1 bytes of a plain file that belongs to this user and nobody else can read.
 
-    Raises ConfigurationError.
+    ``handed_over``: it may belong to root, and show a group that reads: systemd gives a credential to its service's
+    user by an access list, whose mask stands where the group's bits are. Raises ConfigurationError.
     """
     try:
         # Not blocking: a pipe under that name must be refused, not waited for.
@@ -40,11 +41,11 @@ def read_owned(path: Path, size_max: int, what: str) -> bytes:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
             raise ConfigurationError(f"{what} {path}: not a plain file; name the file that holds the key")
-        if facts.st_mode & 0o077:
+        if facts.st_mode & (0o037 if handed_over else 0o077):
             raise ConfigurationError(
                 f"{what} {path}: others can read it; run chmod 600 {path}, and replace it if they did"
             )
-        if facts.st_uid != os.geteuid():
+        if facts.st_uid != os.geteuid() and not (handed_over and facts.st_uid == 0):
             raise ConfigurationError(f"{what} {path}: belongs to another user; run chown to this user")
         return os.read(descriptor, size_max + 1)
     finally:

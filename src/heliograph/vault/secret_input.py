@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import re
 from pathlib import Path
 
 from heliograph.errors import ConfigurationError, SiteSealed
@@ -13,17 +12,16 @@ from heliograph.vault.owned_file import read_owned
 __all__ = ["SECRET_BYTES_MAX", "check_source", "read_secret", "take_secret"]
 
 SECRET_BYTES_MAX = 1024  # our choice
-_CREDENTIAL = re.compile(r"[A-Za-z0-9._-]{1,255}")
 
 
 def check_source(source: str) -> None:
-    """Raise ConfigurationError unless ``source`` is "terminal", "fd:N" or "credential:NAME"."""
+    """Raise ConfigurationError unless ``source`` is "terminal", "fd:N" or "credential:/PATH"."""
     kind, _, name = source.partition(":")
     if source == "terminal" or (kind == "fd" and name.isascii() and name.isdecimal() and len(name) <= 6):
         return
-    if kind == "credential" and _CREDENTIAL.fullmatch(name) and name not in {".", ".."}:
+    if kind == "credential" and name.startswith("/") and "\0" not in name:
         return
-    raise ConfigurationError(f"secret = {source!r}: write terminal, fd:N or credential:NAME")
+    raise ConfigurationError(f"secret = {source!r}: write terminal, fd:N or credential:/PATH")
 
 
 def read_secret(source: str, what: str, *, again: bool = False) -> bytes:
@@ -50,7 +48,7 @@ def take_secret(source: str, what: str) -> bytes | None:
     if kind == "fd":
         data = _descriptor(int(name))
     elif kind == "credential":
-        data = _credential(name, what)
+        data = _credential(Path(name), what)
     else:
         data = None
     return None if data is None else _checked(data, what)
@@ -65,12 +63,12 @@ def _descriptor(number: int) -> bytes | None:
         return None
 
 
-def _credential(name: str, what: str) -> bytes | None:
-    # systemd.exec(5), CREDENTIALS: the directory's path, not the secret, is in the environment.
-    directory = os.environ.get("CREDENTIALS_DIRECTORY")
-    if not directory or not (path := Path(directory) / name).exists():
+def _credential(path: Path, what: str) -> bytes | None:
+    # systemd.exec(5), CREDENTIALS: below /run/credentials/UNIT. Named whole in SITE.toml, since no environment variable
+    # changes what a site does.
+    if not path.exists():
         return None
-    return read_owned(path, SECRET_BYTES_MAX + 1, what)
+    return read_owned(path, SECRET_BYTES_MAX + 1, what, handed_over=True)
 
 
 def _checked(data: bytes, what: str) -> bytes:

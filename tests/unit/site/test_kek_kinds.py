@@ -84,7 +84,7 @@ def test_a_site_under_a_token_opens_with_its_pin(tmp_path, monkeypatch):
         (SealEntry("pkcs11", token="a"), "module"),
         (SealEntry("pkcs11", module="m.so"), "token"),
         (SealEntry("passphrase", module="m.so"), "not allowed"),
-        (SealEntry("passphrase", secret="env:PASS"), "terminal, fd:N or credential:NAME"),
+        (SealEntry("passphrase", secret="env:PASS"), "terminal, fd:N or credential:/PATH"),
     ],
 )
 def test_entries_that_do_not_belong_together_are_refused(entry, why):
