@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from heliograph import __version__
-from heliograph.cli import audit, bench, demo, distill, keyrate, pki, site, store
+from heliograph.cli import audit, bench, demo, distill, keyrate, kme_chaos, pki, site, store
 from heliograph.cli.once import Once
 from heliograph.kernels.native import KERNELS
 
@@ -24,6 +24,7 @@ app.command("bench", cls=Once)(bench.bench)
 app.command("demo", cls=Once)(demo.demo)
 app.command("distill", cls=Once)(distill.distill)
 app.command("keyrate", cls=Once)(keyrate.keyrate)
+app.command("kme-chaos", cls=Once)(kme_chaos.kme_chaos)
 app.add_typer(pki.app, name="pki")
 app.add_typer(site.app, name="site")
 app.add_typer(audit.app, name="audit")
