@@ -81,16 +81,22 @@ def create_kek(path: Path, entry: SealEntry, randomness: RandomSource, secret: C
     return FileKek.create(path, randomness)
 
 
-def destroy_kek(config: SiteConfig) -> list[str]:
-    """Destroy what opens the store: in the token first, then the file. Returns what was destroyed."""
+def destroy_kek(config: SiteConfig) -> tuple[list[str], str]:
+    """Destroy what opens the store: in the token first, then the file.
+
+    Returns what was destroyed, and why the token's key was not: the file is destroyed in any case.
+    """
     entry, path = config.file.seal, config.path(config.file.kek)
-    done = []
+    done, why = [], ""
     if entry.kind == "pkcs11" and path.exists():
-        TokenKek.destroy(path, entry.token_at(config.directory), secret_of(config))
-        done.append("the wrapping key in the token")
+        try:
+            TokenKek.destroy(path, entry.token_at(config.directory), secret_of(config))
+            done.append("the wrapping key in the token")
+        except ConfigurationError as error:
+            why = str(error)
     if shred(path, "kek"):
         done.append(f"the key-encryption key {path}")
-    return done
+    return done, why
 
 
 def seal_table(entry: SealEntry) -> dict[str, object]:

@@ -55,7 +55,7 @@ def take_secret(source: str, what: str) -> bytes | None:
 
 
 def _descriptor(number: int) -> bytes | None:
-    # 0 to 2 are for people and logs; the program's own files come later than what its caller opened for it.
+    # Closed after it was read: neither a child nor the program that follows this one by `site seal` has it.
     try:
         with os.fdopen(number, "rb") as file:
             return file.read(SECRET_BYTES_MAX + 2)

@@ -76,6 +76,21 @@ def test_a_site_under_a_token_opens_with_its_pin(tmp_path, monkeypatch):
     toml = config.toml
     toml.write_text(toml.read_text().replace('"fd:9"', f'"fd:{reader}"'))
     assert open_kek(read_site(toml)).kind == "pkcs11"
+    # Erased without the PIN: the files go, and the operator is told that the token's key is still there.
+    (tmp_path / "a" / "store").mkdir(mode=0o700)
+    erasing = ["store", "erase", str(toml), "--approver", "Ann", "--yes"]
+    done = subprocess.run(
+        [sys.executable, "-m", "heliograph.cli.main", *erasing],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "stays in the token" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "a" / "kek").exists()
 
 
 @pytest.mark.parametrize(
