@@ -32,8 +32,8 @@ def erase_store(config: SiteConfig, approver: str) -> list[str]:
         audit.append("erasure done", approver, {"destroyed": done, "token": kept})
         if kept:
             raise ConfigurationError(
-                f'{len(done)} files are destroyed, but the wrapping key (label "heliograph kek") stays in the token, and '
-                f"opens a copy of {config.file.kek}: {kept}; destroy it with the token's own tool"
+                f'{len(done)} files are destroyed, but the wrapping key (label "heliograph kek") stays in the token '
+                f"and opens a copy of {config.file.kek}: {kept}; destroy it with the token's own tool"
             )
         return done
     finally:
