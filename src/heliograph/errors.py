@@ -26,6 +26,7 @@ __all__ = [
     "RefusalCause",
     "RemoteProtocolError",
     "RollbackDetected",
+    "SiteSealed",
     "StoreUnavailable",
     "TransportClosed",
     "VerificationFailed",
@@ -80,6 +81,10 @@ class ConfigurationError(HeliographError):
 
 class EncryptorUnavailable(HeliographError):
     """An encryptor that we drive did not do what it was told: nothing passes until it does."""
+
+
+class SiteSealed(ConfigurationError):
+    """The passphrase or PIN that opens the key-encryption key is not at hand; nothing was opened."""
 
 
 class RollbackDetected(HeliographError):

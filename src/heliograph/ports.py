@@ -83,6 +83,10 @@ class RandomSource(Protocol):
 class Vault(Protocol):
     """Wraps secrets for rest under a key-encryption key that never enters the store."""
 
+    @property
+    def kind(self) -> str:
+        """What protects the key-encryption key itself: "file", "passphrase" or "pkcs11"."""
+
     def seal(self, secret: bytes, context: bytes) -> bytes:
         """Return ``secret`` encrypted and bound to ``context``."""
 

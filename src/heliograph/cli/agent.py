@@ -11,8 +11,8 @@ import typer
 from heliograph.cli.once import Once
 from heliograph.cli.refusals import refusals
 from heliograph.establishment.messages import PEER_KEY_BYTES
+from heliograph.vault.owned_file import create_file
 from heliograph.vault.randomness import SystemRandomness
-from heliograph.vault.secretfile import create_secret
 
 __all__ = ["app"]
 
@@ -32,5 +32,5 @@ def key(
 ) -> None:
     """Make the secret by which two agents know each other: carry a copy to the other site, out of band."""
     with refusals(as_json=as_json):
-        create_secret(file, "peer_key", SystemRandomness().draw(PEER_KEY_BYTES))
+        create_file(file, SystemRandomness().draw(PEER_KEY_BYTES), "peer_key")
         print(json.dumps({"peer_key": str(file)}) if as_json else f"{file}: the same file goes to both sites")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from heliograph import __version__
-from heliograph.cli import agent, audit, bench, demo, distill, keyrate, kme_chaos, pki, sae, site
+from heliograph.cli import agent, audit, bench, demo, distill, keyrate, kme_chaos, pki, sae, site, store
 from heliograph.cli.once import Once
 from heliograph.kernels.native import KERNELS
 
@@ -30,6 +30,7 @@ app.add_typer(pki.app, name="pki")
 app.add_typer(sae.app, name="sae")
 app.add_typer(site.app, name="site")
 app.add_typer(audit.app, name="audit")
+app.add_typer(store.app, name="store")
 
 
 def _version(asked: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -15,20 +16,25 @@ import typer
 from heliograph.authentication.anchors.psk import book_size, fingerprint, parse_header
 from heliograph.authentication.methods.registry import DEFAULT_METHOD, MACS
 from heliograph.authentication.registration import anchor_kinds
-from heliograph.cli import chain, policy, register
+from heliograph.cli import chain, policy, register, seal
 from heliograph.cli.logs import configure_logs
 from heliograph.cli.once import Once
 from heliograph.cli.process import harden_process
 from heliograph.cli.refusals import refusals
 from heliograph.errors import ConfigurationError
-from heliograph.site.config import parse_address, read_site
+from heliograph.ports import Vault
+from heliograph.site.config import SiteConfig, parse_address, read_site
+from heliograph.site.kek import open_kek_unasked, require_secret
 from heliograph.site.operator import rebootstrap as request_rebootstrap
+from heliograph.site.seal_entry import SealEntry
+from heliograph.site.sealed import wait_for_unseal
 from heliograph.site.setup import SiteSetup, plan_registration, set_up_site
 from heliograph.site.site import run_site
 from heliograph.site.status_socket import read_status
 from heliograph.status import Budget, LinkStatus
 from heliograph.vault.pskfile import create_book
 from heliograph.vault.randomness import SystemRandomness
+from heliograph.vault.secret_input import read_secret
 from heliograph.vault.x509_credential import read_file
 
 __all__ = ["app"]
@@ -41,6 +47,8 @@ app.command("revoke", cls=Once)(register.revoke)
 app.command("window", cls=Once)(chain.window)
 app.command("compare", cls=Once)(chain.compare)
 app.command("policy", cls=Once)(policy.policy)
+app.command("unseal", cls=Once)(seal.unseal)
+app.command("seal", cls=Once)(seal.seal)
 
 SiteFile = Annotated[Path, typer.Argument(metavar="SITE.toml", help="The site's configuration.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
@@ -88,6 +96,14 @@ def init(
     kme_listen: Annotated[str, typer.Option(help="host:port of this site's key manager.")] = "127.0.0.1:8443",
     module: Annotated[str | None, typer.Option(help="Entry point of the QKD module.")] = None,
     module_address: Annotated[str, typer.Option(help="The module's address.")] = "unix:/run/heliograph/light.sock",
+    kek: Annotated[
+        Literal["file", "passphrase", "pkcs11"], typer.Option(help="What protects the key-encryption key.")
+    ] = "file",
+    secret: Annotated[
+        str, typer.Option(help="Where passphrase or PIN comes from: terminal, fd:N or credential:/PATH.")
+    ] = "terminal",  # noqa: S107  - where it comes from, not what it is
+    pkcs11_module: Annotated[Path | None, typer.Option(help="The token's PKCS#11 library.")] = None,
+    pkcs11_token: Annotated[str | None, typer.Option(help="The token's label.")] = None,
 ) -> None:
     """Set up a site: its secrets, a small certificate authority, link.json, SITE.toml; not what trust starts from."""
     with refusals():
@@ -117,6 +133,10 @@ def init(
         if dial is not None and listen is not None:
             raise ConfigurationError("--dial and --listen: give one of them; the other site has the other")
         own_sae = f"sae-{name}"
+        seal_entry = SealEntry(
+            kek, secret, None if pkcs11_module is None else str(pkcs11_module.absolute()), pkcs11_token
+        )
+        seal_entry.check()
         setup = SiteSetup(
             name=name,
             role=role,
@@ -128,8 +148,15 @@ def init(
             module_settings={"address": module_address},
             dial=dial,
             listen=listen,
+            seal=seal_entry,
         )
-        path = set_up_site(directory, setup, registration, SystemRandomness())
+        path = set_up_site(
+            directory,
+            setup,
+            registration,
+            SystemRandomness(),
+            lambda: read_secret(secret, seal_entry.what, again=kek == "passphrase"),
+        )
         print(f"{path}: written. Next: {_bring(directory, bootstrap)}, check SITE.toml,")
         print(f"then `heliograph site register {path} --approver NAME` (its --help says with which files),")
         print(f"and `heliograph site run {path}`.")
@@ -151,25 +178,45 @@ def _bring(directory: Path, bootstrap: str) -> str:
 def run(
     site: SiteFile,
     log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="What to log.")] = "info",
+    sealed: Annotated[
+        bool, typer.Option("--sealed", help="Start sealed, whatever is at hand to open the store.")
+    ] = False,
 ) -> None:
-    """Run the site until SIGTERM; SIGHUP reads certificates anew. One line of JSON on stdout says when it listens."""
+    """Run the site until SIGTERM; SIGHUP reads certificates anew. A line of JSON on stdout says when it listens.
+
+    It says whether the site is sealed, too.
+    """
     with refusals():
         harden_process()
         configure_logs(log_level)
-        asyncio.run(_run(read_site(site)))
+        config = read_site(site)
+        if sealed:
+            require_secret(config)
+        kek = None if sealed else open_kek_unasked(config)
+        if asyncio.run(_run(config, kek)):
+            # The same process with an empty memory: what Python still held of the keys is gone with it.
+            os.execv(sys.executable, [*_command(), "site", "run", str(site), "--log-level", log_level, "--sealed"])  # noqa: S606
 
 
-async def _run(config: object) -> None:
+def _command() -> list[str]:
+    return [sys.executable, "-m", "heliograph.cli.main"]
+
+
+async def _run(config: SiteConfig, kek: Vault | None) -> bool:
     stop, renew = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, renew.set)
 
+    async def tell_sealed() -> None:
+        print(json.dumps({"ready": True, "sealed": True}), flush=True)
+
     async def ready() -> None:
         print(json.dumps({"ready": True}), flush=True)
 
-    await run_site(config, ready, stop, renew)  # type: ignore[arg-type]
+    kek = kek or await wait_for_unseal(config, tell_sealed, stop)
+    return kek is not None and await run_site(config, kek, ready, stop, renew)
 
 
 @app.command(cls=Once)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from heliograph.errors import ConfigurationError
-from heliograph.ports import PeerTrust, Signer
+from heliograph.ports import PeerTrust, Signer, Vault
 from heliograph.site.config import SiteConfig
 from heliograph.site.credentials import PeerFiles, own_credential, peer_anchors, peer_trust
+from heliograph.site.kek import open_kek
 from heliograph.site.trust_store import PeerRecord, TrustStore, again
-from heliograph.vault.filekek import FileKek
 from heliograph.vault.pskfile import PskFile
-from heliograph.vault.randomness import SystemRandomness
 
 __all__ = ["SiteAnchors", "open_anchors"]
 
@@ -33,13 +32,13 @@ class SiteAnchors:
     mark: bytes
 
 
-def open_anchors(config: SiteConfig) -> SiteAnchors:
-    """Read and check everything that the peer is believed by; nothing is written.
+def open_anchors(config: SiteConfig, kek: Vault | None = None) -> SiteAnchors:
+    """Read and check everything that the peer is believed by; nothing is written. ``kek``: the site's, if open.
 
     Raises ConfigurationError in one line, with the remedy, for a peer that is not registered and for whatever no
     longer is what was registered.
     """
-    store = TrustStore(config, FileKek(config.path(config.file.kek), SystemRandomness()))
+    store = TrustStore(config, kek or open_kek(config))
     record = store.load()
     store.check_audited(record)
     own, peer = {}, {}

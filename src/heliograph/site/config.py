@@ -2,7 +2,7 @@
 
 name = "site-a"
 store = "store/site.db"          # paths are relative to this file
-kek = "kek"                      # key-encryption key, mode 0600
+kek = "kek"                      # key-encryption key, mode 0600; [seal], optional: site/seal_entry.py
 anchor = "anchor"                # excluded from backup, outside the store
 status = "status.sock"
 
@@ -65,6 +65,7 @@ from heliograph.site.audit import AUDIT_NAME
 from heliograph.site.boundary_entry import SOCKET_PATH_BYTES_MAX, BoundaryEntry, SiteBoundary
 from heliograph.site.clocks import MonotonicClock
 from heliograph.site.protocol_entries import Etsi004Entry, Etsi020Entry, SkipEntry
+from heliograph.site.seal_entry import SealEntry
 from heliograph.site.supply_plan import KmeEntry, SupplyPlan, plan_quotas, plan_supply
 
 __all__ = ["SOCKET_PATH_BYTES_MAX", "SiteConfig", "parse_address", "read_registration", "read_site"]
@@ -117,6 +118,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     link: _Link
     module: _Module
     kme: KmeEntry
+    seal: SealEntry = SealEntry()
     agent: _Agent | None = None
     boundary: BoundaryEntry | None = None
     skip: SkipEntry | None = None
@@ -330,6 +332,7 @@ def _check_agent(path: Path, config: SiteConfig) -> None:
 def _check_protocols(path: Path, config: SiteConfig) -> None:
     """Refuse a protocol's entry that could not be served."""
     try:
+        config.file.seal.check()
         if config.file.skip is not None:
             config.file.skip.systems()
             parse_address(config.file.skip.listen, "[skip] listen")

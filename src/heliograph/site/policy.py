@@ -13,8 +13,8 @@ from heliograph.establishment.messages import PEER_KEY_BYTES
 from heliograph.establishment.policy import Policy
 from heliograph.site.audit import AuditLog
 from heliograph.site.config import SiteConfig
+from heliograph.vault.owned_file import read_exactly
 from heliograph.vault.randomness import SystemRandomness
-from heliograph.vault.secretfile import read_secret
 
 __all__ = ["approve_policy", "check_policy", "described_policy", "read_identity"]
 
@@ -57,5 +57,5 @@ def read_identity(config: SiteConfig) -> PeerIdentity | None:
     named = None if agent is None else AgentConfig.from_mapping(agent.tunnel).peer_key
     if agent is None or named is None:
         return None
-    secret = read_secret(config.path(named), "[agent] tunnel: peer_key", PEER_KEY_BYTES)
+    secret = read_exactly(config.path(named), PEER_KEY_BYTES, "[agent] tunnel: peer_key")
     return PeerIdentity(agent.sae, agent.peer_sae, secret, SystemRandomness())

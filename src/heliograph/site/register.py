@@ -23,11 +23,10 @@ from heliograph.site.credentials import (
     peer_trust,
     read_given,
 )
+from heliograph.site.kek import open_kek
 from heliograph.site.trust_store import PeerRecord, TrustStore, fingerprint_of, not_registered
-from heliograph.vault.filekek import FileKek
 from heliograph.vault.openpgp_trust import KEYS_BYTES_MAX, OpenPgpTrust
 from heliograph.vault.pskfile import PskFile
-from heliograph.vault.randomness import SystemRandomness
 from heliograph.vault.revocation_files import tells_of_a_revocation
 from heliograph.vault.x509_trust import anchor_fingerprint
 
@@ -49,7 +48,7 @@ def register(config: SiteConfig, approver: str, files: PeerFiles, *, replace: bo
     Whatever is wrong with a file is said before anything is written; the audit log tells of the act before it is done.
     """
     check_approver(approver)
-    store = TrustStore(config, FileKek(config.path(config.file.kek), SystemRandomness()))
+    store = TrustStore(config, open_kek(config))
     before = _before(store, replace=replace)
     known = PeerFiles() if before is None else PeerFiles.registered(store.path, before)
     files = _with_registered_revocations(files, known)
@@ -121,7 +120,7 @@ def revoke(config: SiteConfig, approver: str, files: PeerFiles) -> PeerRecord:
     running site honours them at its next connection.
     """
     check_approver(approver)
-    store = TrustStore(config, FileKek(config.path(config.file.kek), SystemRandomness()))
+    store = TrustStore(config, open_kek(config))
     if not store.exists():
         raise not_registered(config)
     if not files.given():

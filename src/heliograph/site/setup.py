@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,8 +18,9 @@ from heliograph.postprocessing.amplification import DEFAULT_FAMILY, Family
 from heliograph.postprocessing.secrecy.link import fibre_link
 from heliograph.postprocessing.secrecy.planning import ONE_WAY_MARGIN, plan_block
 from heliograph.protocol.registration import LinkRegistration, Reconciliation, SaePair
+from heliograph.site.kek import create_kek, seal_table
+from heliograph.site.seal_entry import SealEntry
 from heliograph.vault.certificates import SiteCa
-from heliograph.vault.filekek import FileKek
 
 __all__ = ["SiteSetup", "plan_registration", "set_up_site"]
 
@@ -49,6 +50,7 @@ class SiteSetup:
     listen: str | None = None
     peer_sae: str | None = None
     tunnel: Mapping[str, object] = field(default_factory=dict)
+    seal: SealEntry = field(default_factory=SealEntry)
 
 
 def plan_registration(
@@ -92,10 +94,21 @@ def plan_registration(
     )
 
 
-def set_up_site(directory: Path, setup: SiteSetup, registration: LinkRegistration, randomness: RandomSource) -> Path:
+def _no_secret() -> bytes:
+    raise ConfigurationError("a passphrase or a PIN is needed, and nobody was asked for it")
+
+
+def set_up_site(
+    directory: Path,
+    setup: SiteSetup,
+    registration: LinkRegistration,
+    randomness: RandomSource,
+    secret: Callable[[], bytes] = _no_secret,
+) -> Path:
     """Write everything but what trust starts from, which a person brings. Returns the path of SITE.toml.
 
     The key book has its place at ``psk.book``, the link's own certificates and keys in ``identity``.
+    ``secret`` is asked for the passphrase or PIN that is to protect the key-encryption key, if one is.
 
     Raises ConfigurationError if the directory holds a site already, or cannot be written.
     """
@@ -106,13 +119,13 @@ def set_up_site(directory: Path, setup: SiteSetup, registration: LinkRegistratio
             raise ConfigurationError(f"{target}: a site is set up here already; name another directory")
         if any(directory.iterdir()) or directory.stat().st_mode & 0o077:
             raise ConfigurationError(f"{directory}: not empty, or open to others; name a new directory")
+        create_kek(directory / "kek", setup.seal, randomness, secret)  # first: a wrong PIN leaves the place empty
         (directory / "pki").mkdir(mode=0o700)
         if has_signature(registration.bootstrap):
             (directory / "identity").mkdir(mode=0o700)
         (directory / "link.json").write_bytes(msgspec.json.format(msgspec.json.encode(registration)) + b"\n")
     except OSError as error:
         raise ConfigurationError(f"{directory}: {error.strerror}; name a directory this user can write") from None
-    FileKek.create(directory / "kek", randomness)
     authority = SiteCa.create(f"{setup.name} authority", days=_CERTIFICATE_DAYS)
     authority.write(directory / "pki")
     host = setup.kme_listen.rpartition(":")[0]
@@ -168,6 +181,8 @@ def _site_toml(setup: SiteSetup, kinds: tuple[str, ...]) -> str:
             text += f"\n[link.{kind}]\n" + _table(_IDENTITIES[kind])
     text += "\n[module]\n" + _table({"name": setup.module, "settings": setup.module_settings})
     text += "\n[kme]\n" + _table(kme)
+    if section := seal_table(setup.seal):
+        text += "\n[seal]\n" + _table(section)
     if setup.tunnel:
         agent = {
             "sae": setup.sae,

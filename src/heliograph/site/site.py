@@ -22,11 +22,12 @@ from heliograph.errors import StoreUnavailable
 from heliograph.http.client import Etsi014Client
 from heliograph.http.tls import client_tls
 from heliograph.kme.supply import Limits, Supply
-from heliograph.ports import Clock, RandomSource
+from heliograph.ports import Clock, RandomSource, Vault
 from heliograph.site.anchors import open_anchors
 from heliograph.site.clocks import MonotonicClock, WallClock
 from heliograph.site.comparison import describe_comparison, read_comparison
 from heliograph.site.config import SiteConfig, parse_address
+from heliograph.site.control_socket import serve_control
 from heliograph.site.delivery import InProcessKeySource
 from heliograph.site.doors import LinkAnchors, LinkDoors
 from heliograph.site.engine import EngineParts
@@ -44,7 +45,6 @@ from heliograph.storage.commit_records import CommitRecords
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords
 from heliograph.storage.local_keys import LocalKeys
-from heliograph.vault.filekek import FileKek
 from heliograph.vault.randomness import SystemRandomness
 
 __all__ = ["run_site"]
@@ -54,16 +54,21 @@ _SWEEP_S = 5.0  # our choice
 
 async def run_site(
     config: SiteConfig,
+    kek: Vault,
     ready: Callable[[], Awaitable[None]],
     stop: asyncio.Event,
     renew: asyncio.Event | None = None,
-) -> None:
+) -> bool:
     """Run until ``stop`` is set. ``ready`` is awaited when the site listens; each ``renew`` reads certificates anew.
+
+    Returns True if it was ordered to seal.
 
     Raises ConfigurationError, StoreUnavailable or RollbackDetected with one line for the operator.
     """
     async with AsyncExitStack() as stack:
-        site = await _Site.open(config, stack)
+        site, sealed = await _Site.open(config, kek, stack), asyncio.Event()
+        if kek.kind != "file":  # a plain file opens by itself: there is nothing to be sealed by
+            stack.callback(await serve_control(config, {"seal": _order(sealed)}))
         link = asyncio.create_task(site.link.run())
         stack.push_async_callback(site.link.close)
         stack.push_async_callback(_end, link)
@@ -73,9 +78,19 @@ async def run_site(
         await ready()
         waiting = asyncio.create_task(stop.wait())
         stack.push_async_callback(_end, waiting)
-        done, _ = await asyncio.wait({link, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        sealing = asyncio.create_task(sealed.wait())
+        stack.push_async_callback(_end, sealing)
+        done, _ = await asyncio.wait({link, waiting, sealing}, return_when=asyncio.FIRST_COMPLETED)
         if link in done:
             link.result()
+    return sealed.is_set()
+
+
+def _order(sealed: asyncio.Event) -> Callable[[bytes], Awaitable[None]]:
+    async def carry_out(_: bytes) -> None:
+        sealed.set()
+
+    return carry_out
 
 
 async def _end(task: asyncio.Task[Any]) -> None:
@@ -124,7 +139,7 @@ class _Site:
     def __init__(
         self,
         config: SiteConfig,
-        kek: FileKek,
+        kek: Vault,
         randomness: RandomSource,
         keys: KeyRecords,
         link: LinkRunner,
@@ -142,15 +157,14 @@ class _Site:
         self._chains: dict[int, str] = {}
 
     @classmethod
-    async def open(cls, config: SiteConfig, stack: AsyncExitStack) -> _Site:
+    async def open(cls, config: SiteConfig, kek: Vault, stack: AsyncExitStack) -> _Site:
         """Open everything in order; what was opened is closed in the reverse order."""
         file, registration = config.file, config.registration
         randomness, clock, wall = SystemRandomness(), MonotonicClock(), WallClock()
         # What is only read comes first: a refusal then leaves no trace on the disk.
-        anchors = open_anchors(config)
+        anchors = open_anchors(config, kek)
         check_policy(config)
         read_identity(config)
-        kek = FileKek(config.path(file.kek), randomness)
         tls = kme_tls(config), _agent_tls(config)
         database = Database(config.path(file.store), kek)
         stack.callback(database.close)

@@ -13,9 +13,9 @@ from pathlib import Path
 from heliograph.errors import ConfigurationError, LocalProtocolError, StoreUnavailable
 from heliograph.ports import Vault
 
-__all__ = ["SCHEMA_VERSION", "Database"]
+__all__ = ["SCHEMA_VERSION", "Database", "lock_store"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # an older one is brought up by storage/migrations.py
 BUSY_TIMEOUT_MS = 5000
 
 # What an operator reads for SQLite's result codes, by prefix; the rest are named as SQLite names them.
@@ -53,7 +53,7 @@ class Database:
         self._in_savepoint = False
         in_memory = self._name == ":memory:"
         if not in_memory:
-            self._lock_file = _lock(Path(path))
+            self._lock_file = lock_store(Path(path))
         try:
             with self._translated():
                 self._connection = sqlite3.connect(
@@ -77,6 +77,11 @@ class Database:
             raise ConfigurationError(
                 f"store {self._name}: written by a newer release (schema {version}, this one knows {SCHEMA_VERSION}); "
                 "run that release or re-bootstrap with a new store"
+            )
+        if 0 < version < SCHEMA_VERSION:
+            raise ConfigurationError(
+                f"store {self._name}: written by an older release (schema {version}, this one has {SCHEMA_VERSION}); "
+                "run `heliograph store migrate`"
             )
         mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
         if mode != journal:
@@ -250,7 +255,7 @@ class Database:
             raise StoreUnavailable(f"store {self._name}: {reason} ({code})") from error
 
 
-def _lock(path: Path) -> int:
+def lock_store(path: Path) -> int:
     """Make the directory and the file with owner-only modes, and hold an advisory lock on a file beside it."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -38,6 +38,7 @@ CREATE TABLE IF NOT EXISTS key_tombstones(
   epoch INTEGER NOT NULL, fate TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS key_shares(
   key_id TEXT NOT NULL, sae TEXT NOT NULL, served_at REAL, PRIMARY KEY(key_id, sae)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS key_fates ON key_tombstones(fate, owner_here);
 """
 
 # RELEASED: the master here has its copy, slaves of the same site have theirs still to fetch.

@@ -25,7 +25,7 @@ from heliograph.storage.keys import KeyRecords, NewKey
 from heliograph.vault.filekek import FileKek
 from heliograph.vault.randomness import SystemRandomness
 
-__all__ = ["ChaosReport", "send_malformed"]
+__all__ = ["MalformedReport", "send_malformed"]
 
 _MARKER = b"CANARY-OF-A-KEY-"[:15]  # whole groups of three: its base64 form is a fixed text
 _KEYS = 64
@@ -33,7 +33,7 @@ _FORMS = (_MARKER, base64.b64encode(_MARKER), _MARKER.hex().encode(), _MARKER.he
 
 
 @dataclass(frozen=True, slots=True)
-class ChaosReport:
+class MalformedReport:
     """``statuses``: answers by HTTP status; ``served``: answers that must not have been 200; times in seconds."""
 
     requests: int
@@ -64,7 +64,7 @@ class _Log(logging.Handler):
         self.found += any(form in text for form in _FORMS)
 
 
-async def send_malformed(number: int, seed: int) -> ChaosReport:
+async def send_malformed(number: int, seed: int) -> MalformedReport:
     """Send ``number`` requests, one after the other. Raises HeliographError if there is no store to be had."""
     with tempfile.TemporaryDirectory() as directory:
         kek = Path(directory) / "kek"
@@ -103,7 +103,7 @@ def _fill(database: Database, keys: KeyRecords) -> list[str]:
 
 async def _send(
     server: KmeServer, keys: KeyRecords, log: _Log, requests: MalformedRequests, number: int
-) -> ChaosReport:
+) -> MalformedReport:
     statuses: Counter[int] = Counter()
     canaries, slowest, begun = 0, 0.0, time.perf_counter()
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -119,7 +119,7 @@ async def _send(
         slowest = max(slowest, time.perf_counter() - at)
         statuses[answer.status] += 1
         canaries += any(form in answer.body for form in _FORMS)
-    return ChaosReport(
+    return MalformedReport(
         requests=number,
         statuses={str(status): count for status, count in sorted(statuses.items())},
         server_errors=sum(count for status, count in statuses.items() if status >= 500),

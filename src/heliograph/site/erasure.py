@@ -1,0 +1,45 @@
+"""Crypto-erase: destroy what opens a site's store, then the store. Needs no passphrase; a token needs its PIN."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from heliograph.errors import ConfigurationError
+from heliograph.site.audit import AuditLog, check_approver
+from heliograph.site.config import SiteConfig
+from heliograph.site.kek import destroy_kek
+from heliograph.storage.database import lock_store
+from heliograph.vault.owned_file import shred
+
+__all__ = ["erase_store"]
+
+
+def erase_store(config: SiteConfig, approver: str) -> list[str]:
+    """Destroy the key-encryption key and the store's files. Returns what was destroyed, in that order.
+
+    What is sealed under the key anywhere, in a backup too, does not open after the first step. The audit log tells of
+    the order before it is carried out. Raises ConfigurationError if a process has the store open or a file
+    refuses, what is destroyed by then stays so; and after all files if the token refuses.
+    """
+    check_approver(approver)
+    store, audit = config.path(config.file.store), AuditLog(config.audit)
+    held = lock_store(store)
+    try:
+        audit.append("erasure ordered", approver, {"store": str(store)})
+        done, kept = destroy_kek(config)
+        done += [f"the store {path}" for path in _files(store) if shred(path, "store")]
+        audit.append("erasure done", approver, {"destroyed": done, "token": kept})
+        if kept:
+            raise ConfigurationError(
+                f'{len(done)} files are destroyed, but the wrapping key (label "heliograph kek") stays in the token '
+                f"and opens a copy of {config.file.kek}: {kept}; destroy it with the token's own tool"
+            )
+        return done
+    finally:
+        os.close(held)
+
+
+def _files(store: Path) -> list[Path]:
+    """Return the database and what SQLite keeps beside it."""
+    return [store.with_name(store.name + ending) for ending in ("-wal", "-shm", "-journal", "")]
