@@ -68,18 +68,18 @@ class _Telling(ssl.SSLObject):
     is queued; then the caller closes, or speaks again and the error is raised, or the handshake's time is over.
     """
 
-    _failed = False
+    _failure: ssl.SSLError | None = None
     _logged: ClassVar[dict[str, float]] = {}  # a text, and when it was last logged
 
     def do_handshake(self) -> None:
+        if self._failure is not None:
+            raise self._failure
         try:
             super().do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
         except ssl.SSLError as error:
-            if self._failed:
-                raise
-            self._failed = True
+            self._failure = error
             self._note(explain_caller(error))
             if error.reason == "HTTP_REQUEST":
                 raise  # no alert is queued for who does not speak TLS

@@ -16,8 +16,8 @@ __all__ = ["MIGRATIONS", "migrate_store"]
 # From each schema to the next one. A statement here is never changed after a release: stores have run it.
 MIGRATIONS = MappingProxyType(
     {
-        # Groups of SAEs have shares of a key (ADR 0035). To count deliveries, which each look at a site does, read every
-        # tombstone of the epoch.
+        # Groups of SAEs have shares of a key (ADR 0035). To count deliveries, which each look at a site does, every
+        # tombstone of the epoch was read.
         # The table may be absent: a store that was closed, or killed, before its first keys.
         1: (
             """CREATE TABLE IF NOT EXISTS key_tombstones(

@@ -13,6 +13,8 @@ from heliograph.http.tls import client_tls
 from heliograph.site.config import parse_address, read_site
 from heliograph.site.site import run_site
 from heliograph.vault.certificates import SiteCa
+from heliograph.vault.filekek import FileKek
+from heliograph.vault.randomness import SystemRandomness
 
 KME = {
     "groups": [{"master": "sae-a", "slaves": ["sae-a2"]}],
@@ -68,7 +70,7 @@ def test_a_site_serves_its_own_group_and_no_more_than_its_quota(site):
             finally:
                 stop.set()
 
-        await run_site(config, ready, stop)
+        await run_site(config, FileKek(config.path(config.file.kek), SystemRandomness()), ready, stop)
         return found[0]
 
     status = asyncio.run(act())
