@@ -3,7 +3,7 @@
     python benchmarks/one_way_frames.py [BLOCKS] [BITS]
 
 For each error rate: both sides plan for that rate, the noise is drawn with it. A lost block yields no key, never a
-wrong one. ``f``: disclosed bits, of second rounds too, over n h(Q); ``Mb/s``: of both ends on one thread, processor time.
+wrong one. ``f``: disclosed bits, of second rounds too, over n h(Q); ``Mb/s``: both ends on one thread, processor time.
 """
 
 from __future__ import annotations

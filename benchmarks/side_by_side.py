@@ -12,14 +12,18 @@ import tempfile
 import venv
 from pathlib import Path
 
+import numpy as np
+
 from heliograph.lab import bench_postprocessing as ours
+from heliograph.postprocessing.reconciliation.codes import frames_for
 from heliograph.postprocessing.reconciliation.mirror import FEW_ROUNDS
 
-PEERS = ("cryptomite==0.3.0", "qkdpy==0.8.0", "scipy>=1.16")
+PEERS = ("cryptomite==0.3.0", "ldpc==2.4.1", "qkdpy==0.8.0", "scipy>=1.16")
+ONE_WAY = (1_000_000, 0.02)  # bits of a block, error rate
 
 # Runs in the private environment: it must not import heliograph.
 PEER_PROGRAM = r"""
-import json, time
+import json, sys, time
 import numpy as np
 
 def measure(name, bits, work, right):
@@ -60,6 +64,21 @@ def qkdpy_cascade(n, qber):
     work = lambda: ErrorCorrection.cascade(alice.tolist(), bob.tolist())
     measure(f"qkdpy cascade at {qber:.0%}, leak not counted", n, work, lambda out: list(out[0]) == list(out[1]))
 
+def ldpc_belief_propagation(qber):
+    from ldpc import BpDecoder
+    from scipy.sparse import coo_matrix
+    given = np.load(sys.argv[1])
+    rows, columns, shape = given["rows"], given["columns"], tuple(given["shape"].tolist())
+    matrix = coo_matrix((np.ones(len(rows), dtype=np.uint8), (rows, columns)), shape=shape).tocsr()
+    wrong = (rng.random(shape[1]) < qber).astype(np.uint8)
+    syndrome = (matrix @ wrong % 2).astype(np.uint8)
+    for method in ("minimum_sum", "product_sum"):
+        decoder = BpDecoder(matrix, error_rate=qber, max_iter=60, bp_method=method, schedule="serial")
+        work = lambda: decoder.decode(syndrome)
+        name = f"ldpc {method} at {qber:.0%}, our code, one frame"
+        measure(name, shape[1], work, lambda out: (np.asarray(out) == wrong).all())
+
+ldpc_belief_propagation(0.02)
 scipy_toeplitz(1_000_000)
 cryptomite_toeplitz(1_000_000)
 qkdpy_toeplitz(2000)
@@ -68,12 +87,25 @@ for qber in (0.01, 0.03):
 """
 
 
+def save_code(path: Path) -> None:
+    """Write the parity checks of the code this package uses for ``ONE_WAY``, as rows and columns of its ones."""
+    code = frames_for(*ONE_WAY).code
+    ones = [(row, column, shift) for row, edges in enumerate(code.rows) for column, shift in edges]
+    row, column, shift = (np.array(part)[:, None] for part in zip(*ones, strict=True))
+    lane = np.arange(code.z)
+    rows, columns = row * code.z + lane, column * code.z + (lane + shift) % code.z
+    shape = (len(code.rows) * code.z, code.width * code.z)
+    np.savez(path, rows=rows.ravel(), columns=columns.ravel(), shape=np.array(shape))
+
+
 def peers() -> list[dict]:
     with tempfile.TemporaryDirectory() as directory:
         venv.create(directory, with_pip=True)
         python = Path(directory) / "bin" / "python"
         subprocess.run([python, "-m", "pip", "install", "--quiet", *PEERS], check=True)  # noqa: S603  - as pinned above
-        done = subprocess.run([python, "-c", PEER_PROGRAM], check=True, capture_output=True, text=True)  # noqa: S603  - ours
+        code = Path(directory) / "code.npz"
+        save_code(code)
+        done = subprocess.run([python, "-c", PEER_PROGRAM, code], check=True, capture_output=True, text=True)  # noqa: S603  - ours
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
@@ -84,7 +116,11 @@ def main() -> None:
     }
     lines = []
     for line in theirs:
-        if "cascade" in line["name"]:
+        if "ldpc" in line["name"]:
+            failures: list[str] = []
+            mine = ours._one_way(*ONE_WAY, failures)["mbps"]  # noqa: SLF001  - both ends; the peer only decodes
+            assert not failures, failures
+        elif "cascade" in line["name"]:
             qber = 0.03 if "3%" in line["name"] else 0.01
             alice, bob = ours._noisy(line["n"], qber)  # noqa: SLF001  - the benchmark's own input
             seconds = ours._cpu(lambda a=alice, b=bob, q=qber: ours._reconcile(a, b, q, FEW_ROUNDS))  # noqa: SLF001
