@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Final
@@ -15,7 +16,7 @@ from heliograph.agent.status import AgentStatus, Mode
 from heliograph.consumer import initiator, responder
 from heliograph.consumer.encryptor import Encryptor
 from heliograph.consumer.keys import Role, derive, key_id_text
-from heliograph.consumer.messages import Message, Refusal
+from heliograph.consumer.messages import Commit, Confirm, Message, Ready, Refusal
 from heliograph.consumer.rotation import (
     Action,
     Activate,
@@ -56,6 +57,8 @@ from heliograph.vault.randomness import SystemRandomness
 __all__ = ["Agent"]
 
 _MAX_REFUSALS: Final = 8
+
+_log = logging.getLogger("heliograph.agent")
 
 
 class Agent:
@@ -106,6 +109,7 @@ class Agent:
         self._refused_messages = 0
         self._last_refusal: str | None = None
         self._alarm: str | None = None
+        self._not_in_place: set[bytes] = set()  # keys that the encryptor did not take
         self.control_address: Address | None = None
 
     async def start(self) -> None:
@@ -193,11 +197,19 @@ class Agent:
                 self._refused_messages += 1
                 self._last_refusal = str(why)
                 return
-            try:
-                for action in actions:
+            failed = False
+            for action in actions:
+                if failed and not isinstance(action, Retire):
+                    continue  # what would have followed, such as "ready", is not said; what must end, ends
+                try:
                     self._perform(action, origin)
-            except EncryptorUnavailable as why:
-                self._alarm = str(why)  # what would have followed, such as "ready", is not said
+                except EncryptorUnavailable as why:
+                    self._alarm, failed = str(why), True
+                    if isinstance(action, Install):
+                        self._not_in_place.add(action.keys.key_id)
+                    elif isinstance(action, Activate):
+                        self._not_in_place.add(action.key_id)
+            if failed:
                 return
 
     def _step(self, event: Event) -> list[Action]:
@@ -220,6 +232,8 @@ class Agent:
                 self._spawn(self._fetch(attempt, None, origin))
             case FetchKeyWithId(attempt, key_id):
                 self._spawn(self._fetch(attempt, key_id, origin))
+            case Send(Ready() | Commit() | Confirm() as message) if message.key_id in self._not_in_place:
+                pass  # said again and again by the machine, which does not know: not of a key that is not in place
             case Send(message):
                 self._send(message, origin)
             case Install(keys, since):
@@ -231,6 +245,7 @@ class Agent:
             case Drain(key_id):
                 self._encryptor.drain(key_id)
             case Retire(key_id):
+                self._not_in_place.discard(key_id)
                 self._encryptor.retire(key_id)
             case Reconnect():
                 for link in self._links:
@@ -329,7 +344,11 @@ class Agent:
     async def _keep_ticking(self) -> None:
         while True:
             await asyncio.sleep(self._config.tick_seconds)
-            self.tick()
+            try:
+                self.tick()
+            except Exception as why:  # noqa: BLE001  - ages are checked here: whatever happens, the next tick comes
+                self._alarm = f"internal error ({type(why).__name__}): please report it"
+                _log.error("a tick of the agent failed: %s", type(why).__name__)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

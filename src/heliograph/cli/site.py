@@ -199,7 +199,7 @@ def run(
 
 
 def _command() -> list[str]:
-    return [sys.executable, "-m", "heliograph.cli.main"]
+    return [sys.executable, "-P", "-m", "heliograph.cli.main"]  # -P: nothing is imported from where it was started
 
 
 async def _run(config: SiteConfig, kek: Vault | None) -> bool:

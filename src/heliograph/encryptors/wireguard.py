@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
+import logging
 import math
 import re
 import subprocess
@@ -39,6 +40,8 @@ _REMEMBERED: Final = 65536
 # before it repeats a lost handshake (Rekey-Timeout).
 _CONFIRM_SECONDS: Final = 15.0
 _CHECK_SECONDS: Final = 0.5
+
+_log = logging.getLogger("heliograph.agent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,11 @@ class WireGuardConfig:
             except ValueError as why:
                 raise ConfigurationError(f"wireguard: allowed_ips: {why}") from None
         if self.endpoint is not None:
-            Address.parse(self.endpoint)
+            host = Address.parse(self.endpoint).host
+            try:
+                ipaddress.ip_address(host)
+            except ValueError:  # wg would ask the name service, and a tunnel could not be changed while that is down
+                raise ConfigurationError(f"wireguard: endpoint: {host!r} is a name; write its IP address") from None
         if not 1 <= self.keepalive <= 65535:
             raise ConfigurationError(f"wireguard: keepalive = {self.keepalive}: from 1 to 65535 seconds")
 
@@ -107,6 +114,7 @@ class WireGuard:
         self._confirm_by = math.inf
         self._checked_at = -math.inf
         self._alarm: str | None = None
+        self._must_shut = False  # an order to shut that has not succeeded: tried again at each check
         self._transfer = (0, 0)
         self._seen: set[bytes] = set()
         self._seen_order: deque[bytes] = deque()
@@ -125,7 +133,8 @@ class WireGuard:
         try:
             self._shut()
         except EncryptorUnavailable as why:
-            self._alarm = str(why)
+            _log.error("%s; the tunnel may go on under its last key: run wg set %s peer %s remove", why,
+                       self._config.interface, self._config.peer)  # fmt: skip
 
     def install(self, keys: TunnelKeys, since: float) -> None:
         """At the responder: put the key in place, the session goes on. At the initiator: keep it for ``activate``."""
@@ -184,6 +193,8 @@ class WireGuard:
             return
         self._checked_at = now
         try:
+            if self._must_shut:
+                self._shut()
             handshake = self._latest_handshake()
             self._transfer = self._read_transfer()
         except EncryptorUnavailable as why:
@@ -243,9 +254,11 @@ class WireGuard:
     def _shut(self) -> None:
         """Put a random key in place and end the session: no handshake succeeds, nothing passes."""
         self._in_place, self._confirmed, self._passing, self._confirm_by = None, False, False, math.inf
-        self._set(self._randomness.draw(_KEY_BYTES), anew=True)
+        self._must_shut = True
+        self._set(self._randomness.draw(_KEY_BYTES), anew=True, shut=True)
+        self._must_shut = False
 
-    def _set(self, preshared: bytes, *, anew: bool) -> None:
+    def _set(self, preshared: bytes, *, anew: bool, shut: bool = False) -> None:
         config = self._config
         words = ["set", config.interface]
         if anew:
@@ -253,23 +266,34 @@ class WireGuard:
         words += ["peer", config.peer, "preshared-key", "/dev/stdin"]
         if anew:
             words += ["persistent-keepalive", str(config.keepalive), "allowed-ips", ",".join(config.allowed_ips)]
-            if config.endpoint is not None:
+            if config.endpoint is not None and not shut:
                 words += ["endpoint", config.endpoint]
         try:
             self._wg(words, base64.b64encode(preshared) + b"\n")
-        except EncryptorUnavailable:
+        except EncryptorUnavailable as why:
             self._in_place = None
-            raise
+            if not shut:
+                raise
+            raise EncryptorUnavailable(f"{why}; the last key may still be in use: it is tried again") from None
+        self._must_shut = False  # whatever was in place is not any more
 
     def _latest_handshake(self) -> int:
-        return int(self._peer_line("latest-handshakes").split()[1])
+        return self._numbers("latest-handshakes", 1)[0]
 
     def _read_transfer(self) -> tuple[int, int]:
-        _, received, sent = self._peer_line("transfer").split()
-        return int(received), int(sent)
+        received, sent = self._numbers("transfer", 2)
+        return received, sent
+
+    def _numbers(self, what: str, count: int) -> list[int]:
+        words = self._peer_line(what).split()[1:]
+        if len(words) != count or not all(word.isdecimal() for word in words):
+            raise EncryptorUnavailable(
+                f"wireguard {self._config.interface}: wg show said what it should not about {what}"
+            )
+        return [int(word) for word in words]
 
     def _peer_line(self, what: str) -> str:
-        for line in self._wg(["show", self._config.interface, what], b"").decode().splitlines():
+        for line in self._wg(["show", self._config.interface, what], b"").decode(errors="replace").splitlines():
             if line.startswith(self._config.peer):
                 return line
         raise EncryptorUnavailable(

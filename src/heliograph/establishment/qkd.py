@@ -62,10 +62,18 @@ class QkdPad:
     def __init__(self, source: KeySource, number: int) -> None:
         self._source = source
         self._number = number
+        self._seen: set[bytes] = set()
+
+    def _refuse_known(self, names: list[bytes]) -> None:
+        """Raise KeySupplyError for a key_ID that was in a pad before: a key manager that repeats itself."""
+        if len(set(names)) != len(names) or not self._seen.isdisjoint(names):
+            raise KeySupplyError("the key manager gave a key a second time: no pad is made of it")
+        self._seen.update(names)
 
     async def offer(self) -> _Fetched:
         """Fetch fresh keys as master. Raises KeySupplyError."""
         keys = [await self._source.get_key() for _ in range(self._number)]
+        self._refuse_known([_identifier(key) for key in keys])
         return _Fetched(b"".join(map(_identifier, keys)), _pad(keys))
 
     async def answer(self, share: bytes) -> tuple[bytes, bytes]:
@@ -78,6 +86,7 @@ class QkdPad:
         keys = [await self._source.get_key_with_id(str(uuid.UUID(bytes=name))) for name in names]
         if [_identifier(key) for key in keys] != names:
             raise KeySupplyError("the key manager answered with a key of another key_ID")
+        self._refuse_known(names)
         return _pad(keys), share
 
 

@@ -90,8 +90,8 @@ class KmeServer(JsonHttpServer):
             peer = unquote_to_bytes(name).decode("utf-8")
         except UnicodeDecodeError:
             raise RequestRefused("the SAE ID in the path is not URL-encoded UTF-8") from None
+        self._supply.admit(sae)  # first: who asks for what it may not have is counted too
         self._supply.authorise(sae, peer)
-        self._supply.admit(sae)
         # (3) What is asked for. (4) The store, on its own threads, with the keys gone before they are answered.
         content = await body()
         if verb == "GET" and content:

@@ -65,6 +65,7 @@ class SkipServer(JsonHttpServer):
             return Answer(405, skip.error_document("only GET is served"), {"Allow": "GET"})
         # (2) Who is calling, (3) what is asked for.
         caller = self._callers.identify(request)
+        self._supply.admit(caller)
         if await read_body(request):
             raise RequestRefused("a GET request has no body")
         query = request.rel_url.raw_query_string

@@ -39,7 +39,10 @@ class StoreGroups:
         loop = asyncio.get_running_loop()
         try:
             while self._queue:
-                group = [self._queue.popleft() for _ in range(min(GROUP_MAX, len(self._queue)))]
+                waiting = [self._queue.popleft() for _ in range(min(GROUP_MAX, len(self._queue)))]
+                group = [entry for entry in waiting if not entry[1].done()]  # the others' callers are gone
+                if not group:
+                    continue
                 outcomes: Sequence[Any]
                 try:
                     outcomes = await loop.run_in_executor(self._executor, self._run, [call for call, _ in group])

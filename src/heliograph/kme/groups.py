@@ -54,7 +54,10 @@ class Groups:
 
     def find(self, master: str, slaves: Iterable[str]) -> SaeGroup | None:
         """Return the group of exactly these slaves, in any order."""
-        return self._groups.get((master, audience_name(slaves)))
+        named = tuple(slaves)
+        group = self._groups.get((master, audience_name(named)))
+        # Compared one by one: an SAE ID may hold what separates the members of an audience's name.
+        return group if group is not None and set(group.slaves) == set(named) else None
 
     def with_slave(self, master: str, slave: str) -> SaeGroup | None:
         """Return the group of ``master`` with ``slave`` that has the most slaves, None if there is none."""

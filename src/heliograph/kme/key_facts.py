@@ -84,11 +84,13 @@ def read_wishes(mandatory: Mapping[str, object], optional: Mapping[str, object])
     if not isinstance(facts, bool):
         raise RequestRefused(f"{FACTS} must be true or false")
     age = mandatory.get(MAX_AGE)
+    if MAX_AGE in mandatory and age is None:
+        raise RequestRefused(f"{MAX_AGE} must be a number of seconds from 0 to 1e9")
     # Comparison is false for what is not a number in this range, and True is no number here.
     if age is not None and not (isinstance(age, int | float) and not isinstance(age, bool) and 0 <= age <= 1e9):
         raise RequestRefused(f"{MAX_AGE} must be a number of seconds from 0 to 1e9")
     least = mandatory.get(ASSURANCE)
-    if least is not None and least not in _ASSURANCES:
+    if ASSURANCE in mandatory and least not in _ASSURANCES:
         raise RequestRefused(f"{ASSURANCE} must be one of {', '.join(_ASSURANCES)}")
     return Wishes(
         facts=facts or wants_facts(optional),

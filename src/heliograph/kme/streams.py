@@ -33,6 +33,7 @@ from heliograph.kme.etsi004 import (
     Status,
 )
 from heliograph.kme.one_time import KEYS_FOR_EACH_MESSAGE, OneTimeKeys, SealedRequest, take_request
+from heliograph.kme.quotas import TooManyRequests
 from heliograph.kme.stream_records import Chunk, Missing, Opening, Stream, StreamPolicy, StreamStore
 from heliograph.kme.supply import Supply
 from heliograph.ports import Clock, RandomSource
@@ -200,6 +201,12 @@ class Streams:
             return []
         try:
             keys = self._supply.enc_keys(stream.local_sae, stream.remote_sae, number * each)
+        except TooManyRequests:  # of a quota: without what would be put by it may do
+            number = min(number, needed)
+            try:
+                keys = self._supply.enc_keys(stream.local_sae, stream.remote_sae, number * each)
+            except InsufficientKeys:
+                return []
         except InsufficientKeys:
             return []
         chunks = [

@@ -195,7 +195,9 @@ class Supply:
         return self._limits
 
     def admit(self, caller: str) -> None:
-        """Count a request of a registered SAE. Raises TooManyRequests. Not from two threads at once."""
+        """Count a request of a registered SAE. Raises NotPermitted, TooManyRequests. Not from two threads at once."""
+        if caller not in self._locals:
+            raise NotPermitted("this SAE is not registered at this KME")
         self._quotas.admit(caller)
 
     def authorise(self, caller: str, peer: str) -> SaePair:

@@ -57,9 +57,9 @@ async def serve_control(config: SiteConfig, orders: Orders) -> Callable[[], None
 
     if path.exists() and not path.is_socket():
         raise ConfigurationError(f"control socket {path}: a file that is no socket stands there; move it away")
-    path.unlink(missing_ok=True)
     before = os.umask(0o177)
     try:
+        path.unlink(missing_ok=True)
         server = await asyncio.start_unix_server(answer, path, limit=_ORDER_BYTES_MAX)
     except OSError as error:
         raise ConfigurationError(f"control socket {path}: {error.strerror}; name another `status`") from None
@@ -97,11 +97,17 @@ async def _carry_out(line: bytes, orders: Orders) -> _Answer:
 
 
 async def give_order(config: SiteConfig, order: str, secret: bytes = b"") -> None:
-    """Order a running site. Raises TransportClosed if none answers, ConfigurationError if it refuses."""
+    """Order a running site. Raises TransportClosed if none answers, ConfigurationError if it refuses or is not ours."""
     path = _path(config)
     try:
         reader, writer = await asyncio.open_unix_connection(path)
         try:
+            # Whoever listens gets the secret: it must be the site's own user, who may read its key anyway, or root.
+            if _caller(writer) not in {config.toml.stat().st_uid, os.geteuid(), 0}:
+                raise ConfigurationError(
+                    f"control socket {path}: another user listens there, nothing was sent; let `status` name a socket "
+                    "in a directory that only the site's user can write"
+                )
             writer.write(msgspec.json.encode(_Order(order, secret)) + b"\n")
             await writer.drain()
             answer = msgspec.json.decode(await reader.read(), type=_Answer)

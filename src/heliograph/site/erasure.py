@@ -19,17 +19,27 @@ def erase_store(config: SiteConfig, approver: str) -> list[str]:
     """Destroy the key-encryption key and the store's files. Returns what was destroyed, in that order.
 
     What is sealed under the key anywhere, in a backup too, does not open after the first step. The audit log tells of
-    the order before it is carried out. Raises ConfigurationError if a process has the store open or a file
-    refuses, what is destroyed by then stays so; and after all files if the token refuses.
+    the order before it is carried out. Raises ConfigurationError if a process has the store open; and, after
+    all that can be destroyed is, if a file or the token refuses.
     """
     check_approver(approver)
     store, audit = config.path(config.file.store), AuditLog(config.audit)
     held = lock_store(store)
     try:
         audit.append("erasure ordered", approver, {"store": str(store)})
-        done, kept = destroy_kek(config)
-        done += [f"the store {path}" for path in _files(store) if shred(path, "store")]
-        audit.append("erasure done", approver, {"destroyed": done, "token": kept})
+        done, refused, kept = list[str](), list[str](), ""
+        try:
+            done, kept = destroy_kek(config)
+        except ConfigurationError as error:
+            refused.append(str(error))
+        for path in _files(store):  # each is tried, whatever the others do
+            try:
+                done += [f"the store {path}"] if shred(path, "store") else []
+            except ConfigurationError as error:
+                refused.append(str(error))
+        audit.append("erasure done", approver, {"destroyed": done, "refused": refused, "token": kept})
+        if refused:
+            raise ConfigurationError(f"{len(done)} files are destroyed, not all: {'; '.join(refused)}")
         if kept:
             raise ConfigurationError(
                 f'{len(done)} files are destroyed, but the wrapping key (label "heliograph kek") stays in the token '

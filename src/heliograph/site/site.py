@@ -83,7 +83,7 @@ async def run_site(
         done, _ = await asyncio.wait({link, waiting, sealing}, return_when=asyncio.FIRST_COMPLETED)
         if link in done:
             link.result()
-    return sealed.is_set()
+    return sealed.is_set() and not stop.is_set()
 
 
 def _order(sealed: asyncio.Event) -> Callable[[bytes], Awaitable[None]]:
@@ -111,7 +111,10 @@ async def _sweep(database: Database, store: ThreadPoolExecutor, trim: Callable[[
 def _trim(keys: KeyRecords, plan: SupplyPlan, keys_max: int, ttl_s: float | None) -> None:
     """Bound each pair's stock, the owner's to twice ``keys_max``, the holder's to twice that; and the age of keys."""
     now = WallClock().now()
+    local = {(group.master, group.audience) for group in plan.groups if group.local}
     for master, audience, owner_here in plan.stocks:
+        if (master, audience) in local:
+            continue  # their master has its copies already: bounded where they are issued
         keep = 2 * keys_max if owner_here else 4 * keys_max
         keys.trim(master, audience, owner_here=owner_here, keep=keep, now=now)
     if ttl_s is not None:

@@ -150,8 +150,11 @@ class Database:
         except BaseException:
             # If SQLite has rolled everything back by itself, ``group`` finds it out.
             if connection.in_transaction:
-                connection.execute("ROLLBACK TO part")
-                connection.execute("RELEASE part")
+                try:
+                    connection.execute("ROLLBACK TO part")
+                    connection.execute("RELEASE part")
+                except sqlite3.Error:
+                    self._roll_back(connection)  # half a part must not be committed: the whole group goes
             raise
         finally:
             self._in_savepoint = False

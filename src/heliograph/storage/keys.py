@@ -100,15 +100,29 @@ class KeyRecords:
         self._database = database
         self._randomness = randomness
         self._seal = seal
+        self._unwitnessed: int | None = None  # the last mark the anchor could not be told
         database.define(SCHEMA)
 
     def _mark(self, cursor: sqlite3.Cursor) -> int:
-        return self._seal.mark(cursor) if self._seal else 0
+        if self._seal is None:
+            return 0
+        if self._unwitnessed is not None:
+            # The anchor could not be written: no more keys are burnt for answers that could not be given.
+            self._seal.witness(self._unwitnessed)
+            self._unwitnessed = None
+        return self._seal.mark(cursor)
 
     def _witness(self, mark: int) -> None:
         if self._seal is not None:
             seal = self._seal
-            self._database.when_durable(lambda: seal.witness(mark))
+            self._database.when_durable(lambda: self._tell(seal, mark))
+
+    def _tell(self, seal: StoreSeal, mark: int) -> None:
+        try:
+            seal.witness(mark)
+        except StoreUnavailable:
+            self._unwitnessed = max(mark, self._unwitnessed or 0)
+            raise
 
     def add(self, cursor: sqlite3.Cursor, epoch: int, block: int, rows: Sequence[NewKey], metadata: str = "{}") -> None:
         """Store a committed block's keys inside the caller's transaction.

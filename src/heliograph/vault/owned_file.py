@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from heliograph.errors import ConfigurationError
@@ -68,6 +69,13 @@ def shred(path: Path, what: str) -> bool:
     A copy-on-write file system or a flash drive may keep the old bytes; whoever fears that keeps the key in a token.
     Raises ConfigurationError if it cannot be done.
     """
+    with suppress(OSError):  # a file of mode 0400 is ours to destroy too
+        reading = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if stat.S_ISREG(os.fstat(reading).st_mode):
+                os.fchmod(reading, 0o600)
+        finally:
+            os.close(reading)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:

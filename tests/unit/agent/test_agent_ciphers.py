@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import struct
 from itertools import pairwise
 
 import pytest
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.poly1305 import Poly1305
 from tunnel_pair import Relay, Sites, clear_windows, until
 
 from heliograph.agent.config import AgentConfig
@@ -27,11 +29,11 @@ def pad_sites(**settings) -> Sites:
 
 
 def pad_claims(relay: Relay):
-    """Yield (key_ID, sender, first byte, end) of every record seen between the sites."""
+    """Yield (key_ID, sender, number, first byte, end) of every record seen between the sites."""
     for _, _, record in relay.seen:
         header = parse_header(record[:HEADER_BYTES])
-        start = int.from_bytes(record[HEADER_BYTES : HEADER_BYTES + 8], "big")
-        yield header.key_id, header.sender, start, start + 32 + header.length - 24
+        number, start = struct.unpack(">II", record[HEADER_BYTES : HEADER_BYTES + 8])
+        yield header.key_id, header.sender, number, start, start + header.length - 24
 
 
 def test_chacha20_carries_traffic_and_its_records_do_not_open_under_aes():
@@ -79,8 +81,11 @@ def test_a_one_time_pad_is_the_links_keys_as_they_are_and_no_bit_of_it_is_used_t
             await pair.settled()
             assert pair.a.status().rekeys >= 5
             claims: dict[tuple[bytes, Role], list[tuple[int, int]]] = {}
-            for key_id, sender, start, end in pad_claims(pair.relay):
+            numbers: dict[tuple[bytes, Role], list[int]] = {}
+            for key_id, sender, number, start, end in pad_claims(pair.relay):
                 claims.setdefault((key_id, sender), []).append((start, end))
+                numbers.setdefault((key_id, sender), []).append(number)
+            assert all(len(set(used)) == len(used) for used in numbers.values())
             for spans in claims.values():
                 spans.sort()
                 assert all(before[1] <= after[0] for before, after in pairwise(spans))
@@ -94,7 +99,8 @@ def test_a_one_time_pad_is_the_links_keys_as_they_are_and_no_bit_of_it_is_used_t
             key_id, record = next(iter(wire.items()))
             first = next(i for i, name in enumerate(names) if name.replace("-", "") == key_id)
             pad = b"".join(delivered[name][:16] for name in names[first + 1 : first + 256])
-            start = int.from_bytes(record[HEADER_BYTES : HEADER_BYTES + 8], "big") + 32
+            tags = len(pad) // 4 // 32 * 32  # the first quarter is for tags
+            start = tags + int.from_bytes(record[HEADER_BYTES + 4 : HEADER_BYTES + 8], "big")
             body = record[HEADER_BYTES + 8 : -16]
             plain = bytes(a ^ b for a, b in zip(body, pad[start:], strict=False))
             assert plain in payload
@@ -115,7 +121,8 @@ def test_a_short_pad_stops_traffic_and_never_stretches():
                 await asyncio.sleep(0)
             # 63 keys of 16 bytes each way, 32 for each tag, a quarter kept for markers: no more than that crossed.
             assert len(pair.host.received[0]) <= 63 * 16 * 3 // 4
-            spent = sum(end - start for _, sender, start, end in pad_claims(pair.relay) if sender is Role.INITIATOR)
+            claims = [claim for claim in pad_claims(pair.relay) if claim[1] is Role.INITIATOR]
+            spent = sum(32 + end - start for *_, start, end in claims)
             assert spent + pair.a.status().pad_bytes_left == 63 * 16
             writer.close()
 
@@ -152,6 +159,23 @@ def test_a_pad_record_bent_in_any_byte_is_refused_and_the_right_one_still_opens(
         opener.open(b"", body, b"header")
 
 
+def test_who_knows_a_payload_knows_no_tags_key_and_cannot_name_its_bytes_as_one():
+    """A man in the middle holds back a record whose text he knows: its pad is his, and must be of no use as a key."""
+    text = b"GET /index.html HTTP/1.1\r\nHost: intranet\r\nAccept: text/html, text/plain, */*\r\n\r\n"
+    body = PadSealer(PAD).seal(b"", text, b"header")
+    known = bytes(a ^ b for a, b in zip(body[8:-16], text, strict=True))
+    forged_text = b"DELETE /all"
+    for number in range(4):
+        for start in range(0, 320, 8):
+            for key_at in range(len(known) - 32 - len(forged_text)):
+                place = struct.pack(">II", number, start)
+                pad = known[key_at + 32 : key_at + 32 + len(forged_text)]
+                sealed = bytes(a ^ b for a, b in zip(forged_text, pad, strict=True))
+                tag = Poly1305.generate_tag(known[key_at : key_at + 32], b"header" + place + sealed)
+                with pytest.raises((InvalidTag, RemoteProtocolError)):
+                    PadOpener(PAD).open(b"", place + sealed + tag, b"header")
+
+
 def test_a_pad_takes_a_bounded_number_of_forgeries():
     body = PadSealer(PAD).seal(b"", b"attack at dawn", b"header")
     opener = PadOpener(PAD)
@@ -166,11 +190,11 @@ def test_a_pad_takes_a_bounded_number_of_forgeries():
 def test_a_record_that_does_not_fit_spends_nothing():
     sealer = PadSealer(PAD)
     with pytest.raises(KeySupplyError):
-        sealer.seal(b"", bytes(369), b"header")
+        sealer.seal(b"", bytes(305), b"header")
     assert sealer.left == 400
-    assert not sealer.room(269)
-    sealer.seal(b"", bytes(368), b"header")
-    assert sealer.left == 0
+    assert not sealer.room(229)
+    sealer.seal(b"", bytes(304), b"header")
+    assert sealer.left == 64  # keys of two more tags
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_every_figure_is_that_of_the_files(keys, report):
     assert report["bias"] == pytest.approx(a.mean() - 0.5, abs=1e-12)
     assert report["bias_bob"] == pytest.approx(b.mean() - 0.5, abs=1e-12)
     assert report["disclosed_bits"] == report["parities_a"] + report["parities_b"] + 128
-    assert 1.0 < report["efficiency"] < 1.1
+    assert 1.0 < report["efficiency"] < 1.15  # 60,000 bits, with fresh passes in each run
     assert 0 < report["secret_key_bits"] < 60_000 - report["disclosed_bits"] - report["bias_deducted_bits"]
 
 
