@@ -1,10 +1,13 @@
 """``heliograph store``: after an erasure nothing opens the store, its log, or a copy that was made before."""
 
+import asyncio
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import uuid
+from pathlib import Path
 
 import pytest
 from site_on_disk import OsRandom, make_site
@@ -13,6 +16,7 @@ from typer.testing import CliRunner
 from heliograph.cli.main import app
 from heliograph.errors import ConfigurationError, StoreUnavailable
 from heliograph.site.config import read_site
+from heliograph.site.control_socket import give_order
 from heliograph.site.kek import open_kek
 from heliograph.site.store import open_store
 from heliograph.storage.database import Database
@@ -102,3 +106,40 @@ def test_migrate_says_what_it_found(site):
     assert run("migrate", str(site.toml))[0] == 1
     filled(site)
     assert run("migrate", str(site.toml))[1].endswith("nothing to do.\n")
+
+
+def test_a_file_that_refuses_keeps_no_other_from_being_destroyed(site):
+    canaries = filled(site)
+    store = site.path(site.file.store)
+    store.with_name(store.name + "-journal").mkdir()  # no plain file: it cannot be destroyed
+    site.path(site.file.kek).chmod(0o400)
+    code, _, err = run("erase", str(site.toml), "--approver", "Ann", "--yes")
+    assert code == 1
+    assert "site.db-journal: " in err
+    assert not store.exists()
+    assert not site.path(site.file.kek).exists()
+    assert not [canary for canary in canaries if canary in everything(site.directory)]
+    assert "refused" in site.audit.read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: another user listens in our place")
+def test_no_secret_goes_to_another_users_socket(site):
+    """Whoever can write where the socket is expected could listen there first."""
+    program = (
+        "import os, socket, sys; os.setgid(65534); os.setuid(65534)\n"
+        "s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); os.chmod(sys.argv[1], 0o666); s.listen()\n"
+        "print('listening', flush=True); c, _ = s.accept(); c.settimeout(5); print(len(c.recv(4096)), flush=True)"
+    )
+    # /tmp of its own: another user must be able to reach it.
+    with tempfile.TemporaryDirectory() as open_place:
+        Path(open_place).chmod(0o777)
+        shutil.copytree(site.directory, Path(open_place) / "site")
+        (Path(open_place) / "site").chmod(0o777)
+        there = read_site(Path(open_place) / "site" / "SITE.toml")
+        path = there.path(there.file.status).with_name(there.path(there.file.status).name + ".ctl")
+        python = [sys.executable, "-c", program, str(path)]
+        with subprocess.Popen(python, stdout=subprocess.PIPE, text=True) as thief:
+            assert thief.stdout.readline() == "listening\n"
+            with pytest.raises(ConfigurationError, match="another user listens there"):
+                asyncio.run(give_order(there, "unseal", b"correct horse"))
+            assert thief.stdout.readline() == "0\n"

@@ -125,3 +125,22 @@ def test_a_transaction_inside_another_is_refused_in_a_group_too(store):
             pass
         with pytest.raises(LocalProtocolError), database.group():
             pass
+
+
+def test_while_the_anchor_cannot_be_told_no_more_keys_are_burnt_and_then_it_goes_on(store):
+    """A disk that is full for the anchor alone: retries would drain the stock, each with a 503."""
+    database, keys, anchor, _ = store
+    advance = anchor.advance
+
+    def full(*_):
+        raise StoreUnavailable("the anchor's disk is full")
+
+    anchor.advance = full
+    for _ in range(5):
+        assert all(isinstance(found, StoreUnavailable) for found in run_group(database, [get(keys, 1), get(keys, 1)]))
+    anchor.advance = advance
+    with database.reading() as cursor:
+        assert cursor.execute("SELECT count(*) FROM key_tombstones").fetchone()[0] == 2  # of the first group alone
+    assert len(keys.deliver_to_master("sae-a", "sae-b", 8, 2.0)) == 8
+    with database.reading() as cursor:
+        assert anchor.read()[0] == cursor.execute("SELECT runs FROM store_seal").fetchone()[0]

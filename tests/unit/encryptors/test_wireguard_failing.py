@@ -1,0 +1,81 @@
+"""WireGuard whose program fails when it matters: a stand-in for ``wg`` that keeps what it was told, or refuses."""
+
+import base64
+from pathlib import Path
+
+import pytest
+
+from heliograph.consumer.keys import Cipher, Role, derive
+from heliograph.encryptors.wireguard import WireGuard, WireGuardConfig
+from heliograph.errors import ConfigurationError, EncryptorUnavailable
+from heliograph.testing.clock import ManualClock
+from heliograph.testing.randomness import SeededRandom
+from heliograph.types import DeliveredKey
+
+PEER = base64.b64encode(bytes(range(32))).decode()
+PROGRAM = """#!/bin/sh
+[ -e "{place}/broken" ] && exit 1
+case "$1" in
+set) cat > "{place}/preshared"; echo "$@" > "{place}/words";;
+show) [ "$3" = transfer ] && cat "{place}/transfer" || printf '%s\\t%s\\n' '{peer}' 0;;
+esac
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    program = tmp_path / "wg"
+    program.write_text(PROGRAM.format(place=tmp_path, peer=PEER))
+    program.chmod(0o755)
+    (tmp_path / "transfer").write_text(f"{PEER}\t0\t0\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return tmp_path
+
+
+def wireguard(clock):
+    config = WireGuardConfig(interface="wg0", peer=PEER, allowed_ips=["10.2.0.0/24"], endpoint="192.0.2.2:51820")
+    nothing = lambda _: None  # noqa: E731
+    return WireGuard(Role.INITIATOR, config, 300.0, clock, SeededRandom(1), on_nearly_used=nothing, on_drained=nothing)
+
+
+def in_place(place: Path) -> bytes:
+    return base64.b64decode((place / "preshared").read_bytes())
+
+
+def with_key(place):
+    clock = ManualClock()
+    tunnel = wireguard(clock)
+    keys = derive(DeliveredKey("3f2b8c1e-6c1f-4f6e-9d3a-0a1b2c3d4e5f", bytes(range(32))), Cipher.AES_256_GCM)
+    tunnel.install(keys, 0.0)
+    tunnel.activate(keys.key_id)
+    assert in_place(place) == keys.initiator_key.to_bytes()
+    return clock, tunnel, keys
+
+
+def test_an_order_to_shut_that_failed_is_repeated_until_the_key_is_gone(place):
+    clock, tunnel, keys = with_key(place)
+    (place / "broken").touch()
+    with pytest.raises(EncryptorUnavailable, match="may still be in use"):
+        tunnel.retire(keys.key_id)
+    clock.advance(60)
+    tunnel.check()
+    assert "may still be in use" in tunnel.report().alarm
+    (place / "broken").unlink()
+    clock.advance(60)
+    tunnel.check()
+    assert in_place(place) != keys.initiator_key.to_bytes()
+    assert "endpoint" not in (place / "words").read_text()  # nothing to look up: shutting never waits for a name
+
+
+def test_words_that_make_no_sense_are_an_alarm_and_no_crash(place):
+    clock, tunnel, _ = with_key(place)
+    for odd in (f"{PEER}\n", f"{PEER}\tmany\tmore\n", f"{PEER}\t1\n", ""):
+        (place / "transfer").write_text(odd)
+        clock.advance(60)
+        tunnel.check()
+        assert tunnel.report().alarm
+
+
+def test_an_endpoint_by_name_is_refused():
+    with pytest.raises(ConfigurationError, match="write its IP address"):
+        WireGuardConfig(interface="wg0", peer=PEER, allowed_ips=["10.2.0.0/24"], endpoint="vpn.example:51820").check()
