@@ -75,7 +75,8 @@ def test_a_dark_fibre_does_not_drain_the_pads_and_light_heals_the_link():
             dark = (await rehearsal.status("site_a")).link
             assert 3 <= dark.blocks_discarded - before.blocks_discarded <= 12
             assert dark.pad_sets >= 3
-            assert "QKD module" in dark.last_discard
+            # What the site's own module says, or what the other site said of its own.
+            assert "QKD module" in dark.last_discard or "ModuleFailed" in dark.last_discard
             assert dark.epoch == 1
             await rehearsal.start("fibre")
             await new_block(rehearsal)

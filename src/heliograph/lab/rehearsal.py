@@ -31,15 +31,27 @@ _HOST = "127.0.0.1"
 _START_S = 30.0
 
 
+# Our choice: below what systems give to outgoing connections, so that none takes a port before it is listened on, and
+# none does while a site that was stopped is started again.
+_PORTS = range(10_240, 32_768)
+
+
 def free_ports(count: int) -> list[int]:
     """Return TCP ports of the loopback interface that nobody uses now."""
-    sockets = [socket.socket() for _ in range(count)]
+    randomness, held = SystemRandomness(), dict[int, socket.socket]()
     try:
-        for one in sockets:
-            one.bind((_HOST, 0))
-        return [one.getsockname()[1] for one in sockets]
+        while len(held) < count:
+            port = _PORTS[int.from_bytes(randomness.draw(4), "big") % len(_PORTS)]
+            if port in held:
+                continue
+            held[port] = socket.socket()
+            try:
+                held[port].bind((_HOST, port))
+            except OSError:
+                held.pop(port).close()
+        return list(held)
     finally:
-        for one in sockets:
+        for one in held.values():
             one.close()
 
 
