@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from heliograph.cli.process import harden_process
 from heliograph.cli.refusals import refusals
 from heliograph.site.config import read_site
 from heliograph.site.control_socket import give_order
@@ -21,6 +22,7 @@ SiteFile = Annotated[Path, typer.Argument(metavar="SITE.toml", help="The site's 
 def unseal(site: SiteFile) -> None:
     """Give a running, sealed site its passphrase or PIN: from [seal] secret, or typed."""
     with refusals():
+        harden_process()
         config = read_site(site)
         asyncio.run(give_order(config, "unseal", secret_of(config)))
         print(f"{config.file.name}: unsealed.")

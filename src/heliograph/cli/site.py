@@ -107,6 +107,7 @@ def init(
 ) -> None:
     """Set up a site: its secrets, a small certificate authority, link.json, SITE.toml; not what trust starts from."""
     with refusals():
+        harden_process()
         for entry, text in (("--name", name), ("--peer", peer)):
             if not 1 <= len(text) <= _NAME_CHARS_MAX or not text.isprintable() or text != text.strip():
                 raise ConfigurationError(

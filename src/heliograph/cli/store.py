@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from heliograph.cli.once import Once
+from heliograph.cli.process import harden_process
 from heliograph.cli.refusals import refusals
 from heliograph.site.config import read_site
 from heliograph.site.erasure import erase_store
@@ -41,5 +42,6 @@ def erase(
         if not confirm:
             print("heliograph: this destroys every key of the site; to go on, add --yes", file=sys.stderr)
             raise typer.Exit(1)
+        harden_process()
         for what in erase_store(read_site(site), approver):
             print(f"destroyed: {what}")

@@ -61,13 +61,14 @@ class Plan {
         hg_shuffle tables[HG_PERMUTED];
         for (size_t p = 0; p < HG_PERMUTED; p++) {
             nb::object from = shuffles[p];
-            auto words = nb::cast<Array<uint32_t>>(from.attr("words")), outs = nb::cast<Array<uint32_t>>(from.attr("outs")),
-                 tail = nb::cast<Array<uint32_t>>(from.attr("tail"));
-            auto turns = nb::cast<Array<uint8_t>>(from.attr("turns"));
+            auto words = nb::cast<Array<uint32_t>>(from.attr("words"), false), outs = nb::cast<Array<uint32_t>>(from.attr("outs"), false),
+                 tail = nb::cast<Array<uint32_t>>(from.attr("tail"), false);
+            auto turns = nb::cast<Array<uint8_t>>(from.attr("turns"), false);
             require(words.size() == count && outs.size() == count && turns.size() == count &&
                         tail.size() == length % HG_TILE,
                     "tables of another length");
-            // The arrays live in `from`, and it in `shuffles`, longer than this call.
+            // The arrays live in `from`, and it in `shuffles`, longer than this call: of another type they are refused, not
+            // converted, since a converted copy would die here.
             tables[p] = {words.data(), outs.data(), tail.data(), turns.data()};
         }
         plan_ = hg_plan_new(length, levels.data(), tables, keys.data(), window, few, deep);
@@ -245,7 +246,7 @@ nb::tuple clicks(const nb::bytes &light, const nb::bytes &bases, const nb::bytes
                  Array<double> logarithm, size_t room, int level) {
     const size_t kinds = thresholds.size() + 1, outcomes = eve.size() / (4 * kinds);
     require(light.size() == 32 && bases.size() == 32 && dice.size() == 32, "seeds of another length");
-    require(slots[0] >= 1 && slots[0] < int64_t{1} << 48 && slots[1] >= 0 && slots[1] < int64_t{1} << 60 &&
+    require(slots[0] >= 1 && slots[0] < int64_t{1} << 48 && slots[1] >= 0 && slots[1] < int64_t{1} << 52 &&
                 slots[2] >= 1 && slots[2] <= int64_t{1} << 48,
             "slots out of range");
     require(reals[0] > 0 && reals[1] >= 0 && reals[2] >= 0 && reals[3] >= 0, "negative numbers");

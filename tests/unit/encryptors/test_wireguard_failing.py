@@ -1,14 +1,18 @@
 """WireGuard whose program fails when it matters: a stand-in for ``wg`` that keeps what it was told, or refuses."""
 
+import asyncio
 import base64
 from pathlib import Path
 
 import pytest
 
+from heliograph.agent.agent import Agent
+from heliograph.agent.config import AgentConfig
 from heliograph.consumer.keys import Cipher, Role, derive
 from heliograph.encryptors.wireguard import WireGuard, WireGuardConfig
 from heliograph.errors import ConfigurationError, EncryptorUnavailable
 from heliograph.testing.clock import ManualClock
+from heliograph.testing.keysource import MemoryKeyManagers
 from heliograph.testing.randomness import SeededRandom
 from heliograph.types import DeliveredKey
 
@@ -79,3 +83,61 @@ def test_words_that_make_no_sense_are_an_alarm_and_no_crash(place):
 def test_an_endpoint_by_name_is_refused():
     with pytest.raises(ConfigurationError, match="write its IP address"):
         WireGuardConfig(interface="wg0", peer=PEER, allowed_ips=["10.2.0.0/24"], endpoint="vpn.example:51820").check()
+
+
+# Two interfaces on one disk: a handshake is there, and new with each key, where both have the same preshared key.
+TWO = """#!/bin/sh
+cd "{place}"
+[ -e "broken-$2" ] && exit 1
+case "$1" in
+set) cat > "key-$2"; echo x >> count;;
+show) [ "$3" = transfer ] && words="0 0" || words=0
+  [ "$3" = latest-handshakes ] && cmp -s key-wga key-wgb && words=$(wc -l < count)
+  echo '{peer}' $words;;
+esac
+"""
+
+
+def test_no_agent_says_that_a_key_is_ready_which_its_interface_did_not_take(tmp_path, monkeypatch):
+    """Else the other side would switch to it alone, and drop the session that still works."""
+    program = tmp_path / "wg"
+    program.write_text(TWO.format(place=tmp_path, peer=PEER))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    clock, keys = ManualClock(), MemoryKeyManagers()
+
+    def agent(interface, role, control, source):
+        table = {"interface": interface, "peer": PEER, "allowed_ips": ["10.2.0.0/24"], "endpoint": "192.0.2.2:51820"}
+        return Agent(AgentConfig.from_mapping({"role": role, "control": control, "wireguard": table}), source, clock)
+
+    async def go_on(agents, condition, steps=2000):
+        for _ in range(steps):
+            if condition():
+                return True
+            clock.advance(0.05)
+            for one in agents:
+                one.tick()
+            for _ in range(20):
+                await asyncio.sleep(0)
+        return False
+
+    async def scenario():
+        b = agent("wgb", "responder", "127.0.0.1:0", keys.slave)
+        await b.start()
+        a = agent("wga", "initiator", str(b.control_address), keys.master)
+        await a.start()
+        try:
+            both = a, b
+            assert await go_on(both, lambda: a.status().mode == b.status().mode == "encrypting")
+            before, rekeys = a.status().key_id, a.status().rekeys
+            (tmp_path / "broken-wgb").touch()  # from now on the responder takes no key
+            clock.advance(61)
+            assert not await go_on(both, lambda: a.status().rekeys != rekeys, steps=200)
+            assert a.status().key_id == before
+            (tmp_path / "broken-wgb").unlink()
+            assert await go_on(both, lambda: a.status().rekeys > rekeys and b.status().mode == "encrypting")
+        finally:
+            await a.close()
+            await b.close()
+
+    asyncio.run(scenario())
