@@ -31,17 +31,18 @@ _HOST = "127.0.0.1"
 _START_S = 30.0
 
 
-# Our choice: below what systems give to outgoing connections, so that none takes a port before it is listened on, and
-# none does while a site that was stopped is started again.
-_PORTS = range(10_240, 32_768)
+# Our choices: below what systems give to outgoing connections, so that none takes a port before it is listened on, or
+# while a site that was stopped is started again; and a slice for each process, so that two seldom choose the same one.
+_FIRST_PORT, _PORTS_EACH, _SLICES = 10_240, 704, 32
 
 
 def free_ports(count: int) -> list[int]:
     """Return TCP ports of the loopback interface that nobody uses now."""
     randomness, held = SystemRandomness(), dict[int, socket.socket]()
+    first = _FIRST_PORT + os.getpid() % _SLICES * _PORTS_EACH
     try:
         while len(held) < count:
-            port = _PORTS[int.from_bytes(randomness.draw(4), "big") % len(_PORTS)]
+            port = first + int.from_bytes(randomness.draw(4), "big") % _PORTS_EACH
             if port in held:
                 continue
             held[port] = socket.socket()
