@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 from heliograph.authentication.anchors.psk import make_book, secret_size
 from heliograph.authentication.prefilter import FrameFilter
 from heliograph.protocol import actions as a
 from heliograph.site.engine import Connection, Engine, EngineParts
 from heliograph.site.greeting import greet, welcome
+from heliograph.site.workers import Workers
 from heliograph.testing.clock import ManualClock
 from heliograph.testing.links import quick_channel, quick_registration
 from heliograph.testing.pair import Pair
@@ -60,7 +62,8 @@ class Fibre:
 
 async def serve(side, transport, established, fibre, finished, block_count):
     side.resume(side.plan(established), established, prefilter=True)
-    with ThreadPoolExecutor(1) as store, ThreadPoolExecutor(1) as compute:
+    compute = Workers(1)
+    with ThreadPoolExecutor(1) as store, closing(compute):
         parts = EngineParts(
             side.records,
             side.commits,

@@ -48,6 +48,10 @@ def distill(
     round_trip_ms: Annotated[
         float, typer.Option(min=0, max=10_000, help="Delay what the sides say, as a long line would.")
     ] = 0.0,
+    block_bits: Annotated[
+        int | None, typer.Option(metavar="BITS", help="Cut both into blocks of at least so many bits, a key from each.")
+    ] = None,
+    in_flight: Annotated[int, typer.Option(min=1, max=1000, help="How many blocks at once.")] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="The report as one JSON document.")] = False,
 ) -> None:
     """Reconcile, verify and amplify two recorded sifted keys; the report says on what the length is conditional."""
@@ -57,7 +61,19 @@ def distill(
 
         line_s = round_trip_ms / 1000
         options = DistillOptions(
-            alice, bob, eps_sec, eps_cor, strict, test_counts, out_alice, out_bob, reconciliation, hash_.value, line_s
+            alice,
+            bob,
+            eps_sec,
+            eps_cor,
+            strict,
+            test_counts,
+            out_alice,
+            out_bob,
+            reconciliation,
+            hash_.value,
+            line_s,
+            block_bits,
+            in_flight,
         )
         report = asyncio.run(run_distill(options))
         print(json.dumps(report) if as_json else _render(report))
@@ -74,6 +90,8 @@ def _render(report: Mapping[str, Any]) -> str:
     same = "the same on both sides" if report["keys_equal"] else "NOT THE SAME"
     phase = _percent(report["phase_error_upper"])
     rate = f"{report['sifted_bps']:,.0f}"
+    blocks, lost = report["blocks"], report["blocks_discarded"]
+    cut = [f"BLOCKS    {blocks:,}, {lost:,} without a key; {report['in_flight']} at once"] if blocks > 1 else []
     lines = [
         f"SIFTED    {report['sifted_bits']:,} bits; error rate {_percent(report['qber'])}",
         f"          {_percent(report['error_given_0'])} given 0, {_percent(report['error_given_1'])} given 1",
@@ -82,6 +100,7 @@ def _render(report: Mapping[str, Any]) -> str:
         f"          efficiency {efficiency} (one direction), phase error at most {phase}",
         f"KEY       {report['secret_key_bits']:,} secret bits, {same}",
         f"          eps_sec {report['eps_sec']:g}, eps_cor {report['eps_cor']:g}; {report['theorem']}",
+        *cut,
         f"TIME      {report['elapsed_s']:.1f} s; exchange {report['exchange_s']:.2f} s, {rate} sifted bits per second",
         f"          reconciliation {report['reconciliation_s']:.2f} s in {report['rounds']:,} rounds",
         f"CLAIM     {report['claim']}, on",

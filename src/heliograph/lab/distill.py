@@ -15,26 +15,33 @@ from typing import Any
 
 from heliograph import errors
 from heliograph.errors import BlockDiscarded, ConfigurationError, HeliographError, TransportClosed
+from heliograph.lab.distill_report import block_report
 from heliograph.lab.recordings import check_new, read_test_counts
 from heliograph.lab.slow_line import SlowLine
 from heliograph.postprocessing.amplification import DEFAULT_FAMILY, Family
-from heliograph.postprocessing.secrecy.entropy import binary_entropy
-from heliograph.postprocessing.secrecy.recorded import PhaseSample, Requirements, ValueCounts
-from heliograph.protocol.distillation import charging_rule
+from heliograph.postprocessing.recorded import BITS_MAX
+from heliograph.postprocessing.secrecy.recorded import Requirements
+from heliograph.protocol.distillation import PeerGaveUp
 from heliograph.protocol.registration import Reconciliation
 from heliograph.vault.randomness import SystemRandomness
 
 __all__ = ["DistillOptions", "check_agreement", "run_distill"]
 
 # Our choices: a run that takes longer than this has lost one of its processes.
-_DEADLINE_S = 900.0
+_DEADLINE_S, _SLOWEST_BPS = 900.0, 1e5
+_BLOCK_BITS_MIN = 10_000  # smaller blocks hardly ever give a key
+_ANSWER_BYTES_MAX = 1 << 26  # figures of at most 100,000 blocks
 _CLOSE_S = 5.0
 _SIDES = (("alice", "reference"), ("bob", "correction"))
 
 
 @dataclass(frozen=True, slots=True)
 class DistillOptions:
-    """What the command line said. ``family``: of the hash; ``round_trip_s``: how late the line answers."""
+    """What the command line said. ``family``: of the hash; ``round_trip_s``: how late the line answers.
+
+    ``block_bits``: into blocks of how many bits the recordings are cut (None: they are one block); ``in_flight``: how
+    many of them at once.
+    """
 
     alice: Path
     bob: Path
@@ -47,6 +54,8 @@ class DistillOptions:
     reconciliation: Reconciliation = "cascade"
     family: Family = DEFAULT_FAMILY
     round_trip_s: float = 0.0
+    block_bits: int | None = None
+    in_flight: int = 1
 
 
 @dataclass
@@ -97,37 +106,47 @@ async def run_distill(options: DistillOptions) -> dict[str, Any]:
     sample = None if options.test_counts is None else read_test_counts(options.test_counts)
     requirements = Requirements(options.eps_sec, options.eps_cor, options.strict, sample)
     _check_outputs(options)
+    _check_cut(options)
     async with AsyncExitStack() as stack:
         sides = [await _start(stack, *arguments) for arguments in _arguments(options)]
-        try:
-            async with asyncio.timeout(_DEADLINE_S):
-                done = await _distil(stack, sides, requirements, options)
-                alice, bob = done
-                keys_equal = check_agreement(alice, bob)
-                await _write(sides)
-        except TimeoutError:
-            raise TransportClosed(f"the two sides were not done after {_DEADLINE_S:g} s") from None
-    # The slower side's time: the exchange is over when both are done.
-    exchange_s = max(one["exchange_s"] for one in done)
-    report = _report(
-        alice,
-        options.reconciliation,
-        requirements,
-        keys_equal,
-        (alice["pid"], bob["pid"]),
-        time.monotonic() - began,
-        exchange_s,
-    )
-    return report | _pace(report["sifted_bits"], bob, options)
+        done = await _distil(stack, sides, requirements, options)
+        alice, bob = done
+        keys_equal = check_agreement(alice, bob)
+        await _write(sides)
+    kept = [block for block in alice["blocks"] if not block["discarded"]]
+    report = block_report(kept, requirements, options.reconciliation)
+    report |= {
+        "keys_equal": keys_equal,
+        "randomness": SystemRandomness.kind,
+        "processes": {"alice": alice["pid"], "bob": bob["pid"]},
+        "elapsed_s": time.monotonic() - began,
+        # The slower side's time: the exchange is over when both are done.
+        "exchange_s": max(one["exchange_s"] for one in done),
+        "hash": options.family,
+        "round_trip_s": options.round_trip_s,
+        # What the correcting side measured of reconciliation alone, set-up and the line's delay included.
+        "reconciliation_s": bob["reconciliation_s"],
+        "blocks": len(alice["blocks"]),
+        "blocks_discarded": len(alice["blocks"]) - len(kept),
+        "in_flight": min(options.in_flight, len(alice["blocks"])),
+    }
+    rates = {"sifted_bps": report["exchange_s"], "reconciliation_bps": report["reconciliation_s"]}
+    return report | {name: alice["bits"] / seconds if seconds > 0 else math.inf for name, seconds in rates.items()}
 
 
 def check_agreement(alice: dict[str, Any], bob: dict[str, Any]) -> bool:
     """Return True: the sides' keys, compared by a keyed hash, and all their figures are equal.
 
-    Raises BlockDiscarded if any of it differs.
+    Raises BlockDiscarded if any of it differs, or if no block gave a key.
     """
+    pairs = list(zip(alice["blocks"], bob["blocks"], strict=True))
+    lost = [pair for pair in pairs if pair[0]["discarded"] and pair[1]["discarded"]]
+    if lost and len(lost) == len(pairs):
+        # The side that found the trouble says it best.
+        own = next(one for one in lost[0] if one["code"] != PeerGaveUp.__name__ or one is lost[0][1])
+        raise _error(own | {"message": f"{own['message']}{f' ({len(pairs)} blocks alike)' * (len(pairs) > 1)}"})
     keys_equal = hmac.compare_digest(alice["check"], bob["check"])
-    if not keys_equal or any(alice[name] != bob[name] for name in ("counts", "disclosed", "terms", "rounds")):
+    if not keys_equal or any(one != other for one, other in pairs if (one, other) not in lost):
         raise BlockDiscarded("the two sides ended with different keys or figures; nothing was written")
     return keys_equal
 
@@ -138,6 +157,17 @@ def _check_outputs(options: DistillOptions) -> None:
             check_new(path, option)
     if options.out_alice and options.out_bob and options.out_alice.absolute() == options.out_bob.absolute():
         raise ConfigurationError("--out-alice and --out-bob name the same file; give each side its own")
+
+
+def _check_cut(options: DistillOptions) -> None:
+    if options.block_bits is None:
+        return
+    if not _BLOCK_BITS_MIN <= options.block_bits <= BITS_MAX // 2:
+        raise ConfigurationError(f"--block-bits {options.block_bits}: between {_BLOCK_BITS_MIN} and {BITS_MAX // 2}")
+    if options.test_counts is not None:
+        raise ConfigurationError(
+            "--test-counts are a sample of the whole run, not of a part of it; leave out --block-bits"
+        )
 
 
 def _arguments(options: DistillOptions) -> list[tuple[str, Path, Path | None]]:
@@ -152,6 +182,7 @@ async def _start(stack: AsyncExitStack, side: str, path: Path, out: Path | None)
         "heliograph.lab.distill_side",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        limit=_ANSWER_BYTES_MAX,
         start_new_session=True,  # Ctrl-C reaches this process only, which then ends both
     )
     one = _Process(side, path, out, process)
@@ -177,6 +208,8 @@ async def _distil(
             secret=secret,
             family=options.family,
             reconciliation=options.reconciliation,
+            block_bits=options.block_bits,
+            in_flight=options.in_flight,
         )
     alice, bob = await _both(sides, "ready")
     if alice["bits"] != bob["bits"]:
@@ -191,7 +224,13 @@ async def _distil(
         port = await line.open()
     for one in sides:
         one.order("connect", port=port)
-    return await _both(sides, "done")
+    seconds = _DEADLINE_S + alice["bits"] / _SLOWEST_BPS
+    try:
+        async with asyncio.timeout(seconds):
+            alice_done, bob_done = await _both(sides, "done")
+    except TimeoutError:
+        raise TransportClosed(f"the two sides were not done after {seconds:g} s") from None
+    return [alice | alice_done, bob | bob_done]
 
 
 async def _both(sides: list[_Process], name: str) -> list[dict[str, Any]]:
@@ -219,85 +258,3 @@ async def _write(sides: list[_Process]) -> None:
         await _both([one], "written")
     for one in writers:
         one.order("keep")
-
-
-def _report(
-    side: dict[str, Any],
-    reconciliation: Reconciliation,
-    requirements: Requirements,
-    keys_equal: bool,  # noqa: FBT001  - a figure of the report
-    pids: tuple[int, int],
-    elapsed_s: float,
-    exchange_s: float,
-) -> dict[str, Any]:
-    """Return the document; its figures are the ones both sides agreed on."""
-    counts, disclosed, terms = ValueCounts(**side["counts"]), side["disclosed"], side["terms"]
-    n, qber = counts.total, counts.error_rate
-    floor = n * binary_entropy(qber)
-    ones_alice, ones_bob = counts.ones_of_each_side
-    sample = requirements.sample
-    return {
-        "sifted_bits": n,
-        "qber": qber,
-        "error_given_0": counts.error_rate_given(0),
-        "error_given_1": counts.error_rate_given(1),
-        "bias": ones_alice / n - 0.5,
-        "bias_bob": ones_bob / n - 0.5,
-        "bias_sigma": terms["bias_sigma"],
-        "bias_deducted_bits": terms["bias_deducted_bits"],
-        "disclosed_bits": terms["disclosed_bits"],
-        "parities_a": disclosed["parities_a"],
-        "parities_b": disclosed["parities_b"],
-        "verification_bits": disclosed["verification"],
-        "reconciliation": reconciliation,
-        "two_way_rule": charging_rule(reconciliation),
-        "efficiency": disclosed["parities_a"] / floor if floor > 0 else None,
-        "verified": True,
-        "eps_cor": requirements.eps_cor,
-        "eps_sec": requirements.eps_sec,
-        "phase_error_upper": terms["phase_error_upper"],
-        "secret_key_bits": terms["secret_key_length"],
-        "claim": "indicative" if sample else "conditional",
-        "policy": "indicative",
-        "theorem": "tomamichel2012",
-        "assumptions": _assumptions(terms, sample, reconciliation),
-        "keys_equal": keys_equal,
-        "randomness": SystemRandomness.kind,
-        "processes": dict(zip(("alice", "bob"), pids, strict=True)),
-        "elapsed_s": elapsed_s,
-        "exchange_s": exchange_s,
-        "sifted_bps": n / exchange_s if exchange_s > 0 else math.inf,
-    }
-
-
-def _pace(sifted_bits: int, bob: dict[str, Any], options: DistillOptions) -> dict[str, Any]:
-    """Return what the correcting side measured of reconciliation alone, set-up and the line's delay included."""
-    seconds = bob["reconciliation_s"]
-    return {
-        "hash": options.family,
-        "rounds": bob["rounds"],
-        "round_trip_s": options.round_trip_s,
-        "reconciliation_s": seconds,
-        "reconciliation_bps": sifted_bits / seconds if seconds > 0 else math.inf,
-    }
-
-
-def _assumptions(terms: dict[str, Any], sample: PhaseSample | None, reconciliation: Reconciliation) -> list[str]:
-    """Return what the length takes for granted, in the order of security.md 10."""
-    phase = (
-        "phase error taken as the upper-bounded larger one of the error rates given 0 and given 1, not measured"
-        if sample is None
-        else f"the test-basis counts, {sample.errors} errors in {sample.bits} bits, are a random sample of the same run"
-    )
-    bias = terms["bias_deducted_bits"]
-    return [
-        "single photons, or BBM92",
-        phase,
-        "basis-independent detection"
-        + (f", which a bias of {terms['bias_sigma']:.1f} sigma contradicts: {bias} bits were deducted" if bias else ""),
-        "fixed run length; the length of the key follows from observed counts (indicative)",
-        "the input was never seen by others",
-        "both processes on one host, channel unauthenticated",
-        f"two-way rule {charging_rule(reconciliation)}: parities of both directions are charged",
-        "the operating system's random generator",
-    ]

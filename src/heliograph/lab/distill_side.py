@@ -20,85 +20,36 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from heliograph.bits import BitString
 from heliograph.errors import HeliographError, TransportClosed
-from heliograph.lab.recordings import read_recording, write_key
+from heliograph.lab.block_runs import BlockRuns, Driven
+from heliograph.lab.recordings import Recording, write_key
+from heliograph.postprocessing.recorded import joined, parts
 from heliograph.postprocessing.secrecy.recorded import PhaseSample, Requirements
 from heliograph.protocol import distillation as d
-from heliograph.protocol import distillation_correction, distillation_one_way, distillation_reference
-from heliograph.protocol.actions import Continue, Drawn, Received, Send, Start
-from heliograph.protocol.frames import parse_frame
 from heliograph.site.bugs import place
+from heliograph.site.workers import Workers
 from heliograph.transport.tcp import TcpTransport, dial, listen
+from heliograph.types import BlockId
 from heliograph.vault.randomness import SystemRandomness
 
-__all__ = ["Driven", "drive", "key_check", "main"]
+__all__ = ["key_check", "main"]
 
 _HOST = "127.0.0.1"
 _ACCEPT_S = 30.0  # our choice: the other side is told to connect at the same moment
-_IN_ROUNDS = (
-    distillation_reference.Answering,
-    distillation_one_way.AwaitingRequest,
-    distillation_one_way.Sending,
-    distillation_correction.AwaitingParities,
-    distillation_one_way.AwaitingSyndrome,
-)
-_MACHINES = {"reference": distillation_reference, "correction": distillation_correction}
 
 
-@dataclass(frozen=True, slots=True)
-class Driven:
-    """What came of a run, its rounds of parities or of syndromes, and what reconciliation took.
-
-    Wall time from the passes' seed to the last correction; the correcting side measures, the other reports 0 s.
-    """
-
-    outcome: d.Outcome
-    rounds: int
-    reconciliation_s: float
-
-
-def key_check(key: BitString, secret: bytes) -> str:
-    """Return what the two sides' keys are compared by: HMAC-SHA-256 of length and bits under a fresh secret."""
-    return hmac.new(secret, len(key).to_bytes(8, "big") + key.to_bytes(), hashlib.sha256).hexdigest()
-
-
-async def drive(side: str, run: d.Run, transport: TcpTransport) -> Driven:
-    """Run one machine to its end over ``transport``. Raises HeliographError, after telling the peer why."""
-    machine, randomness = _MACHINES[side], SystemRandomness()
-    state = machine.begin(run)
-    events: list[d.Event] = [Start()]
-    rounds, began, ended = 0, 0.0, 0.0
-    try:
-        while True:
-            event = events.pop() if events else Received(parse_frame(await transport.receive()))
-            rounds += isinstance(event, Received) and isinstance(state, _IN_ROUNDS)
-            state, actions = machine.step(state, event)
-            for action in actions:
-                if isinstance(action, Send):
-                    await transport.send(action.frame.wire())
-                elif isinstance(action, Continue):
-                    events.append(action)
-                else:
-                    events.append(Drawn(randomness.draw(action.size)))
-            if isinstance(state, distillation_correction.AwaitingSample):
-                began = time.monotonic()
-            elif isinstance(state, distillation_correction.AwaitingChallenge):
-                ended = time.monotonic()
-            elif isinstance(state, d.Finished):
-                # The reference side gets one message more in that state: the end of the rounds.
-                return Driven(state.outcome, rounds - (side == "reference"), ended - began)
-    except (TransportClosed, d.PeerGaveUp):
-        raise
-    except HeliographError as why:
-        with suppress(TransportClosed):
-            await transport.send(d.abandonment(state, str(why)).wire())
-        raise
+def key_check(keys: Sequence[BitString], secret: bytes) -> str:
+    """Return what the two sides' keys are compared by: HMAC-SHA-256 of lengths and bits under a fresh secret."""
+    check = hmac.new(secret, digestmod=hashlib.sha256)
+    for key in keys:
+        check.update(len(key).to_bytes(8, "big") + key.to_bytes())
+    return check.hexdigest()
 
 
 class _Side:
@@ -139,22 +90,32 @@ class _Side:
         begin = await self._next("begin")
         sample = PhaseSample(*begin["sample"]) if begin["sample"] else None
         requirements = Requirements(begin["eps_sec"], begin["eps_cor"], begin["strict"], sample)
-        run = d.Run(read_recording(Path(begin["path"])), requirements, begin["reconciliation"], begin["family"])
-        began, driven = await self._exchange(begin["side"], run)
-        outcome = driven.outcome
-        check = key_check(outcome.key.bits, bytes.fromhex(begin["secret"]))
-        figures = {name: dataclasses.asdict(getattr(outcome, name)) for name in ("counts", "disclosed", "terms")}
-        times = {"exchange_s": time.monotonic() - began, "reconciliation_s": driven.reconciliation_s}
-        _answer("done", check=check, rounds=driven.rounds, **times, **figures)
+        recording = Recording(Path(begin["path"]), in_parts=begin["block_bits"] is not None)
+        cut = parts(recording.bits, begin["block_bits"])
+        each = requirements.of_each(len(cut))
+
+        def run(block: int) -> d.Run:
+            return d.Run(recording.part(*cut[block]), each, begin["reconciliation"], begin["family"], BlockId(block))
+
+        began, driven = await self._exchange(begin, recording.bits, len(cut), run)
+        exchange_s = time.monotonic() - began
+        keys = [one.outcome.key.bits for one in driven if one.outcome]
+        check = key_check(keys, bytes.fromhex(begin["secret"]))
+        reconciled = [one for one in driven if one.ended]
+        seconds = max((one.ended for one in reconciled), default=0.0) - min((o.began for o in reconciled), default=0.0)
+        times = {"exchange_s": exchange_s, "reconciliation_s": seconds}
+        _answer("done", check=check, blocks=[_figures(one) for one in driven], **times)
         path = Path((await self._next("write"))["path"])
-        write_key(path, outcome.key.bits)
+        write_key(path, joined(keys))
         self._written = path
         _answer("written")
         await self._next("keep")
         self._written = None
 
-    async def _exchange(self, side: str, run: d.Run) -> tuple[float, Driven]:
-        """Connect and run; return when it began, start-up excluded, and what came of it."""
+    async def _exchange(
+        self, begin: dict[str, Any], bits: int, blocks: int, run: Callable[[int], d.Run]
+    ) -> tuple[float, list[Driven]]:
+        """Connect and run; return when it began, start-up excluded, and what came of each block."""
         accepted: asyncio.Future[TcpTransport] = asyncio.get_running_loop().create_future()
 
         async def accept(transport: TcpTransport) -> None:
@@ -163,10 +124,10 @@ class _Side:
             else:
                 accepted.set_result(transport)
 
-        if side == "reference":
+        if begin["side"] == "reference":
             server = await listen(_HOST, 0, accept)
-            _answer("ready", bits=len(run.bits), port=server.sockets[0].getsockname()[1])
-            await self._next("connect")
+            _answer("ready", bits=bits, port=server.sockets[0].getsockname()[1])
+            connect = await self._next("connect")
             try:
                 async with asyncio.timeout(_ACCEPT_S):
                     transport = await accepted
@@ -175,13 +136,25 @@ class _Side:
             finally:
                 server.close()
         else:
-            _answer("ready", bits=len(run.bits), port=None)
-            transport = await dial(_HOST, (await self._next("connect"))["port"])
+            _answer("ready", bits=bits, port=None)
+            connect = await self._next("connect")
+            transport = await dial(_HOST, connect["port"])
+        workers = Workers()
         began = time.monotonic()
         try:
-            return began, await drive(side, run, transport)
+            runs = BlockRuns(begin["side"], transport, workers, SystemRandomness(), run)
+            return began, await runs.run(blocks, begin["in_flight"])
         finally:
+            workers.close()
             await transport.close()
+
+
+def _figures(one: Driven) -> dict[str, Any]:
+    """Return what is told about a block: its figures, or why it gave no key."""
+    if one.outcome is None:
+        return {"discarded": True, "code": type(one.discarded).__name__, "message": str(one.discarded)}
+    figures = {name: dataclasses.asdict(getattr(one.outcome, name)) for name in ("counts", "disclosed", "terms")}
+    return {"discarded": False, "rounds": one.rounds, **figures}
 
 
 def _answer(name: str, **fields: object) -> None:

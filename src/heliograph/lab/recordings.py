@@ -12,7 +12,7 @@ from heliograph.kme.strict_json import MalformedDocument, read_document
 from heliograph.postprocessing.recorded import BYTES_MAX, form_of, format_bits, parse_bits
 from heliograph.postprocessing.secrecy.recorded import PhaseSample
 
-__all__ = ["check_new", "read_recording", "read_test_counts", "write_key"]
+__all__ = ["Recording", "check_new", "read_recording", "read_test_counts", "write_key"]
 
 _COUNTS_BYTES_MAX = 1 << 16
 _THEOREM = "tomamichel2012"
@@ -29,7 +29,8 @@ def _read(path: Path, bytes_max: int) -> bytes:
                 raise ConfigurationError(f"{path}: not a regular file; save it to a file first")
             if found.st_size > bytes_max:
                 raise ConfigurationError(
-                    f"{path}: {found.st_size} bytes; at most {bytes_max} are read, cut it into parts"
+                    f"{path}: {found.st_size} bytes; at most {bytes_max} are held at once; cut it into parts, "
+                    "or name packed bits .bin and give --block-bits"
                 )
             with os.fdopen(descriptor, "rb", closefd=False) as file:
                 return file.read(bytes_max + 1)
@@ -46,6 +47,52 @@ def read_recording(path: Path) -> BitString:
         return parse_bits(data, form_of(path.name))
     except ConfigurationError as why:
         raise ConfigurationError(f"{path}: {why}") from None
+
+
+class Recording:
+    """A recorded key that is taken in parts.
+
+    Packed files are read part by part, so that they may be far larger than what is held; other forms are held whole.
+    """
+
+    def __init__(self, path: Path, *, in_parts: bool) -> None:
+        """Open; ``in_parts``: more than one will be asked for. Raises ConfigurationError in one line."""
+        self._path = path
+        self._whole: BitString | None = None
+        if in_parts and form_of(path.name) == "packed":
+            self.bits = 8 * _size(path)
+            if not self.bits:
+                raise ConfigurationError(f"{path}: there is not a single bit in it; record a key first")
+        else:
+            self._whole = read_recording(path)
+            self.bits = len(self._whole)
+
+    def part(self, first: int, bits: int) -> BitString:
+        """Return ``bits`` bits from bit ``first`` on, both multiples of 8 unless all is held.
+
+        Raises ConfigurationError if the file is not what it was.
+        """
+        if self._whole is not None:
+            return self._whole[first : first + bits]
+        try:
+            with self._path.open("rb", buffering=0) as file:
+                data = os.pread(file.fileno(), bits // 8, first // 8)
+        except OSError as error:
+            raise ConfigurationError(f"{self._path}: {error.strerror}; name a file that can be read") from None
+        if len(data) != bits // 8:
+            raise ConfigurationError(f"{self._path}: it became shorter while it was read")
+        return BitString(data, bits)
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a regular file. Raises ConfigurationError in one line."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}; name a file that can be read") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise ConfigurationError(f"{path}: not a regular file; save it to a file first")
+    return found.st_size
 
 
 def read_test_counts(path: Path) -> PhaseSample:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import numpy as np
@@ -16,11 +17,11 @@ import numpy as np
 from heliograph.bits import BitString
 from heliograph.errors import ConfigurationError
 
-__all__ = ["BITS_MAX", "BYTES_MAX", "Form", "form_of", "format_bits", "parse_bits"]
+__all__ = ["BITS_MAX", "BYTES_MAX", "Form", "form_of", "format_bits", "joined", "parse_bits", "parts"]
 
 Form = Literal["text", "npy", "packed"]
 
-# Our choices: reconciliation takes about 50 bytes for each bit, and white space and wide integers take room in a file.
+# Our choices: a block in work takes a few bytes for each bit, and white space and wide integers take room in a file.
 BITS_MAX: Final = 1 << 25
 BYTES_MAX: Final = 4 * BITS_MAX + (1 << 16)
 
@@ -49,7 +50,8 @@ def parse_bits(data: bytes, form: Form) -> BitString:
     if not len(bits):
         raise ConfigurationError("there is not a single bit in it; record a key first")
     if len(bits) > BITS_MAX:
-        raise ConfigurationError(f"{len(bits)} bits; cut the key into parts of at most {BITS_MAX}")
+        hint = ", or give --block-bits" if form == "packed" else ""
+        raise ConfigurationError(f"{len(bits)} bits; cut the key into parts of at most {BITS_MAX}{hint}")
     return bits
 
 
@@ -66,6 +68,34 @@ def format_bits(bits: BitString, form: Form) -> bytes:
         return file.getvalue()
     digits = (bits.to_array() + ord("0")).tobytes()
     return b"".join(digits[at : at + _LINE_BITS] + b"\n" for at in range(0, len(digits), _LINE_BITS))
+
+
+def parts(bits: int, block_bits: int | None) -> list[tuple[int, int]]:
+    """Return first bit and length of each block that a recording of ``bits`` bits is cut into.
+
+    None has fewer than ``block_bits`` if there are as many, or twice as many; all begin at a whole byte. None as
+    ``block_bits`` is one block.
+    """
+    blocks = max(1, bits // block_bits) if block_bits else 1
+    each = bits // blocks // 8 * 8 or bits
+    return [(i * each, each if i < blocks - 1 else bits - i * each) for i in range(blocks)]
+
+
+def joined(parts: Sequence[BitString]) -> BitString:
+    """Return the parts one behind the other, without a gap."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = np.zeros((sum(map(len, parts)) + 7) // 8 + 1, dtype=np.uint8)
+    at = 0
+    for part in parts:
+        # Shifted right by the bits that the last byte already has; the byte behind takes what falls out.
+        first, shift = divmod(at, 8)
+        packed = np.frombuffer(part.to_bytes(), dtype=np.uint8)
+        whole[first : first + len(packed)] |= packed >> shift
+        if shift:
+            whole[first + 1 : first + 1 + len(packed)] |= packed << (8 - shift)
+        at += len(part)
+    return BitString(whole[: (at + 7) // 8].tobytes(), at)
 
 
 def _parse_text(data: bytes) -> BitString:

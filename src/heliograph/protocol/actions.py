@@ -21,7 +21,6 @@ __all__ = [
     "Collect",
     "Compute",
     "Computed",
-    "Continue",
     "Discard",
     "Draw",
     "Drawn",
@@ -117,14 +116,6 @@ class Finish:
 
 
 Action = Send | Tag | CheckTag | Draw | Compute | Emit | Collect | Persist | Discard | Finish
-
-
-@dataclass(frozen=True, slots=True)
-class Continue:
-    """Come back with this as the next event, before any frame: what is left to do, the frame just sent waits not for.
-
-    Only the machines for recorded keys use it; those of a link leave such work as ``Compute``.
-    """
 
 
 # Events.

@@ -15,10 +15,10 @@
                            <-             Concluded
 
 Everything that decides a transition is in ``distillation_reference`` and ``distillation_correction``. Each machine is
-``step(state, event) -> (state, actions)``. A step that raises has changed nothing, and the run ends there: whoever
-drives the machine tells the peer so (``abandonment``) and gives nothing out. There is one run in a process, so heavy
-work is done inside the step instead of leaving it as a job; where a frame can leave before it, the machine asks to
-``Continue`` after the frame, so that both sides work at once.
+``step(state, event) -> (state, actions)``. A step that raises has changed nothing, and the block ends there: whoever
+drives the machine tells the peer so (``abandonment``) and gives nothing out. A recording may be cut into several
+blocks, each with a machine of its own, several of them in flight. Heavy work leaves as a ``Compute`` whose result says
+how the machine goes on (``Next``); where a frame can leave before it, it does, so that both sides work at once.
 
 The channel is unauthenticated and the report says so (security.md 10). Frames, order and the digest at the end catch
 damage of any kind: a key comes out on both sides, equal, or not at all.
@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -41,7 +42,7 @@ from heliograph.postprocessing.reconciliation.limits import Limits
 from heliograph.postprocessing.secrecy.recorded import RecordedTerms, Requirements, ValueCounts, assess
 from heliograph.postprocessing.verification import collision_bound
 from heliograph.protocol import messages as m
-from heliograph.protocol.actions import Continue, Draw, Drawn, Received, Send, Start
+from heliograph.protocol.actions import Compute, Computed, Draw, Drawn, Received, Send, Start
 from heliograph.protocol.conversation import Conversation, LinkIdentity
 from heliograph.protocol.distillation_messages import Concluded, DistillationMessage, Opening, decode, encode
 from heliograph.protocol.frames import Direction, Frame
@@ -53,10 +54,13 @@ __all__ = [
     "Action",
     "Event",
     "Finished",
+    "Next",
     "Outcome",
     "PeerGaveUp",
     "Run",
     "State",
+    "Step",
+    "Working",
     "abandonment",
     "charging_rule",
     "check_concluded",
@@ -70,13 +74,16 @@ __all__ = [
     "say",
     "sifted",
     "talk",
+    "work",
 ]
 
 # From the security rules: security.md 5 and 10, recorded keys are charged both ways.
 TWO_WAY_RULE: TwoWayRule = "both"
 
-Action = Send | Draw | Continue
-Event = Start | Received | Drawn | Continue
+_FIRST = BlockId(0)
+
+Action = Send | Draw | Compute
+Event = Start | Received | Drawn | Computed
 
 _IDENTITY = LinkIdentity("recorded keys", "reference", "correction", b"")
 
@@ -87,12 +94,13 @@ class PeerGaveUp(BlockDiscarded):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one side holds before it begins: its recorded bits, and what it was told. ``family``: of the hash."""
+    """What one side holds of one block: its recorded bits, and what it was told. ``family``: of the hash."""
 
     bits: BitString
     requirements: Requirements
     reconciliation: Reconciliation = "cascade"
     family: Family = DEFAULT_FAMILY
+    block: BlockId = _FIRST
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +128,32 @@ class Finished(State):
     outcome: Outcome
 
 
-def talk(direction: Direction) -> Conversation:
+@dataclass(frozen=True, slots=True)
+class Working(State):
+    """A job of this block is under way. The peer's next frame waits until it is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """What a job returns: how the machine goes on."""
+
+    state: State
+    actions: tuple[Action, ...]
+
+
+Step = tuple[State, tuple[Action, ...]]
+
+
+def work(
+    state: State, job: str, function: Callable[..., Next], *arguments: object, first: tuple[Action, ...] = ()
+) -> Step:
+    """Return the step that leaves ``function(*arguments)`` as a job, after the actions ``first``."""
+    return Working(state.run, state.talk), (*first, Compute(job, function, arguments))
+
+
+def talk(run: Run, direction: Direction) -> Conversation:
     """Return an empty conversation. A sends TO_RECEIVER, B sends TO_TRANSMITTER, as where bits are made by light."""
-    return Conversation(_IDENTITY, 0, BlockId(0), direction)
+    return Conversation(_IDENTITY, 0, run.block, direction)
 
 
 def say(state: State, message: DistillationMessage) -> tuple[Conversation, Send]:

@@ -20,7 +20,7 @@ from heliograph.postprocessing.verification import verify
 from heliograph.protocol import distillation as d
 from heliograph.protocol import distillation_one_way as one_way
 from heliograph.protocol import messages as m
-from heliograph.protocol.actions import Draw, Drawn, Received, Start
+from heliograph.protocol.actions import Computed, Draw, Drawn, Received, Start
 from heliograph.protocol.conversation import Conversation
 from heliograph.protocol.distillation_messages import Concluded, Opening, PassesSeed
 from heliograph.protocol.frames import Direction, Frame
@@ -86,10 +86,10 @@ class AwaitingConclusion(d.State):
 
 def begin(run: d.Run) -> d.State:
     """Return the machine's first state."""
-    return New(run, d.talk(Direction.TO_TRANSMITTER))
+    return New(run, d.talk(run, Direction.TO_TRANSMITTER))
 
 
-def step(state: d.State, event: d.Event) -> tuple[d.State, tuple[d.Action, ...]]:
+def step(state: d.State, event: d.Event) -> d.Step:
     """Take one event. Raises HeliographError, with nothing changed, where the run cannot go on."""
     match state, event:
         case New(), Start():
@@ -97,15 +97,15 @@ def step(state: d.State, event: d.Event) -> tuple[d.State, tuple[d.Action, ...]]
             so_far, send = d.say(state, d.opening(state.run))
             return AwaitingOpening(state.run, so_far), (send,)
         case DrawingPasses(), Drawn(data=seed):
-            sample = sample_parities(state.run.bits, seed)
-            so_far, send = d.say(state, PassesSeed(seed, len(sample), sample.to_bytes()))
-            return AwaitingSample(state.run, so_far, seed, sample), (send,)
+            return d.work(state, "sample", _sample, state, seed)
+        case d.Working(), Computed(result=d.Next() as after):
+            return after.state, after.actions
         case d.State(), Received(frame=frame):
             return _received(state, frame, event)
     d.refuse(state, event)
 
 
-def _received(state: d.State, frame: Frame, event: d.Event) -> tuple[d.State, tuple[d.Action, ...]]:
+def _received(state: d.State, frame: Frame, event: d.Event) -> d.Step:
     heard, message = d.listen(state, frame)
     run = state.run
     match state, message:
@@ -113,28 +113,34 @@ def _received(state: d.State, frame: Frame, event: d.Event) -> tuple[d.State, tu
             d.check_opening(run, message)
             return DrawingPasses(run, heard), (Draw(SEED_BYTES),)
         case AwaitingSample(), m.ParityReply():
-            return _start(replace(state, talk=heard), message)
+            after = replace(state, talk=heard)
+            return d.work(after, "prepare", _start, after, message)
         case AwaitingParities(), m.ParityReply():
-            return _advance(replace(state, talk=heard), message)
+            correcting = replace(state, talk=heard)
+            return d.work(correcting, "correct", _advance, correcting, message)
         case one_way.AwaitingSyndrome(), m.Syndrome():
-            result, reply = one_way.take(replace(state, talk=heard), message)
-            so_far, send = d.say(replace(state, talk=heard), reply)
-            if isinstance(result, one_way.AwaitingSyndrome):
-                return replace(result, talk=so_far), (send,)
-            return AwaitingChallenge(run, so_far, result), (send,)
+            finding = replace(state, talk=heard)
+            return d.work(finding, "correct", _find, finding, message)
         case AwaitingChallenge(), m.VerificationChallenge():
-            verified = verify(state.block, message.seed, message.tag)
-            so_far, send = d.say(AwaitingChallenge(run, heard, state.block), m.Verified())
-            return AwaitingSeed(run, so_far, state.block, verified), (send,)
+            challenged = replace(state, talk=heard)
+            return d.work(challenged, "verify", _verify, challenged, message)
         case AwaitingSeed(), m.AmplificationSeed():
-            return _amplify(replace(state, talk=heard), message)
+            seeded = replace(state, talk=heard)
+            return d.work(seeded, "amplify", _amplify, seeded, message)
         case AwaitingConclusion(), Concluded():
             d.check_concluded(state.seen, message)
             return d.Finished(run, heard, state.outcome), ()
     d.refuse(state, event)
 
 
-def _start(state: AwaitingSample, reply: m.ParityReply) -> tuple[d.State, tuple[d.Action, ...]]:
+def _sample(state: DrawingPasses, seed: bytes) -> d.Next:
+    """Say the seed of the passes, and our parities of the sample."""
+    sample = sample_parities(state.run.bits, seed)
+    so_far, send = d.say(state, PassesSeed(seed, len(sample), sample.to_bytes()))
+    return d.Next(AwaitingSample(state.run, so_far, seed, sample), (send,))
+
+
+def _start(state: AwaitingSample, reply: m.ParityReply) -> d.Next:
     """Estimate the error rate; ask for the first parities unless no key can come of it."""
     run = state.run
     expected = sample_size(len(run.bits))
@@ -144,14 +150,14 @@ def _start(state: AwaitingSample, reply: m.ParityReply) -> tuple[d.State, tuple[
     if is_hopeless(found.rate_lower, run.requirements):
         raise QBERTooHigh(_too_many(found, f"a sample of {expected} parities shows it"))
     if run.reconciliation == "ldpc":
-        return one_way.ask(state, found, expected)
+        return d.Next(*one_way.ask(state, found, expected))
     corrector = Corrector(run.bits, state.seed, found.start, d.limits(run))
     first = corrector.first_parities()
     so_far, send = d.say(state, m.ParityRequest(len(first), first.to_bytes()))
-    return AwaitingParities(run, so_far, corrector, len(first), found), (send,)
+    return d.Next(AwaitingParities(run, so_far, corrector, len(first), found), (send,))
 
 
-def _advance(state: AwaitingParities, reply: m.ParityReply) -> tuple[d.State, tuple[d.Action, ...]]:
+def _advance(state: AwaitingParities, reply: m.ParityReply) -> d.Next:
     """Correct with one round's parities; ask for more, or announce the exact error counts."""
     run = state.run
     if reply.count != state.count:
@@ -162,7 +168,7 @@ def _advance(state: AwaitingParities, reply: m.ParityReply) -> tuple[d.State, tu
         raise QBERTooHigh(_too_many(state.estimate, str(why))) from None
     if not isinstance(result, Corrected):
         so_far, send = d.say(state, m.ParityRequest(len(result), result.to_bytes()))
-        return AwaitingParities(run, so_far, state.corrector, len(result), state.estimate), (send,)
+        return d.Next(AwaitingParities(run, so_far, state.corrector, len(result), state.estimate), (send,))
     sampled = sample_size(len(run.bits))
     everything = replace(result, disclosed=result.disclosed + Disclosed(parities_a=sampled, parities_b=sampled))
     block = reconciled_by_correcting(d.sifted(run), everything)
@@ -179,10 +185,26 @@ def _advance(state: AwaitingParities, reply: m.ParityReply) -> tuple[d.State, tu
             report.disclosed.parities_b,
         ),
     )
-    return AwaitingChallenge(run, so_far, block), (send,)
+    return d.Next(AwaitingChallenge(run, so_far, block), (send,))
 
 
-def _amplify(state: AwaitingSeed, message: m.AmplificationSeed) -> tuple[d.State, tuple[d.Action, ...]]:
+def _find(state: one_way.AwaitingSyndrome, message: m.Syndrome) -> d.Next:
+    """Look for the errors with a syndrome; ask for more of it, or announce the exact error counts."""
+    result, reply = one_way.take(state, message)
+    so_far, send = d.say(state, reply)
+    if isinstance(result, one_way.AwaitingSyndrome):
+        return d.Next(replace(result, talk=so_far), (send,))
+    return d.Next(AwaitingChallenge(state.run, so_far, result), (send,))
+
+
+def _verify(state: AwaitingChallenge, message: m.VerificationChallenge) -> d.Next:
+    """Compare the hash of the whole corrected block."""
+    verified = verify(state.block, message.seed, message.tag)
+    so_far, send = d.say(state, m.Verified())
+    return d.Next(AwaitingSeed(state.run, so_far, state.block, verified), (send,))
+
+
+def _amplify(state: AwaitingSeed, message: m.AmplificationSeed) -> d.Next:
     """Compute the length from what was announced; the peer's is only compared (security.md 5)."""
     run = state.run
     counts, disclosed, terms = d.outcome(run, state.block, state.verified.disclosed)
@@ -192,7 +214,7 @@ def _amplify(state: AwaitingSeed, message: m.AmplificationSeed) -> tuple[d.State
         raise RemoteProtocolError(f"an amplification seed of {len(message.seed)} bytes came for {len(run.bits)} bits")
     key = amplify(state.verified, message.seed, terms.secret_key_length, run.family)
     so_far, send = d.say(state, d.conclude(state.talk))
-    return AwaitingConclusion(run, so_far, d.Outcome(counts, disclosed, terms, key), state.talk), (send,)
+    return d.Next(AwaitingConclusion(run, so_far, d.Outcome(counts, disclosed, terms, key), state.talk), (send,))
 
 
 def _too_many(found: Estimate, why: str) -> str:

@@ -17,7 +17,7 @@ from heliograph.protocol import distillation as d
 from heliograph.protocol import distillation_one_way as one_way
 from heliograph.protocol import jobs
 from heliograph.protocol import messages as m
-from heliograph.protocol.actions import Continue, Draw, Drawn, Received, Start
+from heliograph.protocol.actions import Computed, Draw, Drawn, Received, Start
 from heliograph.protocol.distillation_messages import Concluded, Opening, PassesSeed
 from heliograph.protocol.frames import Direction, Frame
 from heliograph.types import Disclosed, ReconciledBlock, VerifiedBlock
@@ -38,15 +38,6 @@ class AwaitingOpening(d.State):
 @dataclass(frozen=True, slots=True)
 class AwaitingPasses(d.State):
     """Both sides were told the same."""
-
-
-@dataclass(frozen=True, slots=True)
-class Preparing(d.State):
-    """The sample is answered; both sides prepare their passes. ``start``: the estimate they begin from."""
-
-    seed: bytes = field(repr=False)
-    start: float
-    sampled: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +70,6 @@ class DrawingSeed(d.State):
 
 
 @dataclass(frozen=True, slots=True)
-class Amplifying(d.State):
-    """The seed is out; the key is made while the peer makes it too."""
-
-    block: VerifiedBlock
-    figures: tuple[ValueCounts, Disclosed, RecordedTerms]
-    seed: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class AwaitingConclusion(d.State):
     """This side has its key."""
 
@@ -96,37 +78,29 @@ class AwaitingConclusion(d.State):
 
 def begin(run: d.Run) -> d.State:
     """Return the machine's first state."""
-    return New(run, d.talk(Direction.TO_RECEIVER))
+    return New(run, d.talk(run, Direction.TO_RECEIVER))
 
 
-def step(state: d.State, event: d.Event) -> tuple[d.State, tuple[d.Action, ...]]:
+def step(state: d.State, event: d.Event) -> d.Step:
     """Take one event. Raises HeliographError, with nothing changed, where the run cannot go on."""
     match state, event:
         case New(), Start():
             check_size(len(state.run.bits), state.run.requirements)
             return AwaitingOpening(state.run, state.talk), ()
         case DrawingChallenge(), Drawn(data=seed):
-            challenge = m.VerificationChallenge(seed, verification_tag(state.block.bits, seed))
-            so_far, send = d.say(state, challenge)
-            return AwaitingVerdict(state.run, so_far, state.block), (send,)
+            return d.work(state, "hash", _challenge, state, seed)
         case DrawingSeed(), Drawn(data=seed):
             so_far, send = d.say(state, m.AmplificationSeed(state.figures[2].secret_key_length, seed))
-            return Amplifying(state.run, so_far, state.block, state.figures, seed), (send, Continue())
-        case Amplifying(), Continue():
-            counts, disclosed, terms = state.figures
-            key = amplify(state.block, state.seed, terms.secret_key_length, state.run.family)
-            return AwaitingConclusion(state.run, state.talk, d.Outcome(counts, disclosed, terms, key)), ()
-        case Preparing(), Continue():
-            return _prepare(state), ()
-        case Answering(), Continue():
-            state.answered.answerer.learn()
-            return state, ()
+            amplifying = replace(state, talk=so_far)
+            return d.work(amplifying, "amplify", _amplify, amplifying, seed, first=(send,))
+        case d.Working(), Computed(result=d.Next() as after):
+            return after.state, after.actions
         case d.State(), Received(frame=frame):
             return _received(state, frame, event)
     d.refuse(state, event)
 
 
-def _received(state: d.State, frame: Frame, event: d.Event) -> tuple[d.State, tuple[d.Action, ...]]:
+def _received(state: d.State, frame: Frame, event: d.Event) -> d.Step:
     heard, message = d.listen(state, frame)
     run = state.run
     match state, message:
@@ -135,20 +109,25 @@ def _received(state: d.State, frame: Frame, event: d.Event) -> tuple[d.State, tu
             so_far, send = d.say(AwaitingOpening(run, heard), d.opening(run))
             return AwaitingPasses(run, so_far), (send,)
         case AwaitingPasses(), PassesSeed():
-            return _start(AwaitingPasses(run, heard), message)
+            told = AwaitingPasses(run, heard)
+            return d.work(told, "sample", _start, told, message)
         case Answering(), m.ParityRequest():
             reply = jobs.answer(state.answered, message.count, message.parities)
             so_far, send = d.say(Answering(run, heard, state.answered), reply)
-            return Answering(run, so_far, state.answered), (send, Continue())
+            # The answer does not depend on what the peer said: that is taken in while the answer is under way.
+            learning = Answering(run, so_far, state.answered)
+            return d.work(learning, "learn", _learn, learning, first=(send,))
         case Answering(), m.ReconciliationEnd():
-            block = jobs.reference(state.answered, message)
-            return DrawingChallenge(run, heard, block), (Draw(SEED_BYTES),)
+            ended = replace(state, talk=heard)
+            return d.work(ended, "conclude", _conclude, ended, message)
         case one_way.AwaitingRequest(), m.SyndromeRequest():
-            return one_way.begin(replace(state, talk=heard), message)
+            asked = replace(state, talk=heard)
+            return d.work(asked, "syndrome", _syndrome, asked, message)
         case one_way.Sending(), m.MoreSyndrome():
             return one_way.send(replace(state, talk=heard), message)
         case one_way.Sending(), m.ReconciliationEnd():
-            return DrawingChallenge(run, heard, one_way.conclude(state, message)), (Draw(SEED_BYTES),)
+            found = replace(state, talk=heard)
+            return d.work(found, "conclude", _conclude, found, message)
         case AwaitingVerdict(), m.Verified():
             verified = accept_verified(state.block)
             figures = d.outcome(run, state.block, verified.disclosed)
@@ -161,21 +140,51 @@ def _received(state: d.State, frame: Frame, event: d.Event) -> tuple[d.State, tu
     d.refuse(state, event)
 
 
-def _start(state: AwaitingPasses, message: PassesSeed) -> tuple[d.State, tuple[d.Action, ...]]:
-    """Answer the sample; both sides start from the same estimate."""
+def _start(state: AwaitingPasses, message: PassesSeed) -> d.Next:
+    """Answer the sample; both sides start from the same estimate, and prepare their passes at once."""
     run = state.run
     ours = sample_parities(run.bits, message.seed)
     found = estimate(ours, unpack_parities(message.parities, message.count), len(run.bits))
-    if run.reconciliation == "ldpc":
-        so_far, send = d.say(state, m.ParityReply(len(ours), ours.to_bytes()))
-        before = Disclosed(parities_a=len(ours), parities_b=len(ours))
-        return one_way.AwaitingRequest(run, so_far, found, before), (send,)
     so_far, send = d.say(state, m.ParityReply(len(ours), ours.to_bytes()))
-    return Preparing(run, so_far, message.seed, found.start, len(ours)), (send, Continue())
+    before = Disclosed(parities_a=len(ours), parities_b=len(ours))
+    if run.reconciliation == "ldpc":
+        return d.Next(one_way.AwaitingRequest(run, so_far, found, before), (send,))
+    told = AwaitingPasses(run, so_far)
+    return d.Next(*d.work(told, "prepare", _prepare, told, message.seed, found.start, before, first=(send,)))
 
 
-def _prepare(state: Preparing) -> Answering:
-    run, sampled = state.run, state.sampled
-    answerer = Answerer(run.bits, state.seed, state.start, d.limits(run))
-    before = Disclosed(parities_a=sampled, parities_b=sampled)
-    return Answering(run, state.talk, jobs.Answered(d.sifted(run), answerer, before))
+def _prepare(state: AwaitingPasses, seed: bytes, start: float, before: Disclosed) -> d.Next:
+    run = state.run
+    answerer = Answerer(run.bits, seed, start, d.limits(run))
+    return d.Next(Answering(run, state.talk, jobs.Answered(d.sifted(run), answerer, before)), ())
+
+
+def _learn(state: Answering) -> d.Next:
+    state.answered.answerer.learn()
+    return d.Next(state, ())
+
+
+def _syndrome(state: one_way.AwaitingRequest, message: m.SyndromeRequest) -> d.Next:
+    return d.Next(*one_way.begin(state, message))
+
+
+def _conclude(state: Answering | one_way.Sending, message: m.ReconciliationEnd) -> d.Next:
+    """Make this side's record from the peer's exact counts; only now the seed of the verification hash is drawn."""
+    if isinstance(state, Answering):
+        block = jobs.reference(state.answered, message)
+    else:
+        block = one_way.conclude(state, message)
+    return d.Next(DrawingChallenge(state.run, state.talk, block), (Draw(SEED_BYTES),))
+
+
+def _challenge(state: DrawingChallenge, seed: bytes) -> d.Next:
+    challenge = m.VerificationChallenge(seed, verification_tag(state.block.bits, seed))
+    so_far, send = d.say(state, challenge)
+    return d.Next(AwaitingVerdict(state.run, so_far, state.block), (send,))
+
+
+def _amplify(state: DrawingSeed, seed: bytes) -> d.Next:
+    """Make the key, while the peer makes it too."""
+    counts, disclosed, terms = state.figures
+    key = amplify(state.block, seed, terms.secret_key_length, state.run.family)
+    return d.Next(AwaitingConclusion(state.run, state.talk, d.Outcome(counts, disclosed, terms, key)), ())

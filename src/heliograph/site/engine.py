@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -30,6 +30,7 @@ from heliograph.ports import Clock, RandomSource, Receiver, Transmitter, Transpo
 from heliograph.protocol import actions as a
 from heliograph.protocol.frames import Frame
 from heliograph.protocol.session import BlockAction, Session, SessionStep
+from heliograph.site.workers import Workers
 from heliograph.storage.commit_records import CommitRecords
 from heliograph.storage.link_records import LinkRecords
 from heliograph.types import BlockId
@@ -54,7 +55,7 @@ class EngineParts:
     randomness: RandomSource
     clock: Clock
     module: Transmitter | Receiver
-    compute: Executor
+    compute: Workers
     store: ThreadPoolExecutor
     block_seconds: float
 
@@ -218,8 +219,8 @@ class Engine:
                 return a.Drawn(parts.randomness.draw(size))
             case a.Persist(record):
                 await self._in_store(lambda: parts.commits.persist(record))
-            case a.Compute(job, function, arguments):
-                self._start(block, self._compute(job, function, arguments))
+            case a.Compute():
+                self._start(block, self._compute(action))
             case a.Emit(parameters) | a.Collect(parameters):
                 self._start(block, self._use_module(block, action, parameters.light))
             case a.Discard(reason, cause):
@@ -238,14 +239,14 @@ class Engine:
         except TransportClosed:
             self._connection = None  # the reader finds the end too and ends this run
 
-    async def _compute(self, job: str, function: Callable[..., object], arguments: tuple[object, ...]) -> a.Event:
+    async def _compute(self, job: a.Compute) -> a.Event:
         try:
-            result = await asyncio.get_running_loop().run_in_executor(self._parts.compute, function, *arguments)
+            result = await self._parts.compute.run(job)
         except HeliographError as why:
             return a.Failed(type(why).__name__, str(why))
         except Exception as why:  # noqa: BLE001  - a bug costs its block, not the link
-            return _bug(job, why)
-        return a.Computed(job, result)
+            return _bug(job.job, why)
+        return a.Computed(job.job, result)
 
     async def _use_module(self, block: BlockId, action: a.Action, light: object) -> a.Event:
         module = self._parts.module

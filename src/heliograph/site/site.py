@@ -40,6 +40,7 @@ from heliograph.site.renewal import Renewals
 from heliograph.site.status_socket import serve_status
 from heliograph.site.store import SiteStore, open_store
 from heliograph.site.supply_plan import SupplyPlan, plan_quotas, reserve_of
+from heliograph.site.workers import Workers
 from heliograph.status import KmeStatus, LinkStatus, SiteStatus
 from heliograph.storage.commit_records import CommitRecords
 from heliograph.storage.database import Database
@@ -182,8 +183,8 @@ class _Site:
             file.module.name, file.module.settings, SystemRandomness(), is_transmitter=is_transmitter
         )
         stack.push_async_callback(module.close)
-        compute, store = ThreadPoolExecutor(2, "compute"), ThreadPoolExecutor(1, "store")
-        stack.callback(compute.shutdown, wait=False, cancel_futures=True)
+        compute, store = Workers(), ThreadPoolExecutor(1, "store")
+        stack.callback(compute.close)
         stack.callback(store.shutdown)
         parts = EngineParts(
             records,

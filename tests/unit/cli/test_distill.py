@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from heliograph.bits import BitString
 from heliograph.cli.main import app
-from heliograph.errors import BlockDiscarded
+from heliograph.errors import BlockDiscarded, QBERTooHigh
 from heliograph.lab.distill import check_agreement
 from heliograph.lab.distill_side import key_check
 from heliograph.lab.recordings import read_recording
@@ -181,6 +181,7 @@ def test_a_command_that_is_killed_leaves_no_key_and_no_process(tmp_path):
 
         common = {"order": "begin", "eps_sec": 1e-15, "eps_cor": 1e-15, "strict": False, "sample": None}
         common |= {"family": "modified-multiply-shift", "reconciliation": "cascade"}
+        common |= {"block_bits": None, "in_flight": 1}
         names = ("reference", "correction")
         ready = [
             await ask(process, **common, side=name, path=str(path), secret="00")
@@ -215,20 +216,91 @@ def test_ctrl_c_ends_both_sides(tmp_path):
     assert sorted(tmp_path.iterdir()) == sorted(files)
 
 
-@pytest.mark.parametrize("name", ["check", "counts", "disclosed", "terms", "rounds"])
+@pytest.mark.parametrize("name", ["check", "counts", "disclosed", "terms", "rounds", "discarded"])
 def test_keys_or_figures_that_differ_in_the_end_are_never_reported(name):
-    side = {"check": "aa", "counts": {"zeros": 1}, "disclosed": {"parities_a": 1}, "terms": {"secret_key_length": 1}}
-    side["rounds"] = 7
+    block = {"counts": {"zeros": 1}, "disclosed": {"parities_a": 1}, "terms": {"secret_key_length": 1}, "rounds": 7}
+    side = {"check": "aa", "blocks": [block | {"discarded": False}] * 2}
     assert check_agreement(side, dict(side)) is True
+    if name == "check":
+        other = {**side, "check": "ab"}
+    else:
+        spoilt = {"discarded": True, "code": "x", "message": "y"} if name == "discarded" else {name: {}}
+        other = {**side, "blocks": [side["blocks"][0], side["blocks"][1] | spoilt]}
     with pytest.raises(BlockDiscarded, match="different keys"):
-        check_agreement(side, {**side, name: "ab" if name == "check" else {}})
+        check_agreement(side, other)
 
 
-def test_the_comparison_depends_on_every_bit_the_length_and_the_secret():
+def test_blocks_that_both_sides_lost_are_no_difference_but_for_all_of_them():
+    lost = [{"discarded": True, "code": code, "message": f"{code} says"} for code in ("PeerGaveUp", "QBERTooHigh")]
+    kept = {"counts": {}, "disclosed": {}, "terms": {}, "rounds": 7, "discarded": False}
+    sides = [{"check": "aa", "blocks": [one, kept]} for one in lost]
+    assert check_agreement(*sides) is True
+    with pytest.raises(QBERTooHigh, match=r"^QBERTooHigh says$"):
+        check_agreement(*({"check": "aa", "blocks": [one]} for one in lost))
+    with pytest.raises(QBERTooHigh, match="2 blocks alike"):
+        check_agreement(*({"check": "aa", "blocks": [one, one]} for one in lost))
+
+
+def test_the_comparison_depends_on_every_bit_the_lengths_their_order_and_the_secret():
     key = BitString(bytes(4), 32)
-    others = [key_check(BitString((1 << i).to_bytes(4, "big"), 32), b"s") for i in range(32)]
-    others += [key_check(BitString(bytes(4), 31), b"s"), key_check(key, b"t")]
-    assert len({key_check(key, b"s"), *others}) == 35
+    others = [key_check([BitString((1 << i).to_bytes(4, "big"), 32)], b"s") for i in range(32)]
+    others += [key_check([BitString(bytes(4), 31)], b"s"), key_check([key], b"t"), key_check([key, key], b"s")]
+    others += [key_check([key[:8], key[8:]], b"s"), key_check([key[8:], key[:8]], b"s")]
+    assert len({key_check([key], b"s"), *others}) == 38
+
+
+@pytest.mark.parametrize("suffix", ["txt", "bin"])
+def test_a_recording_cut_into_blocks_gives_one_key_and_failures_that_add_up(tmp_path, suffix):
+    files = save(tmp_path, *recorded(100_000), suffix)
+    out = [tmp_path / f"key-{name}.npy" for name in "ab"]
+    report = report_of(*files, "--block-bits", 30_000, "--in-flight", 2, "--out-alice", out[0], "--out-bob", out[1])
+    assert (report["blocks"], report["blocks_discarded"], report["in_flight"]) == (3, 0, 2)
+    assert (report["sifted_bits"], report["eps_sec"]) == (100_000, 1e-15)
+    first, second = map(read_recording, out)
+    assert first == second
+    assert len(first) == report["secret_key_bits"]
+    whole = report_of(*files)
+    assert (whole["blocks"], whole["qber"]) == (1, report["qber"])
+    # Smaller blocks with a third of the failure probability each: never more key than from one.
+    assert 0 < report["secret_key_bits"] < whole["secret_key_bits"]
+    assert report["phase_error_upper"] > whole["phase_error_upper"]
+
+
+def test_a_block_with_too_many_errors_costs_its_own_bits_only(tmp_path):
+    a, b = recorded(90_000)
+    b[30_000:60_000] ^= np.random.default_rng(3).random(30_000) < 0.2
+    files = save(tmp_path, a, b, "npy")
+    report = report_of(*files, "--block-bits", 30_000)
+    assert (report["blocks"], report["blocks_discarded"], report["sifted_bits"]) == (3, 1, 60_000)
+    assert report["keys_equal"]
+    assert "BLOCKS    3, 1 without a key; 3 at once" in run(*files, "--block-bits", 30_000).stdout
+
+
+def test_blocks_of_which_none_gives_a_key_end_in_one_line_that_says_why(tmp_path):
+    a, _ = recorded(60_000)
+    b, _ = recorded(60_000, seed=2)
+    done = run(*save(tmp_path, a, b), "--block-bits", 30_000)
+    assert done.exit_code == 1
+    assert "about 50% of the bits differ" in done.stderr
+    assert "(2 blocks alike)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--block-bits", 100), "--block-bits 100: between 10000 and"),
+        (("--block-bits", 2**30), "between 10000 and"),
+        (("--block-bits", 20_000, "--test-counts", "counts.json"), "leave out --block-bits"),
+        (("--block-bits", 20_000, "--eps-sec", "1e-30"), "give a probability between 1e-30"),
+    ],
+)
+def test_a_cut_that_cannot_be_is_one_line(tmp_path, monkeypatch, options, says):
+    monkeypatch.chdir(tmp_path)
+    Path("counts.json").write_text('{"protocol": "tomamichel2012", "k": 50000, "errors": 1000}')
+    done = run(*save(tmp_path, *recorded(60_000)), *options)
+    assert done.exit_code != 0
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_long_line_costs_a_round_trip_for_each_round_and_changes_nothing_else(tmp_path):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from heliograph.bits import BitString
 from heliograph.errors import BlockDiscarded, ConfigurationError, QBERTooHigh, RemoteProtocolError
 from heliograph.postprocessing.reconciliation.sampling import estimate, sample_parities, sample_size
-from heliograph.postprocessing.recorded import BITS_MAX, form_of, format_bits, parse_bits
+from heliograph.postprocessing.recorded import BITS_MAX, form_of, format_bits, joined, parse_bits, parts
 from heliograph.postprocessing.secrecy.recorded import (
     PhaseSample,
     Requirements,
@@ -35,6 +35,27 @@ def npy(array, version=(1, 0)):
     file = io.BytesIO()
     np.lib.format.write_array(file, array, version=version)
     return file.getvalue()
+
+
+# --- Blocks.
+
+
+@given(st.lists(BITS, min_size=1, max_size=6))
+def test_parts_joined_are_the_same_bits_without_a_gap(several):
+    assert joined([bits_of(values) for values in several]) == bits_of([v for values in several for v in values])
+
+
+@given(st.integers(1, 10**6), st.integers(8, 10**6))
+def test_a_recording_is_cut_without_a_gap_at_whole_bytes_and_no_block_is_small(bits, block_bits):
+    cut = parts(bits, block_bits)
+    assert cut[0][0] == 0
+    assert [first + length for first, length in cut] == [first for first, _ in cut[1:]] + [bits]
+    assert all(first % 8 == 0 for first, _ in cut)
+    if bits >= block_bits:
+        assert all(block_bits - 8 < length < 2 * block_bits + 8 * len(cut) for _, length in cut)
+    else:
+        assert cut == [(0, bits)]
+    assert parts(bits, None) == [(0, bits)]
 
 
 # --- Readers.

@@ -23,7 +23,7 @@ from heliograph.protocol import distillation as d
 from heliograph.protocol import distillation_correction as correction
 from heliograph.protocol import distillation_reference as reference
 from heliograph.protocol import messages as m
-from heliograph.protocol.actions import Continue, Draw, Drawn, Received, Send, Start
+from heliograph.protocol.actions import Compute, Computed, Draw, Drawn, Received, Send, Start
 from heliograph.protocol.distillation_messages import Concluded, Opening, PassesSeed, decode, encode
 from heliograph.protocol.frames import Direction, Frame, parse_frame
 from heliograph.testing.randomness import SeededRandom
@@ -53,6 +53,7 @@ class Pair:
     tamper: object = lambda _, wire: wire
     crossed: list = field(default_factory=list)
     seen: list = field(default_factory=list)  # (machine, state, event) of each step
+    done: list = field(default_factory=list)  # (machine, event, actions) of each step
     seed: int = 7
 
     def go(self):
@@ -68,25 +69,18 @@ class Pair:
         state = self.states[machine]
         self.seen.append((machine, state, event))
         self.states[machine], actions = machine.step(state, event)
+        self.done.append((machine, event, actions))
         for action in actions:
             if isinstance(action, Draw):
                 self.queue.append((machine, Drawn(self.randomness.draw(action.size))))
-            elif isinstance(action, Continue):
-                self.queue.insert(0, (machine, action))
+            elif isinstance(action, Compute):
+                self.queue.insert(0, (machine, Computed(action.job, action.function(*action.arguments))))
             else:
                 assert isinstance(action, Send)
                 wire = self.tamper(len(self.crossed), action.frame.wire())
                 self.crossed.append(wire)
                 other = correction if machine is reference else reference
                 self.queue.append((other, Received(parse_frame(wire))))
-
-
-class Postponing(Pair):
-    """Never comes back to the reference side for what an answer left to do."""
-
-    def feed(self, machine, event):
-        if not (isinstance(event, Continue) and isinstance(self.states[machine], reference.Answering)):
-            super().feed(machine, event)
 
 
 def small(**more):
@@ -96,15 +90,28 @@ def small(**more):
 # --- Honest runs.
 
 
-def test_answers_leave_before_they_are_taken_in_and_mean_the_same_taken_in_late():
+def test_answers_leave_before_they_are_taken_in():
     """The reference side's parities do not depend on the message they answer: both sides work at once."""
     pair = small()
     pair.go()
-    replies = [wire for wire in pair.crossed if isinstance(decode(parse_frame(wire).body), m.ParityReply)]
-    late = [state for _, state, event in pair.seen if isinstance(event, Continue) and hasattr(state, "answered")]
-    assert len(late) == len(replies) - 1  # all but the sample's
-    ends = [one.go() for one in (small(), Postponing(*runs(*noisy(4000, 0.01, 0.01), LOOSE)))]
-    assert ends[0][0].outcome == ends[1][0].outcome
+    taken = [actions for machine, event, actions in pair.done if machine is reference and isinstance(event, Received)]
+    rounds = [actions for actions in taken if any(getattr(action, "job", "") == "learn" for action in actions)]
+    requests = [wire for wire in pair.crossed if isinstance(decode(parse_frame(wire).body), m.ParityRequest)]
+    assert len(rounds) == len(requests) > 3
+    assert all([type(action) for action in actions] == [Send, Compute] for actions in rounds)
+
+
+def test_whatever_takes_long_is_a_job_and_no_frame_is_taken_meanwhile():
+    jobs = {(reference, job) for job in ("sample", "prepare", "learn", "conclude", "hash", "amplify")}
+    jobs |= {(correction, job) for job in ("sample", "prepare", "correct", "verify", "amplify")}
+    pair = small()
+    pair.go()
+    assert {(machine, event.job) for machine, _, event in pair.seen if isinstance(event, Computed)} == jobs
+    for machine, state, event in pair.seen:
+        if isinstance(event, Computed):
+            assert isinstance(state, d.Working)
+            with pytest.raises(RemoteProtocolError, match="Working"):
+                machine.step(state, Received(next_frame(state, encode(m.Verified()))))
 
 
 def test_the_classic_hash_gives_the_same_key_on_both_sides_and_another_than_the_default():
@@ -265,7 +272,9 @@ def test_what_the_peer_gave_up_for_is_said():
     for machine, state, event in pair.seen:
         if isinstance(event, Received) and not isinstance(decode(event.frame.body), Concluded):
             other = Direction.TO_RECEIVER if state.talk.own is Direction.TO_TRANSMITTER else Direction.TO_TRANSMITTER
-            peer = replace(state, talk=replace(d.talk(other), sent=state.talk.received, received=state.talk.sent))
+            peer = replace(
+                state, talk=replace(d.talk(state.run, other), sent=state.talk.received, received=state.talk.sent)
+            )
             farewell = d.abandonment(peer, "no light " * 99)
             with pytest.raises(d.PeerGaveUp, match="no light"):
                 machine.step(state, Received(farewell))

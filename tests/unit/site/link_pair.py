@@ -17,6 +17,7 @@ from heliograph.site.engine import EngineParts
 from heliograph.site.link import LinkRunner
 from heliograph.site.link_plan import LinkPlan, SupplyHooks
 from heliograph.site.store import open_store
+from heliograph.site.workers import Workers
 from heliograph.storage.commit_records import CommitRecords
 from heliograph.storage.database import Database
 from heliograph.testing.links import quick_channel, quick_registration
@@ -51,10 +52,10 @@ class End:
             is_transmitter=is_transmitter,
             now=lambda: 0.0,
         )
-        self.pools = ThreadPoolExecutor(2), ThreadPoolExecutor(1)
+        self.workers, self.store_thread = Workers(2), ThreadPoolExecutor(1)
         parts = EngineParts(
             self.store.records, self.commits, Authenticator(self.store.records), OsRandom(), MonotonicClock(), module,
-            *self.pools, 20.0,
+            self.workers, self.store_thread, 20.0,
         )  # fmt: skip
         here = registration.transmitter_site if is_transmitter else registration.receiver_site
         where = ("127.0.0.1", port)
@@ -101,8 +102,8 @@ async def link_pair(directory):
         for module in modules:
             await module.close()
         for end in (tx, rx):
-            for pool in end.pools:
-                pool.shutdown()
+            end.workers.close()
+            end.store_thread.shutdown()
             end.database.close()
         stop.set()
         await light

@@ -2,6 +2,7 @@
 
 import asyncio
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,18 +128,15 @@ def test_each_record_of_the_commit_protocol_may_fail_to_be_written(room, monkeyp
 def test_a_bug_in_a_job_costs_its_block_and_says_no_more_than_its_kind(room, monkeypatch, capsys):
     def spoil(tx, _rx):
         once = Once(3)
-        engine_compute = tx.link._parts.compute.submit
+        honest = tx.link._parts.compute.run
 
-        def submit(function, *arguments):
-            if once():
+        def broken():
+            raise ValueError("key material: 00ff00ff")
 
-                def broken():
-                    raise ValueError("key material: 00ff00ff")
+        async def run(job):
+            return await honest(replace(job, function=broken, arguments=()) if once() else job)
 
-                return engine_compute(broken)
-            return engine_compute(function, *arguments)
-
-        monkeypatch.setattr(tx.link._parts.compute, "submit", submit)
+        monkeypatch.setattr(tx.link._parts.compute, "run", run)
         return once
 
     asyncio.run(scene(room, spoil))

@@ -23,7 +23,7 @@ The length follows from observed counts while the theorem is for a preset one, s
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from heliograph.errors import BlockDiscarded, ConfigurationError, QBERTooHigh
@@ -64,6 +64,10 @@ class Requirements:
         for name, eps in (("--eps-sec", self.eps_sec), ("--eps-cor", self.eps_cor)):
             if not 1e-30 <= eps <= _EPS_MAX:
                 raise ConfigurationError(f"{name} {eps}: give a probability between 1e-30 and {_EPS_MAX:g}")
+
+    def of_each(self, blocks: int) -> Requirements:
+        """Return what each of ``blocks`` blocks must meet, so that all together meet this: failures add up."""
+        return replace(self, eps_sec=self.eps_sec / blocks, eps_cor=self.eps_cor / blocks)
 
 
 @dataclass(frozen=True, slots=True)
