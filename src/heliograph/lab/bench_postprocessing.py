@@ -17,7 +17,7 @@ from heliograph.bits import BitString
 from heliograph.kernels.native import KERNELS
 from heliograph.kernels.toeplitz import toeplitz
 from heliograph.lab.bench_rows import row
-from heliograph.lab.bench_sockets import over_sockets
+from heliograph.lab.bench_sockets import blocks_over_sockets, over_sockets
 from heliograph.postprocessing.amplification import amplify, seed_size_bytes
 from heliograph.postprocessing.reconciliation.answering import Answerer
 from heliograph.postprocessing.reconciliation.correcting import Corrected, Corrector
@@ -172,10 +172,11 @@ def sifting(clicks: int = _LARGE) -> dict[str, Any]:
     return _document("sifting", [row("sift, both ends, counts by intensity", clicks, _cpu(both))], [])
 
 
-def pipeline(n: int = _LARGE) -> dict[str, Any]:
+def pipeline(n: int = _LARGE, blocks: int = 8) -> dict[str, Any]:
     """Return the speed from sifted bits to secret key, both ends on one thread: Cascade, verification, hash.
 
-    The length is an example, 0.655 (1 - h(1.1 Q)) 0.97 n - leak, not a theorem's: it only sets the compression.
+    Then the same between two processes with ``blocks`` blocks in flight. The length is an example, 0.655 (1 - h(1.1 Q))
+    0.97 n - leak, not a theorem's: it only sets the compression. Between two processes it is ``distill``'s.
     """
     results, failures = [], []
     for qber in (0.005, 0.01, 0.02, 0.03):
@@ -197,4 +198,5 @@ def pipeline(n: int = _LARGE) -> dict[str, Any]:
                 efficiency=answerer.parities / (n * binary_entropy(qber)), secret_mbps=length / seconds / 1e6,
                 cascade_s=reconciled - began, verification_s=verified - reconciled, amplification_s=ended - verified)
         )  # fmt: skip
+    results += [blocks_over_sockets(n, qber, blocks) for qber in (0.01, 0.02)]
     return _document("pipeline", results, failures)
