@@ -18,7 +18,7 @@ from heliograph.lab import bench_postprocessing as ours
 from heliograph.postprocessing.reconciliation.codes import frames_for
 from heliograph.postprocessing.reconciliation.mirror import FEW_ROUNDS
 
-PEERS = ("cryptomite==0.3.0", "ldpc==2.4.1", "qkdpy==0.8.0", "scipy>=1.16")
+PEERS = ("cryptomite==0.3.0", "ldpc==2.4.1", "pyfftw==0.15.1", "qkdpy==0.8.0", "scipy>=1.16", "sequence==0.8.5")
 ONE_WAY = (1_000_000, 0.02)  # bits of a block, error rate
 
 # Runs in the private environment: it must not import heliograph.
@@ -38,13 +38,17 @@ def measure(name, bits, work, right):
 
 rng = np.random.default_rng(1)
 
-def scipy_toeplitz(n):
-    from scipy.fft import irfft, next_fast_len, rfft
+def fft_toeplitz(n, name):
+    from scipy.fft import next_fast_len
+    if name == "pyFFTW":
+        from pyfftw.interfaces.numpy_fft import irfft, rfft
+    else:
+        from scipy.fft import irfft, rfft
     key, seed, m = rng.integers(0, 2, n, dtype=np.uint8), rng.integers(0, 2, n + n // 2 - 1, dtype=np.uint8), n // 2
     size = next_fast_len(n + len(seed), real=True)
     work = lambda: np.rint(irfft(rfft(key, size) * rfft(seed, size), size)[n - 1 : n - 1 + m]).astype(np.int64) & 1
     row = lambda i: int((seed[i + n - 1 - np.arange(n)] & key).sum()) & 1
-    measure("scipy FFT Toeplitz", n, work, lambda out: all(out[i] == row(i) for i in (0, m // 2, m - 1)))
+    measure(f"{name} FFT Toeplitz", n, work, lambda out: all(out[i] == row(i) for i in (0, m // 2, m - 1)))
 
 def cryptomite_toeplitz(n):
     from cryptomite import Toeplitz
@@ -64,6 +68,37 @@ def qkdpy_cascade(n, qber):
     work = lambda: ErrorCorrection.cascade(alice.tolist(), bob.tolist())
     measure(f"qkdpy cascade at {qber:.0%}, leak not counted", n, work, lambda out: list(out[0]) == list(out[1]))
 
+def sequence_cascade(frames, qber):
+    # Its Cascade alone, without its photons: the messages of the nodes go over its own simulated line.
+    from sequence.components.optical_channel import ClassicalChannel
+    from sequence.kernel.timeline import Timeline
+    from sequence.qkd.BB84 import pair_bb84_protocols
+    from sequence.qkd.cascade import pair_cascade_protocols
+    from sequence.topology.node import QKDNode
+    line = Timeline()
+    nodes = [QKDNode(name, line, stack_size=2) for name in ("a", "b")]
+    for here, there in (nodes, nodes[::-1]):
+        ClassicalChannel(f"{here.name}-{there.name}", line, distance=1, delay=1).set_ends(here, there.name)
+    stacks = [node.protocol_stack for node in nodes]
+    pair_bb84_protocols(*(stack[0] for stack in stacks))
+    alice, bob = (stack[1] for stack in stacks)
+    pair_cascade_protocols(alice, bob)
+    for one in (alice, bob):
+        one.lower_protocols.clear()
+    alice.keylen, alice.frame_num, alice.run_time = 256, 10**9, 10**18
+    size = alice.frame_len
+    noisy = rng.integers(0, 2, (frames + 1, size)), rng.random((frames + 1, size)) < qber
+    keys = [[int("".join(map(str, row)), 2) for row in side] for side in (noisy[0], noisy[0] ^ noisy[1])]
+    line.init()
+    def reconcile(number):
+        bob.pop(keys[1][number])
+        alice.pop(keys[0][number])
+        line.run()
+    reconcile(0)  # it estimates the error rate from the first frame, which is lost
+    work = lambda: [reconcile(number) for number in range(1, frames + 1)]
+    name = f"SeQUeNCe cascade at {qber:.0%}, leak under-counted"
+    measure(name, frames * size, work, lambda _: alice.bits[1:] == bob.bits[1:])
+
 def ldpc_belief_propagation(qber):
     from ldpc import BpDecoder
     from scipy.sparse import coo_matrix
@@ -79,11 +114,13 @@ def ldpc_belief_propagation(qber):
         measure(name, shape[1], work, lambda out: (np.asarray(out) == wrong).all())
 
 ldpc_belief_propagation(0.02)
-scipy_toeplitz(1_000_000)
+for name in ("scipy", "pyFFTW"):
+    fft_toeplitz(1_000_000, name)
 cryptomite_toeplitz(1_000_000)
 qkdpy_toeplitz(2000)
 for qber in (0.01, 0.03):
     qkdpy_cascade(65_536, qber)
+    sequence_cascade(20, qber)
 """
 
 

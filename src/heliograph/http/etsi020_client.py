@@ -20,6 +20,10 @@ class Etsi020Client:
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
 
+    def renew(self, tls: ssl.SSLContext) -> None:
+        """Use ``tls`` for every connection from now on."""
+        self._tls = tls
+
     async def post(self, url: str, body: bytes) -> tuple[int | None, bytes]:
         """Return status and body of the answer; (None, b"") when there was none, which proves nothing.
 
@@ -27,7 +31,11 @@ class Etsi020Client:
         """
         try:
             async with self._opened().post(
-                URL(url), data=body, headers={"Content-Type": "application/json"}, allow_redirects=False
+                URL(url),
+                data=body,
+                headers={"Content-Type": "application/json"},
+                allow_redirects=False,
+                ssl=self._tls,  # with each request, so that ``renew`` holds from the next connection on
             ) as response:
                 answer = await response.content.read(MAX_ANSWER_BYTES + 1)
                 while len(answer) <= MAX_ANSWER_BYTES and (more := await response.content.read(MAX_ANSWER_BYTES)):
@@ -45,7 +53,6 @@ class Etsi020Client:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=self._tls),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS),
                 auto_decompress=False,

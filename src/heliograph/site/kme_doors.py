@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -79,9 +80,9 @@ async def open_doors(
     if config.file.skip is not None:
         await _open_skip(stack, config, config.file.skip, supply, boundary, renewals)
     if config.file.etsi020 is not None:
-        await _open_etsi020(stack, config, config.file.etsi020, supply, store)
+        await _open_etsi020(stack, config, config.file.etsi020, supply, store, renewals)
     if config.file.etsi004 is not None:
-        await _open_etsi004(stack, config, config.file.etsi004, supply, store)
+        await _open_etsi004(stack, config, config.file.etsi004, supply, store, renewals)
 
 
 async def _open_skip(
@@ -101,22 +102,41 @@ async def _open_skip(
     stack.push_async_callback(server.close)
 
 
-async def _open_etsi020(
-    stack: AsyncExitStack, config: SiteConfig, entry: Etsi020Entry, supply: Supply, store: SiteStore
-) -> None:
-    kme = config.file.kme
-    files = (
-        config.path(entry.certificate or kme.certificate),
-        config.path(entry.key or kme.key),
-        config.path(entry.ca or kme.ca),
+def _etsi020_tls(config: SiteConfig, peers: Sequence[str]) -> tuple[ssl.SSLContext, dict[str, ssl.SSLContext]]:
+    """Return the contexts between key managers: the door's, and one for each peer. Raises ConfigurationError."""
+    kme, entry = config.file.kme, config.file.etsi020
+    own = (entry.certificate, entry.key, entry.ca) if entry else (None, None, None)
+    certificate, key, ca = (
+        config.path(one or default) for one, default in zip(own, (kme.certificate, kme.key, kme.ca), strict=True)
     )
-    clients = {peer.kme: Etsi020Client(tls13_client_tls(*files, peer.kme)) for peer in entry.peers}
+    clients = {peer: tls13_client_tls(certificate, key, ca, peer) for peer in peers}
+    return tls13_server_tls(certificate, key, ca), clients
+
+
+async def _open_etsi020(
+    stack: AsyncExitStack,
+    config: SiteConfig,
+    entry: Etsi020Entry,
+    supply: Supply,
+    store: SiteStore,
+    renewals: Renewals,
+) -> None:
+    peers = tuple(peer.kme for peer in entry.peers)
+    door, contexts = _etsi020_tls(config, peers)
+    clients = {peer: Etsi020Client(context) for peer, context in contexts.items()}
     foreign = ForeignKeys(store.database, store.keys)
     clock = WallClock()
     interworking = Interworking(foreign, supply, entry.declared(), clock, synchronous=entry.synchronous)
     server = Etsi020Server(interworking)
-    await server.start(*parse_address(entry.listen, "[etsi020] listen"), tls13_server_tls(*files))
+    await server.start(*parse_address(entry.listen, "[etsi020] listen"), door)
     stack.push_async_callback(server.close)
+
+    async def renew(made: tuple[ssl.SSLContext, dict[str, ssl.SSLContext]]) -> None:
+        await server.renew(made[0])
+        for peer, context in made[1].items():
+            clients[peer].renew(context)
+
+    renewals.add(partial(_etsi020_tls, peers=peers), renew)
     runner = InterworkingRunner(
         foreign,
         supply,
@@ -133,9 +153,14 @@ async def _open_etsi020(
 
 
 async def _open_etsi004(
-    stack: AsyncExitStack, config: SiteConfig, entry: Etsi004Entry, supply: Supply, store: SiteStore
+    stack: AsyncExitStack,
+    config: SiteConfig,
+    entry: Etsi004Entry,
+    supply: Supply,
+    store: SiteStore,
+    renewals: Renewals,
 ) -> None:
-    kme, path, rules = config.file.kme, config.path, config.boundary().boundary
+    rules = config.boundary().boundary
     records = StreamRecords(store.database, store.seal)
     streams = Streams(records, supply, entry.applications, entry.policy(), WallClock(), SystemRandomness())
     service = StreamService(streams, supply)
@@ -146,8 +171,8 @@ async def _open_etsi004(
     await peer.start(*parse_address(entry.peer_listen, "[etsi004] peer_listen"))
     stack.push_async_callback(peer.close)
     server = Etsi004Server(service.call, rules, rules.networks)
-    tls = server_tls(path(kme.certificate), path(kme.key), path(kme.ca))
-    await server.start(*parse_address(entry.listen, "[etsi004] listen"), tls)
+    await server.start(*parse_address(entry.listen, "[etsi004] listen"), kme_tls(config))
+    renewals.add(kme_tls, server.renew)
     stack.push_async_callback(server.close)
     task = asyncio.create_task(service.sweep())
     stack.push_async_callback(_end, task)

@@ -62,6 +62,6 @@ def _changed(old: SiteConfig, new: SiteConfig) -> str:
 
 
 def _kept(name: str, entry: object) -> object:
-    if name in {"kme", "agent"} and isinstance(entry, dict):
+    if name in {"kme", "agent", "etsi020"} and isinstance(entry, dict):
         return {key: value for key, value in entry.items() if key not in {"certificate", "key", "ca"}}
     return entry

@@ -57,6 +57,15 @@ class Etsi004Server:
                 f"ETSI 004 address {host}:{port}: {error.strerror or error}; free the port or name another"
             ) from None
 
+    async def renew(self, tls: ssl.SSLContext) -> None:
+        """Use ``tls`` for every connection from now on. Established ones go on, and none that waits is lost."""
+        assert self._server is not None
+        # The same listening socket under a second descriptor: closing the first one does not close it.
+        raw = self._server.sockets[0].dup()
+        fresh = await asyncio.start_server(self._accept, sock=raw, ssl=tls, ssl_handshake_timeout=HANDSHAKE_S)
+        self._server.close()
+        self._server = fresh
+
     async def close(self) -> None:
         """Stop listening and end every connection."""
         if self._server is not None:

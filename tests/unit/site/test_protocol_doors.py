@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 from boundary_capture import listeners
+from cryptography import x509
 from site_on_disk import OsRandom, SiteOnDisk, make_site
 
 from heliograph.errors import ConfigurationError, InsufficientKeys
@@ -65,7 +66,7 @@ def entries():
     }
 
 
-def served(site, declared, act):
+def served(site, declared, act, *, renewing=False):
     document = site.document()
     site.write({**document, **declared})
     config = read_site(site.toml)
@@ -86,8 +87,9 @@ def served(site, declared, act):
             kme = config.file.kme
             tls = server_tls(config.path(kme.certificate), config.path(kme.key), config.path(kme.ca))
             async with AsyncExitStack() as stack:
-                await open_doors(stack, config, supply, store, tls, Renewals(config))
-                return await act(config, supply, rows)
+                renewals = Renewals(config)
+                await open_doors(stack, config, supply, store, tls, renewals)
+                return await act(config, supply, rows, *([renewals] if renewing else []))
         finally:
             database.close()
 
@@ -193,3 +195,38 @@ def test_an_entry_that_could_not_be_served_is_refused_at_the_start(site, case):
         read_site(site.toml)
     assert str(refusal.value).startswith(f"{site.toml}: ")
     assert "\n" not in str(refusal.value)
+
+
+async def shown(address, tls):
+    """Return the serial number of the certificate that a door shows, over a connection of its own."""
+    host, _, port = address.rpartition(":")
+    _, writer = await asyncio.open_connection(host, int(port), ssl=tls, server_hostname=host)
+    found = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.transport.abort()
+    return x509.load_der_x509_certificate(found).serial_number
+
+
+def test_every_door_shows_a_renewed_certificate_and_a_bad_one_changes_none(site):
+    declared = entries()
+    doors = [declared[name]["listen"] for name in ("skip", "etsi004", "etsi020")]
+
+    async def act(config, _supply, _rows, renewals):
+        pki = config.directory / "pki"
+        host, port = declared["etsi004"]["listen"].split(":")
+        async with Etsi004Client(host, int(port), sae_tls(config)) as app:
+            old = {await shown(door, sae_tls(config)) for door in doors}
+            fresh = SiteCa.load(pki).issue_kme("kme-a", ["127.0.0.1"])
+            (pki / "kme.pem").write_bytes(fresh.certificate)
+            with pytest.raises(ConfigurationError, match="does not belong to"):
+                await renewals.renew()
+            assert {await shown(door, sae_tls(config)) for door in doors} == old
+            (pki / "kme.key").write_bytes(fresh.key)
+            assert await renewals.renew() == "certificates renewed"
+            serial = x509.load_pem_x509_certificate(fresh.certificate).serial_number
+            assert [await shown(door, sae_tls(config)) for door in doors] == [serial] * 3
+            assert serial not in old
+            # An established connection goes on.
+            opened = await app.open_connect("qkd://a", "sae:sae-b", Qos(32, ttl_s=60))
+            assert opened.status is Status.NO_QKD_CONNECTION
+
+    served(site, declared, act, renewing=True)
