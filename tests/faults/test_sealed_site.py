@@ -110,7 +110,8 @@ async def scene(rehearsal, clients):
     await until(one_key)
     # (4) Sealed again, in the same process: 503, no status, no link.
     number = running.pid
-    assert await order("site", "seal") == (0, "site-a: sealed.\n", "")
+    told = "site-a: sealing; done when `heliograph site status` says that it is sealed.\n"
+    assert await order("site", "seal") == (0, told, "")
     assert await line_of(running) == {"ready": True, "sealed": True}
     assert await no_status(rehearsal)
     with pytest.raises(KeySupplyError, match="Error on server side"):

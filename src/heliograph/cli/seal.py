@@ -33,4 +33,4 @@ def seal(site: SiteFile) -> None:
     with refusals():
         config = read_site(site)
         asyncio.run(give_order(config, "seal"))
-        print(f"{config.file.name}: sealed.")
+        print(f"{config.file.name}: sealing; done when `heliograph site status` says that it is sealed.")

@@ -20,11 +20,16 @@ def create_file(path: Path, content: bytes, what: str) -> None:
         raise ConfigurationError(f"{what} {path}: exists already; use it or name another file") from None
     except OSError as error:
         raise ConfigurationError(f"{what} {path}: {error.strerror}; name a file this user can write") from error
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    sync_directory(path.parent)  # without it a crash could lose the file and with it all that hangs on it
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        sync_directory(path.parent)  # without it a crash could lose the file and with it all that hangs on it
+    except OSError as error:
+        with suppress(OSError):
+            path.unlink()  # half a secret would be taken for the whole one's name, and never replaced
+        raise ConfigurationError(f"{what} {path}: {error.strerror}; nothing was left there, try again") from error
 
 
 def read_owned(path: Path, size_max: int, what: str, *, handed_over: bool = False) -> bytes:
