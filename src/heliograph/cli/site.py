@@ -76,6 +76,9 @@ def init(
     role: Annotated[Literal["transmitter", "receiver"], typer.Option(help="Which end of the light this site has.")],
     distance_km: Annotated[float, typer.Option(help="Length of the fibre; the same number on both sites.")] = 25.0,
     decoys: Annotated[int, typer.Option(help="Decoy intensities, 1 or 2; the same number on both sites.")] = 1,
+    key_size: Annotated[
+        int, typer.Option(help="Bits of every key, a multiple of 8 from 64 to 4096; the same on both sites.")
+    ] = 256,
     bootstrap: Annotated[
         Literal["psk", "pki", "openpgp", "psk+pki", "psk+openpgp"],
         typer.Option(help="What trust starts from; the same on both sites."),
@@ -121,6 +124,7 @@ def init(
             saes,
             distance_km,
             decoys=decoys,
+            key_size_bits=key_size,
             bootstrap=bootstrap,
             mac=mac,
             amplification=hash_,

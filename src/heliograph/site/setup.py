@@ -60,6 +60,7 @@ def plan_registration(
     distance_km: float,
     *,
     decoys: int = 1,
+    key_size_bits: int = 256,
     bootstrap: str = "psk",
     mac: str = DEFAULT_METHOD.name,
     amplification: Family = DEFAULT_FAMILY,
@@ -68,9 +69,9 @@ def plan_registration(
     """Plan a link's registration for a fibre of ``distance_km`` and the default detectors.
 
     Both sites plan the same record from the same numbers. ``sites``: transmitter, receiver; ``decoys``: 1 or 2, which
-    also names the theorem; ``bootstrap``: what trust starts from; ``mac``: what authenticates later blocks;
-    ``amplification``: the family of the hash; ``reconciliation``: how errors are found. Raises ConfigurationError if
-    blocks of these sizes give no key at this distance.
+    also names the theorem; ``key_size_bits``: of every key that is delivered; ``bootstrap``: what trust starts from;
+    ``mac``: what authenticates later blocks; ``amplification``: the family of the hash; ``reconciliation``: how errors
+    are found. Raises ConfigurationError if blocks of these sizes give no key at this distance.
     """
     model = fibre_link(distance_km)
     margin = ONE_WAY_MARGIN if reconciliation == "ldpc" else None
@@ -84,7 +85,7 @@ def plan_registration(
         opening="opening",
         opening_blocks=OPENING_BLOCKS,
         steady="steady",
-        key_size_bits=256,
+        key_size_bits=key_size_bits,
         transmitter_pairs=(SaePair(saes[0], saes[1]),),
         receiver_pairs=(SaePair(saes[1], saes[0]),),
         bootstrap=bootstrap,
