@@ -12,7 +12,11 @@
  * and |q| < 2^51, where adding and taking away 1.5 * 2^52 rounds to a whole number. With h = fl(x w), l = x w - h is a double
  * (by one fused operation), h - q p is a whole number below 2^53, so is computed without rounding by another, and so is the
  * sum: x w - q p exactly, of magnitude below M(A) p, M(A) = 1/2 + A/8. M(4) = 1. Without w the result is below 1/2 p (1 +
- * 2^-45), written 1/2. Both hold only without other contractions or reordering: -ffp-contract=off, no -ffast-math. */
+ * 2^-45), written 1/2. All this holds only without other contractions or reordering, -ffp-contract=off and no -ffast-math,
+ * and while the processor rounds to nearest, which product.c looks at. */
+#ifdef __FAST_MATH__
+#error "the transforms are exact only in IEEE 754 arithmetic: build without -ffast-math"
+#endif
 
 #define INLINE HG_TARGET static inline __attribute__((always_inline))
 #define LEAF ((size_t)LANES * LANES)

@@ -1,5 +1,6 @@
 /* Both ends of the transforms of ntt_body.h: the tables of roots, the first and last step, digits in and out. */
 
+#define UNROLL _Pragma("GCC unroll 5")
 #define BASE ((size_t)4 * LANES)
 
 /* w doubles in length for each level: w[2^j + i] = w[i] * (a root of order 2^(j + 2)). The vectors across the lanes are
@@ -76,8 +77,9 @@ HG_TARGET static void build_ends(const hg_ntt_shape *shape, int prime, int inver
         }
 }
 
-/* Radix 3: 1 to 2.3; radix 5: 1 to below 4 (x0 + 2 M(4) + 2 M(2) would not do: the pairs are sums of two of at most 0.76
- * on the way in, and of at most M(1) = 0.63 on the way out: 1 + 2 M(3.1) + 2 M(1.6) < 3.98 and less). */
+/* x[0] at most 1 and the others M(1) < 0.63 (the last step), or all at most 0.76 (the first): out below 4. Radix 3: x0 + s
+ * < 2.3 and x0 + 2 M(1.6) < 2.4. Radix 5: x0 + s < 3.9; on the way in 0.76 + 2 M(3.04) + 2 M(1.52) < 3.91, on the way out
+ * 1 + 2 M(2.52) + 2 M(1.26) < 3.95. */
 INLINE void sum_odd(modulus m, const ends *e, unsigned radix, lanes x[5]) {
     if (radix == 3) {
         lanes s = ADD(x[1], x[2]), d = SUB(x[1], x[2]);
@@ -99,17 +101,25 @@ INLINE void sum_odd(modulus m, const ends *e, unsigned radix, lanes x[5]) {
     }
 }
 
+/* Digits at the end of a factor and the zeros beyond it. */
+HG_TARGET static __attribute__((noinline)) void last_digits(const hg_ntt_factor *f, size_t at, uint64_t some[LANES]) {
+    for (size_t i = 0; i < LANES; i++) {
+        some[i] = at + i == f->whole ? f->last : 0;
+        if (at + i < f->whole) __builtin_memcpy(some + i, f->digits + 8 * (at + i), 8);
+    }
+}
+
 /* Any 64-bit digits, to 1/2 + 2^48 / p < 0.76: the upper 16 bits are reduced alone, exactly as a multiple of 2^48. */
 INLINE lanes digits(modulus m, const hg_ntt_factor *f, size_t at) {
-    uint64_t some[LANES] = {0};
     words w;
     if (at + LANES <= f->whole) {
         w = WORDS(f->digits + 8 * at);
-    } else {
-        size_t left = at < f->whole ? f->whole - at : 0;
-        for (size_t i = 0; i < left; i++) __builtin_memcpy(some + i, f->digits + 8 * (at + i), 8);
-        if (f->whole >= at && left < LANES) some[left] = f->last;
+    } else if (at <= f->whole) {
+        uint64_t some[LANES];
+        last_digits(f, at, some);
         w = WORDS(some);
+    } else {
+        return ALL(0.0);
     }
     lanes low = AS_DOUBLES(AND_OR(w, ALL_WORDS(0xFFFFFFFFFFFF), ALL_WORDS(0x4330000000000000)));
     lanes high = AS_DOUBLES(SHIFT_OR(w, 48, ALL_WORDS(0x4630000000000000)));
@@ -117,11 +127,11 @@ INLINE lanes digits(modulus m, const hg_ntt_factor *f, size_t at) {
 }
 
 /* The first step, on the digits as they come: out at most 2.2. */
-HG_TARGET static void begin(const hg_ntt_shape *shape, modulus m, const ends *e, const hg_ntt_factor *f, double *x) {
-    size_t n = shape->part;
-    unsigned radix = shape->radix, phase = 0;
+INLINE void begin(unsigned radix, size_t n, modulus m, const ends *e, const hg_ntt_factor *f, double *x) {
+    unsigned phase = 0;
     for (size_t at = 0; at < n; at += LANES) {
         lanes v[5];
+        UNROLL
         for (unsigned i = 0; i < radix; i++) v[i] = digits(m, f, i * n + at);
         if (radix == 2) {
             lanes s = ADD(v[0], v[1]);
@@ -137,19 +147,21 @@ HG_TARGET static void begin(const hg_ntt_shape *shape, modulus m, const ends *e,
         } else {
             sum_odd(m, e, radix, v);
             v[0] = reduce(m, v[0]);
+            UNROLL
             for (unsigned j = 1; j < radix; j++) v[j] = times(m, v[j], e->twist[phase][j - 1]);
             phase = phase + 1 == radix ? 0 : phase + 1;
         }
+        UNROLL
         for (unsigned i = 0; i < radix; i++) STORE(x + i * n + at, v[i]);
     }
 }
 
 /* The last step: 1 to below 4. */
-HG_TARGET static void finish(const hg_ntt_shape *shape, modulus m, const ends *e, double *x) {
-    size_t n = shape->part;
-    unsigned radix = shape->radix, phase = 0;
+INLINE void finish(unsigned radix, size_t n, modulus m, const ends *e, double *x) {
+    unsigned phase = 0;
     for (size_t at = 0; at < n; at += LANES) {
         lanes v[5];
+        UNROLL
         for (unsigned i = 0; i < radix; i++) v[i] = LOAD(x + i * n + at);
         if (radix == 2) {
             lanes s = ADD(v[0], v[1]);
@@ -163,13 +175,24 @@ HG_TARGET static void finish(const hg_ntt_shape *shape, modulus m, const ends *e
             v[2] = SUB(s, t);
             v[3] = SUB(d, u);
         } else {
+            UNROLL
             for (unsigned j = 1; j < radix; j++) v[j] = times(m, v[j], e->twist[phase][j - 1]); /* M(1) */
             sum_odd(m, e, radix, v);
             phase = phase + 1 == radix ? 0 : phase + 1;
         }
+        UNROLL
         for (unsigned i = 0; i < radix; i++) STORE(x + i * n + at, v[i]);
     }
 }
+
+/* With the radix known to the compiler the values stay in registers. */
+#define FOR_RADIX(radix, call, ...)           \
+    switch (radix) {                          \
+    case 2: call(2, __VA_ARGS__); break;      \
+    case 3: call(3, __VA_ARGS__); break;      \
+    case 4: call(4, __VA_ARGS__); break;      \
+    default: call(5, __VA_ARGS__); break;     \
+    }
 
 HG_TARGET void NAMED(hg_ntt_convolve)(const hg_ntt_shape *shape, int prime, const hg_ntt_factor *a,
                                       const hg_ntt_factor *b, double *result, double *scratch, double *table) {
@@ -179,14 +202,14 @@ HG_TARGET void NAMED(hg_ntt_convolve)(const hg_ntt_shape *shape, int prime, cons
     size_t nodes = shape->tree / shape->part; /* after a step of two or four the parts are the nodes of one tree */
     for (int side = 0; side < 2; side++) {
         double *x = side ? scratch : result;
-        begin(shape, r.m, &e, side ? b : a, x);
+        FOR_RADIX(shape->radix, begin, shape->part, r.m, &e, side ? b : a, x)
         for (size_t i = 0; i < shape->radix; i++) split(&r, x + i * shape->part, shape->part, nodes > 1 ? i : 0);
     }
     multiply(r.m, result, scratch, shape->length);
     r = build_roots(shape, prime, 1, table);
     build_ends(shape, prime, 1, &e);
     for (size_t i = 0; i < shape->radix; i++) join(&r, result + i * shape->part, shape->part, nodes > 1 ? i : 0);
-    finish(shape, r.m, &e, result);
+    FOR_RADIX(shape->radix, finish, shape->part, r.m, &e, result)
 }
 
 /* c = t1 M/p1 + t2 M/p2 + t3 M/p3 - e M, where t_i = residue_i * scale_i modulo p_i lies in [0, p_i) and e is the whole part

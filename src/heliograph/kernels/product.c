@@ -4,6 +4,7 @@
 #include "ntt.h"
 
 #ifdef HG_NTT
+#include <immintrin.h>
 #include <stdlib.h>
 #include <string.h>
 #ifdef __linux__
@@ -73,7 +74,7 @@ int hg_product_level(void) {
 }
 
 /* The 64 bits from bit `at` on of an integer of `size` bytes; zeros beyond its end. */
-static uint64_t little_bits(const uint8_t *bytes, size_t size, size_t at) {
+static inline uint64_t little_bits(const uint8_t *bytes, size_t size, size_t at) {
     size_t from = at / 8, shift = at % 8;
     uint8_t some[9] = {0};
     if (from + 9 > size) {
@@ -86,7 +87,7 @@ static uint64_t little_bits(const uint8_t *bytes, size_t size, size_t at) {
     return shift ? word >> shift | (uint64_t)bytes[from + 8] << (64 - shift) : word;
 }
 
-static uint64_t big_bits(const uint8_t *bytes, size_t size, size_t at) {
+static inline uint64_t big_bits(const uint8_t *bytes, size_t size, size_t at) {
     size_t end = at / 8 < size ? size - at / 8 : 0, shift = at % 8;
     uint8_t some[9] = {0};
     if (end < 9) {
@@ -143,6 +144,7 @@ int hg_multiply_shift(const uint8_t *key, size_t n, const uint8_t *seed, size_t 
                       uint8_t *out) {
     layout l;
     if (!plan(n, m, &l)) return HG_PRODUCT_UNDECIDED;
+    if (_MM_GET_ROUNDING_MODE() != _MM_ROUND_NEAREST) return HG_PRODUCT_UNDECIDED; /* another library's doing */
     uint8_t *memory = room(l.bytes);
     if (!memory) return HG_PRODUCT_NO_MEMORY;
     size_t length = l.shape.length, size = (n + 7) / 8, pad = 8 * size - n;

@@ -1,7 +1,7 @@
 """The product behind privacy amplification: one multiplication of large integers, compiled, or by GMP.
 
-The compiled one (``product.c``) needs AVX2 and FMA; without them, or without a compiler, and for short keys, where it is
-no faster, GMP multiplies. Both give the same bits.
+The compiled one (``product.c``, ADR 0043) needs AVX2 and FMA; without them, without a compiler, and for short keys, where
+it is no faster, GMP multiplies. Both give the same bits.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ import gmpy2
 
 from heliograph.kernels.native import compiled
 
-__all__ = ["SHORTEST", "Multiplier", "modified_multiply_shift"]
+__all__ = ["MULTIPLIER", "SHORTEST", "Multiplier", "modified_multiply_shift"]
 
 Multiplier = Literal["compiled", "gmp"]
+
+_LEVEL: Final = compiled.product_level() if compiled is not None else 0
+MULTIPLIER: Final = ("GMP", "AVX2", "AVX-512")[_LEVEL]  # what multiplies long keys here
 
 SHORTEST: Final = 10_000  # bits, our choice: from there on the compiled one is faster (benchmarks/products.py)
 
@@ -30,16 +33,13 @@ def modified_multiply_shift(
     by n - m bits; it does not hold the interpreter's lock meanwhile. The compiled one takes at most n bytes besides.
     ``by``: for tests; "compiled" still leaves to GMP what it cannot do.
     """
-    if by != "gmp" and (by == "compiled" or key_bits >= SHORTEST) and compiled is not None and compiled.product_level():
+    if compiled is not None and _LEVEL and by != "gmp" and (by == "compiled" or key_bits >= SHORTEST):
+        fits = compiled.product_memory(key_bits, out_bits) > 0
+        hashed = compiled.multiply_shift(key, key_bits, seed, out_bits) if fits else None
         # None where the digits below the wanted ones do not decide the carry (product.c): about once in 2^105 hashes.
-        hashed = compiled.multiply_shift(key, key_bits, seed, out_bits) if _fits(key_bits, out_bits) else None
         if hashed is not None:
             return bytes(hashed)
     return _by_gmp(key, key_bits, seed, out_bits)
-
-
-def _fits(key_bits: int, out_bits: int) -> bool:
-    return compiled is not None and compiled.product_memory(key_bits, out_bits) > 0
 
 
 def _by_gmp(key: bytes, key_bits: int, seed: bytes, out_bits: int) -> bytes:
