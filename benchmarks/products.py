@@ -17,15 +17,16 @@ SIZES = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 1_000_000, 10_000
 WIDTHS = {1: "AVX2", 2: "AVX-512"}
 
 
-def seconds(work, n: int) -> tuple[float, bytes]:
-    """Return the least time of one run, and its result; of many runs at once where one is too short to be timed."""
-    at_once, best, result = max(1, 1_000_000 // n), float("inf"), b""
-    for _ in range(3 if n > 10_000_000 else 7):
-        began = time.thread_time()
-        for _ in range(at_once):
-            result = work()
-        best = min(best, (time.thread_time() - began) / at_once)
-    return best, result
+def seconds(works: list, n: int) -> tuple[list[float], list[bytes]]:
+    """Return the least time of one run of each, taken in turns, and the results; of many at once where one is short."""
+    at_once, best, results = max(1, 1_000_000 // n), [float("inf")] * len(works), [b""] * len(works)
+    for _ in range(5 if n > 10_000_000 else 15):
+        for i, work in enumerate(works):
+            began = time.thread_time()
+            for _ in range(at_once):
+                results[i] = work()
+            best[i] = min(best[i], (time.thread_time() - began) / at_once)
+    return best, results
 
 
 def stream(name: bytes, size: int) -> bytes:
@@ -35,15 +36,14 @@ def stream(name: bytes, size: int) -> bytes:
 
 def measured(n: int) -> list[dict]:
     key, seed, m = stream(b"key", (n + 7) // 8), stream(b"seed", (2 * n + 5) // 8), n // 2
-    gmp, expected = seconds(lambda: modified_multiply_shift(key, n, seed, m, by="gmp"), n)
-    rows = []
-    for level in range(1, compiled.product_level() + 1):
-        ours, found = seconds(lambda level=level: compiled.multiply_shift(key, n, seed, m, level), n)
-        assert found == expected, f"another hash of {n} bits"
-        memory = compiled.product_memory(n, m) / (n / 8)
-        rows.append({"n": n, "width": WIDTHS[level], "mbps": n / ours / 1e6, "gmp_mbps": n / gmp / 1e6,
-                     "ratio": gmp / ours, "memory_over_key": memory})  # fmt: skip
-    return rows
+    works = [lambda: modified_multiply_shift(key, n, seed, m, by="gmp")]
+    levels = range(1, compiled.product_level() + 1)
+    works += [lambda level=level: compiled.multiply_shift(key, n, seed, m, level) for level in levels]
+    (gmp, *ours), (expected, *found) = seconds(works, n)
+    assert all(one == expected for one in found), f"another hash of {n} bits"
+    memory = compiled.product_memory(n, m) / (n / 8)
+    return [{"n": n, "width": WIDTHS[level], "mbps": n / time_ / 1e6, "gmp_mbps": n / gmp / 1e6, "ratio": gmp / time_,
+             "memory_over_key": memory} for level, time_ in zip(levels, ours, strict=True)]  # fmt: skip
 
 
 def main() -> None:

@@ -57,9 +57,7 @@ static int plan(size_t n, size_t m, layout *l) {
     l->shape = hg_ntt_shape_for(l->a + GUARDS);
     if (l->shape.length > HG_NTT_MOST) return 0;
     l->doubles = (HG_NTT_PRIMES + 1) * l->shape.length + hg_ntt_table_size(&l->shape);
-    l->bytes = 8 * (l->doubles + l->x);
-    size_t unit = l->bytes >= 2 * HUGE ? HUGE : 64;
-    l->bytes = (l->bytes + unit - 1) / unit * unit;
+    l->bytes = (8 * (l->doubles + l->x) + 63) / 64 * 64;
     return 1;
 }
 
@@ -132,12 +130,15 @@ static void store_sum(const uint8_t *key, size_t n, const uint64_t *digits, size
     }
 }
 
-static uint8_t *room(size_t bytes) {
-    uint8_t *memory = aligned_alloc(bytes % HUGE ? 64 : HUGE, bytes);
+static void *room(size_t bytes) {
 #ifdef __linux__
-    if (memory && bytes % HUGE == 0) madvise(memory, bytes, MADV_HUGEPAGE); /* only faster: whether it can does not matter */
+    void *memory = NULL;
+    if (bytes >= 2 * HUGE && !posix_memalign(&memory, HUGE, bytes)) {
+        madvise(memory, bytes, MADV_HUGEPAGE); /* only faster: whether it can does not matter */
+        return memory;
+    }
 #endif
-    return memory;
+    return aligned_alloc(64, bytes);
 }
 
 int hg_multiply_shift(const uint8_t *key, size_t n, const uint8_t *seed, size_t seed_size, size_t m, int level,
@@ -145,12 +146,12 @@ int hg_multiply_shift(const uint8_t *key, size_t n, const uint8_t *seed, size_t 
     layout l;
     if (!plan(n, m, &l)) return HG_PRODUCT_UNDECIDED;
     if (_MM_GET_ROUNDING_MODE() != _MM_ROUND_NEAREST) return HG_PRODUCT_UNDECIDED; /* another library's doing */
-    uint8_t *memory = room(l.bytes);
+    void *memory = room(l.bytes);
     if (!memory) return HG_PRODUCT_NO_MEMORY;
     size_t length = l.shape.length, size = (n + 7) / 8, pad = 8 * size - n;
-    double *results[HG_NTT_PRIMES], *scratch = (double *)(void *)memory + HG_NTT_PRIMES * length;
-    for (size_t i = 0; i < HG_NTT_PRIMES; i++) results[i] = (double *)(void *)memory + i * length;
-    uint64_t *x2 = (uint64_t *)(void *)memory + l.doubles;
+    double *results[HG_NTT_PRIMES], *scratch = (double *)memory + HG_NTT_PRIMES * length;
+    for (size_t i = 0; i < HG_NTT_PRIMES; i++) results[i] = (double *)memory + i * length;
+    uint64_t *x2 = (uint64_t *)memory + l.doubles;
 
     for (size_t i = 0; i < l.x; i++) x2[i] = big_bits(key, size, pad + 64 * i);
     if ((n - m) % 64) x2[l.x - 1] &= ((uint64_t)1 << (n - m) % 64) - 1;

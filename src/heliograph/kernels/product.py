@@ -19,7 +19,7 @@ Multiplier = Literal["compiled", "gmp"]
 _LEVEL: Final = compiled.product_level() if compiled is not None else 0
 MULTIPLIER: Final = ("GMP", "AVX2", "AVX-512")[_LEVEL]  # what multiplies long keys here
 
-SHORTEST: Final = 20_000  # bits, our choice: from there on the compiled one is faster (benchmarks/products.py)
+SHORTEST: Final = 10_000  # bits, our choice: from there on the compiled one is faster (benchmarks/products.py)
 
 
 def modified_multiply_shift(

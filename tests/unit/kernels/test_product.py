@@ -103,7 +103,7 @@ def test_the_greatest_coefficients_follow_the_definition(digits):
 
 @pytest.mark.slow
 def test_the_greatest_sums_that_the_primes_hold_follow_the_definition():
-    """Nearly four million all-one digits, the most that are taken; a = 2^al - 1 is -1 modulo 2^al, so no oracle multiplies."""
+    """Nearly four million all-one digits, the most that are taken. Modulo 2^al this a is -1: no oracle multiplies."""
     m = 1000
     n = WORD * 4_000_000 - WORD + m
     al = n - 1
