@@ -17,8 +17,8 @@ typedef struct {
     uint64_t last;
 } hg_ntt_factor;
 
-/* A transform of `radix` * 2^k digits: first a step of this radix (2, 3, 4 or 5), then steps of four.
- * After 2 or 4 the parts go on as the next nodes of one tree of `length` leaves; after 3 or 5 each is a tree of its own. */
+/* A transform of `radix` * 2^k digits: first a step of this radix (2, 3, 4 or 5), then steps of four. After 2 or 4
+ * the parts go on as the next nodes of one tree of `length` leaves; after 3 or 5 each is a tree of its own. */
 typedef struct {
     size_t length, part, tree;
     unsigned radix;
@@ -30,8 +30,8 @@ hg_ntt_shape hg_ntt_shape_for(size_t digits);
 /* Doubles of memory for the roots of a shape. */
 size_t hg_ntt_table_size(const hg_ntt_shape *shape);
 
-/* result[k] = length * sum of a_i b_j over i + j = k modulo length, modulo one prime, as doubles of magnitude below 4 p.
- * `result` and `scratch` have `length` doubles, `table` hg_ntt_table_size; all three are aligned to 64 bytes. */
+/* result[k] = length * sum of a_i b_j over i + j = k modulo length, modulo one prime, as doubles of magnitude below
+ * 4 p. `result` and `scratch` have `length` doubles, `table` hg_ntt_table_size; all three are aligned to 64 bytes. */
 typedef void hg_ntt_convolve(const hg_ntt_shape *shape, int prime, const hg_ntt_factor *a, const hg_ntt_factor *b,
                              double *result, double *scratch, double *table);
 

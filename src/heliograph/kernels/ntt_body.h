@@ -1,19 +1,21 @@
 /* Number-theoretic transforms in doubles, included once for each width of the lanes (ntt_narrow.c, ntt_wide.c).
  *
- * A transform reduces a polynomial modulo x^n - 1 by splitting x^2k - a^2 = (x^k - a)(x^k + a) down to single points, depth
- * first, so that what is split next is still in the cache; the product is taken there and joined back the same way. Node
- * i of each level splits by the root w[i], where w[0] = 1, w[2i] = sqrt(w[i]) and w[2i + 1] = sqrt(-w[i]); so one table
- * serves all levels, no order of bits is ever reversed, and a long stretch needs a single root. The last log2(LANES)
- * levels lie across the lanes: there LANES nodes are transposed, and each lane has its own root.
+ * A transform reduces a polynomial modulo x^n - 1 by splitting x^2k - a^2 = (x^k - a)(x^k + a) down to single
+ * points, depth first, so that what is split next is still in the cache; the product is taken there and joined back
+ * the same way. Node i of each level splits by the root w[i], where w[0] = 1, w[2i] = sqrt(w[i]) and w[2i + 1] =
+ * sqrt(-w[i]); so one table serves all levels, no order of bits is ever reversed, and a long stretch needs a single
+ * root. The last log2(LANES) levels lie across the lanes: there LANES nodes are transposed, and each lane has its
+ * own root.
  *
- * A number modulo p is a double of magnitude at most A p; which A, is said at each step, and A < 4 always, so it is a whole
- * number below 2^52. p <= 2^50 (1 - 2^-10). Why every step is exact: let |w| <= p/2 (1 + 2^-45) and q = nearest(x * fl(w *
- * fl(1/p))). The factor is off by at most 2^-53, hence q by at most A p 2^-53 < A/8 besides the rounding to a whole number,
- * and |q| < 2^51, where adding and taking away 1.5 * 2^52 rounds to a whole number. With h = fl(x w), l = x w - h is a double
- * (by one fused operation), h - q p is a whole number below 2^53, so is computed without rounding by another, and so is the
- * sum: x w - q p exactly, of magnitude below M(A) p, M(A) = 1/2 + A/8. M(4) = 1. Without w the result is below 1/2 p (1 +
- * 2^-45), written 1/2. All this holds only without other contractions or reordering, -ffp-contract=off and no -ffast-math,
- * and while the processor rounds to nearest, which product.c looks at. */
+ * A number modulo p is a double of magnitude at most A p; which A, is said at each step, and A < 4 always, so it is
+ * a whole number below 2^52. p <= 2^50 (1 - 2^-10). Why every step is exact: let |w| <= p/2 (1 + 2^-45) and q =
+ * nearest(x * fl(w * fl(1/p))). The factor is off by at most 2^-53, hence q by at most A p 2^-53 < A/8 besides the
+ * rounding to a whole number, and |q| < 2^51, where adding and taking away 1.5 * 2^52 rounds to a whole number. With
+ * h = fl(x w), l = x w - h is a double (by one fused operation), h - q p is a whole number below 2^53, so is
+ * computed without rounding by another, and so is the sum: x w - q p exactly, of magnitude below M(A) p, M(A) = 1/2
+ * + A/8. M(4) = 1. Without w the result is below 1/2 p (1 + 2^-45), written 1/2. All this holds only without other
+ * contractions or reordering, -ffp-contract=off and no -ffast-math, and while the processor rounds to nearest, which
+ * product.c looks at. */
 #ifdef __FAST_MATH__
 #error "the transforms are exact only in IEEE 754 arithmetic: build without -ffast-math"
 #endif
@@ -203,7 +205,8 @@ HG_TARGET static void join(const roots *r, double *x, size_t length, size_t node
     }
 }
 
-/* 2.2 each; times 2.2 p^2, the quotient's error is below 1/8 * 1.1 * 2 besides the rounding: at most 0.78 p. */
+/* x times y, 2.2 each, to 0.78. x is reduced first, so the product is at most 1.1 p^2; h and fl(1/p) are each off by a
+ * part in 2^53, hence the quotient by at most 1.1 p 2^-52 < 0.28 besides the rounding. The rest is as above. */
 HG_TARGET static void multiply(modulus m, double *x, const double *y, size_t length) {
     for (size_t i = 0; i < length; i += LANES) {
         lanes a = reduce(m, LOAD(x + i)), b = LOAD(y + i);

@@ -43,11 +43,11 @@ HG_TARGET static roots build_roots(const hg_ntt_shape *shape, int prime, int inv
     return (roots){m, table, single};
 }
 
-/* The step of radix 3 or 5. x^(3N) - 1 splits into x^N - z^j, z of order 3; there x = t^j y with t^N = z, itself of order
- * 3 since N is a power of two, makes y^N - 1. So the coefficient at k is multiplied by t^(jk), which repeats after three
- * vectors. A sum of x_i z^(ij) is taken over pairs: z^i = cosine + sine, z^-i = cosine - sine. */
+/* The step of radix 3 or 5. x^(3N) - 1 splits into x^N - z^j, z of order 3; there x = t^j y with t^N = z, itself of
+ * order 3 since N is a power of two, makes y^N - 1. So the coefficient at k is multiplied by t^(jk), which repeats
+ * after three vectors. A sum of x_i z^(ij) is taken over pairs: z^i = cosine + sine, z^-i = cosine - sine. */
 typedef struct {
-    root cosine, pair, sine, other; /* radix 3: -1/2, -, sine; radix 5: -1/4, half the cosines' difference, both sines */
+    root cosine, pair, sine, other; /* radix 3: -1/2, -, sine; 5: -1/4, half the cosines' difference, both sines */
     root twist[5][4];               /* t^(jk) for vector k modulo the radix, j - 1 */
     root quarter;                   /* radix 4: a root of order 4 */
 } ends;
@@ -77,9 +77,9 @@ HG_TARGET static void build_ends(const hg_ntt_shape *shape, int prime, int inver
         }
 }
 
-/* x[0] at most 1 and the others M(1) < 0.63 (the last step), or all at most 0.76 (the first): out below 4. Radix 3: x0 + s
- * < 2.3 and x0 + 2 M(1.6) < 2.4. Radix 5: x0 + s < 3.9; on the way in 0.76 + 2 M(3.04) + 2 M(1.52) < 3.91, on the way out
- * 1 + 2 M(2.52) + 2 M(1.26) < 3.95. */
+/* x[0] at most 1 and the others M(1) < 0.63 (the last step), or all at most 0.76 (the first): out below 4. Radix 3:
+ * x0 + s < 2.3 and x0 + 2 M(1.6) < 2.4. Radix 5: x0 + s < 3.9; on the way in 0.76 + 2 M(3.04) + 2 M(1.52) < 3.91, on
+ * the way out 1 + 2 M(2.52) + 2 M(1.26) < 3.95. */
 INLINE void sum_odd(modulus m, const ends *e, unsigned radix, lanes x[5]) {
     if (radix == 3) {
         lanes s = ADD(x[1], x[2]), d = SUB(x[1], x[2]);
@@ -212,9 +212,9 @@ HG_TARGET void NAMED(hg_ntt_convolve)(const hg_ntt_shape *shape, int prime, cons
     FOR_RADIX(shape->radix, finish, shape->part, r.m, &e, result)
 }
 
-/* c = t1 M/p1 + t2 M/p2 + t3 M/p3 - e M, where t_i = residue_i * scale_i modulo p_i lies in [0, p_i) and e is the whole part
- * of t1/p1 + t2/p2 + t3/p3 = e + c/M. The doubles give that sum to 2^-48; since 0 <= c/M < 0.957 (hg_ntt.h), adding 2^-20
- * before cutting off the fraction gives e whether c is zero or as large as it can be. */
+/* c = t1 M/p1 + t2 M/p2 + t3 M/p3 - e M, where t_i = residue_i * scale_i modulo p_i lies in [0, p_i) and e is the
+ * whole part of t1/p1 + t2/p2 + t3/p3 = e + c/M. The doubles give that sum to 2^-48; since 0 <= c/M < 0.957
+ * (hg_ntt.h), adding 2^-20 before cutting off the fraction gives e whether c is zero or as large as it can be. */
 HG_TARGET void NAMED(hg_ntt_recombine)(const hg_ntt_shape *shape, double *const results[HG_NTT_PRIMES], size_t first,
                                        size_t count, uint64_t *out) {
     hg_ntt_recombination with;

@@ -3,7 +3,8 @@
 #ifdef HG_NTT
 const uint64_t hg_ntt_prime[HG_NTT_PRIMES] = {0x3feffb2000001, 0x3feff76000001, 0x3fefdff000001};
 
-/* Neither squares, cubes nor fifth powers modulo their primes: their powers give roots of every order that is needed. */
+/* Neither squares, cubes nor fifth powers modulo their primes: their powers give roots of every order that is
+ * needed. */
 static const uint64_t generator[HG_NTT_PRIMES] = {11, 7, 19};
 
 uint64_t hg_ntt_times(uint64_t a, uint64_t b, uint64_t p) { return (uint64_t)((hg_u128)a * b % p); }

@@ -13,19 +13,21 @@
 
 #include "words.h"
 
-/* Only the m highest of the al lowest bits of a x2 + b are wanted. With digits of 64 bits, A of a and X of x2, they begin in
- * digit X - 1, and a cyclic convolution of length L >= A + GUARDS adds to coefficient k < A only what belongs to k + L <= A +
- * X - 2, so leaves all k >= X - 1 - GUARDS as they are. So L need not be A + X - 1: two thirds of it do for m = n / 2.
+/* Only the m highest of the al lowest bits of a x2 + b are wanted. With digits of 64 bits, A of a and X of x2, they
+ * begin in digit X - 1, and a cyclic convolution of length L >= A + GUARDS adds to coefficient k < A only what
+ * belongs to k + L <= A + X - 2, so leaves all k >= X - 1 - GUARDS as they are. So L need not be A + X - 1: two
+ * thirds of it do for m = n / 2.
  *
- * What the coefficients below `first` = X - 1 - GUARDS add is unknown, but small: each is below 2^150 (ntt.h), so their sum,
- * with the part of b that lies there, is below 2^87 in units of 2^(64 first). It changes a wanted bit only if it carries
- * through the guards, and it cannot if those, as a number of 64 GUARDS bits, are below 2^(64 GUARDS) - 2^87. Else the
- * answer is HG_PRODUCT_UNDECIDED and the caller takes the whole product: never a wrong bit. For uniform a and b the guards are
- * uniform, so this happens once in 2^105 hashes; an all-one a and key can force it, which the tests do. */
+ * What the coefficients below `first` = X - 1 - GUARDS add is unknown, but small: each is below 2^150 (ntt.h), so
+ * their sum, with the part of b that lies there, is below 2^87 in units of 2^(64 first). It changes a wanted bit
+ * only if it carries through the guards, and it cannot if those, as a number of 64 GUARDS bits, are below 2^(64
+ * GUARDS) - 2^87. Else the answer is HG_PRODUCT_UNDECIDED and the caller takes the whole product: never a wrong bit.
+ * For uniform a and b the guards are uniform, so this happens once in 2^105 hashes; an all-one a and key can force
+ * it, which the tests do. */
 #define GUARDS ((size_t)3)
 #define UNKNOWN 87 /* bits */
 
-#define HUGE ((size_t)1 << 21)
+#define HUGE_PAGE ((size_t)1 << 21)
 
 typedef struct {
     size_t a, x, first; /* digits of a and of x2, the first coefficient that is looked at */
@@ -133,7 +135,7 @@ static void store_sum(const uint8_t *key, size_t n, const uint64_t *digits, size
 static void *room(size_t bytes) {
 #ifdef __linux__
     void *memory = NULL;
-    if (bytes >= 2 * HUGE && !posix_memalign(&memory, HUGE, bytes)) {
+    if (bytes >= 2 * HUGE_PAGE && !posix_memalign(&memory, HUGE_PAGE, bytes)) {
         madvise(memory, bytes, MADV_HUGEPAGE); /* only faster: whether it can does not matter */
         return memory;
     }
