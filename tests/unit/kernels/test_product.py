@@ -85,7 +85,7 @@ def test_short_keys_follow_the_definition(n):
 
 @pytest.mark.parametrize("digits", TRANSFORMS)
 def test_keys_that_just_fill_a_transform_and_just_do_not_follow_the_definition(digits):
-    for n in {WORD * (digits - GUARDS) + 1 + more for more in (-WORD, -1, 0, 1, 2)}:
+    for n in {WORD * (digits - GUARDS) + 1 + more for more in (-WORD, -1, 0, 1, 2, GUARDS * WORD)}:
         for m in (n // 2, n - 70, 1):
             assert check(n, m, *numbers(n))
 
