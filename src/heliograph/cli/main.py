@@ -10,6 +10,7 @@ from heliograph import __version__
 from heliograph.cli import agent, audit, bench, demo, distill, keyrate, kme_chaos, pki, sae, site, store
 from heliograph.cli.once import Once
 from heliograph.kernels.native import KERNELS
+from heliograph.kernels.product import MULTIPLIER
 
 __all__ = ["app", "main"]
 
@@ -35,7 +36,7 @@ app.add_typer(store.app, name="store")
 
 def _version(asked: bool) -> None:
     if asked:
-        print(f"heliograph {__version__} (kernels: {KERNELS})")
+        print(f"heliograph {__version__} (kernels: {KERNELS}; product: {MULTIPLIER})")
         raise typer.Exit
 
 

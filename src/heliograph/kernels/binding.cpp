@@ -16,6 +16,7 @@
 #include "clicks.h"
 #include "expansion.h"
 #include "ldpc.h"
+#include "product.h"
 #include "sifting.h"
 #include "words.h"
 
@@ -281,12 +282,34 @@ nb::tuple clicks(const nb::bytes &light, const nb::bytes &bases, const nb::bytes
     }
 }
 
+// Returns the hash, or None where its digits are undecided (product.c).
+nb::object multiply_shift(const nb::bytes &key, size_t key_bits, const nb::bytes &seed, size_t out_bits, int level) {
+    require(out_bits >= 1 && out_bits < key_bits && key_bits < size_t{1} << 40, "lengths out of range");
+    require(key.size() == bytes(key_bits) && seed.size() >= bytes(2 * (key_bits - 1)), "a key or a seed of another length");
+    const int there = hg_product_level();
+    require(there >= 1 && level >= 1, "this machine has no AVX2 or no FMA instructions");
+    require(hg_product_memory(key_bits, out_bits) != 0, "a key that is too long");
+    nb::bytes out = blank(bytes(out_bits));
+    int code = 0;
+    {
+        nb::gil_scoped_release release;
+        code = hg_multiply_shift(data(key), key_bits, data(seed), seed.size(), out_bits, level < there ? level : there,
+                                 inside(out));
+    }
+    if (code == HG_PRODUCT_NO_MEMORY) throw std::bad_alloc();
+    return code == HG_PRODUCT_UNDECIDED ? nb::none() : nb::object(out);
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
     m.doc() = "The compiled kernels; each has a readable twin in numpy beside it.";
     m.def("sift", &sift, nb::arg("own_bases"), nb::arg("own_bits"), nb::arg("peer_bases"), nb::arg("kinds"),
           nb::arg("peer"), nb::arg("peer_bits"), nb::arg("portable") = false);
+    m.def("product_level", &hg_product_level);
+    m.def("product_memory", &hg_product_memory, nb::arg("key_bits"), nb::arg("out_bits"));
+    m.def("multiply_shift", &multiply_shift, nb::arg("key"), nb::arg("key_bits"), nb::arg("seed"), nb::arg("out_bits"),
+          nb::arg("level") = 2);
     m.def("aes_level", &hg_expansion_level);
     m.def("expand", &expand, nb::arg("seed"), nb::arg("slots"), nb::arg("z"), nb::arg("thresholds").none(),
           nb::arg("level") = 2);

@@ -15,6 +15,7 @@ import numpy as np
 
 from heliograph.bits import BitString
 from heliograph.kernels.native import KERNELS
+from heliograph.kernels.product import MULTIPLIER
 from heliograph.kernels.toeplitz import toeplitz
 from heliograph.lab.bench_rows import row
 from heliograph.lab.bench_sockets import blocks_over_sockets, over_sockets
@@ -52,7 +53,7 @@ def _noisy(n: int, qber: float) -> tuple[BitString, BitString]:
 
 
 def _document(stage: str, results: list[dict[str, Any]], failures: list[str]) -> dict[str, Any]:
-    return {"stage": stage, "kernels": KERNELS, "results": results, "failures": failures}
+    return {"stage": stage, "kernels": KERNELS, "product": MULTIPLIER, "results": results, "failures": failures}
 
 
 def _reconcile(alice: BitString, bob: BitString, qber: float, pace: Pace) -> tuple[Answerer, Corrected]:
