@@ -54,6 +54,7 @@ class Fetching:
     """The key manager is asked for a fresh key; the current one, if any, goes on."""
 
     held: Held
+    began: float
     deadline: float
 
 
@@ -129,7 +130,7 @@ def _on_tick(state: State, now: float) -> Step:
     match state:
         case Idle() | Active():
             return _go_on(state, actions)
-        case Fetching(_, deadline) if held.now >= deadline:
+        case Fetching(_, _, deadline) if held.now >= deadline:
             state, more = _failed(held)
             return state, [*actions, *more]
         case AwaitingReady(_, _, _, deadline) if held.now >= deadline:
@@ -176,7 +177,7 @@ def _go_on(state: State, actions: list[Action]) -> Step:
     # At most one generation of overlap; no key is fetched that could not be named to the peer.
     if due and held.control_up and held.retiring is None and held.now >= held.next_at:
         held = replace(held, attempts=held.attempts + 1)
-        return Fetching(held, held.now + held.limits.fetch_seconds), [*actions, FetchKey(held.attempts)]
+        return Fetching(held, held.now, held.now + held.limits.fetch_seconds), [*actions, FetchKey(held.attempts)]
     return _settled(held), actions
 
 
@@ -206,7 +207,8 @@ def _prepare(state: Fetching, key: DeliveredKey) -> Step:
         return _failed(held)
     number = held.number + 1
     previous = held.current.key_id if held.current else None
-    candidate = Installed(keys, held.now, number, previous)
+    # Its age counts from when it was asked for: the key manager gave it later, a key establishment much later.
+    candidate = Installed(keys, state.began, number, previous)
     held = replace(held, number=number)
     waiting = AwaitingReady(held, candidate, held.now, held.now + held.limits.answer_seconds)
     return _resend(waiting, [])
