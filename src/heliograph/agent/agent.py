@@ -33,6 +33,7 @@ from heliograph.consumer.rotation import (
     KeyFetched,
     KeyRefused,
     LimitReached,
+    NotTaken,
     Received,
     Reconnect,
     Retire,
@@ -87,6 +88,7 @@ class Agent:
             on_nearly_used=lambda key_id: self._feed(LimitReached(key_id)),
             on_drained=lambda key_id: self._feed(Drained(key_id)),
             on_in_place=self._say_withheld,
+            on_not_taken=self._give_up,
         )
         if driver is None:
             self._encryptor = self.forwarder = Forwarder(
@@ -110,6 +112,7 @@ class Agent:
         self._alarm: str | None = None
         self._not_in_place: set[bytes] = set()  # keys that the encryptor did not take
         self._withheld: tuple[Ready | Commit | Confirm, ControlLink | None] | None = None
+        self._committed: bytes | None = None  # what this side has told its peer to change to
         self.control_address: Address | None = None
 
     async def start(self) -> None:
@@ -258,7 +261,13 @@ class Agent:
             (message, origin), self._withheld = self._withheld, None
             self._send(message, origin)
 
+    def _give_up(self, key_id: bytes) -> None:
+        if key_id != self._committed:  # else the peer may send under it: there is no way back
+            self._feed(NotTaken(key_id))
+
     def _send(self, message: Message, origin: ControlLink | None) -> None:
+        if isinstance(message, Commit):
+            self._committed = message.key_id
         link = origin if origin is not None and origin.is_open else self._peer()
         if link is None:
             return  # the machine sends it again

@@ -21,6 +21,7 @@ def open_driver(
     on_nearly_used: Callable[[bytes], None],
     on_drained: Callable[[bytes], None],
     on_in_place: Callable[[bytes], None],
+    on_not_taken: Callable[[bytes], None],
 ) -> Encryptor | None:
     """Return the configured driver; None for a built-in encryptor. Raises ConfigurationError."""
     if config.wireguard is not None:
@@ -33,6 +34,7 @@ def open_driver(
             on_nearly_used=on_nearly_used,
             on_drained=on_drained,
             on_in_place=on_in_place,
+            on_not_taken=on_not_taken,
         )
     if config.strongswan is not None:
         return StrongSwan(
@@ -44,5 +46,6 @@ def open_driver(
             on_nearly_used=on_nearly_used,
             on_drained=on_drained,
             on_in_place=on_in_place,
+            on_not_taken=on_not_taken,
         )
     return None

@@ -27,6 +27,7 @@ from heliograph.consumer.rotation import (
     KeyFetched,
     KeyRefused,
     LimitReached,
+    NotTaken,
     Received,
     Reconnect,
     Retire,
@@ -120,6 +121,8 @@ def step(state: State, event: Event) -> Step:
                 return state, []  # the peer may still open connections under the old key
             held, actions = drop_drained(state.held, key_id)
             return _go_on(replace(state, held=held), actions)
+        case NotTaken(key_id):
+            return _on_not_taken(state, key_id)
         case Received(message):
             return _on_message(state, message)
 
@@ -189,6 +192,17 @@ def _failed(held: Held) -> Step:
     """Give this rotation up; the current key, if any, goes on. Wait longer each time."""
     pause = min(held.limits.retry_max_seconds, held.limits.retry_seconds * 2.0 ** min(held.failures, 32))
     return _settled(replace(held, failures=held.failures + 1, next_at=held.now + pause)), []
+
+
+def _on_not_taken(state: State, key_id: bytes) -> Step:
+    """Go back to the generation before: the peer was never told to change, so it still sends under that one."""
+    held = state.held
+    if not isinstance(state, AwaitingConfirm) or held.current is None or held.current.key_id != key_id:
+        return state, []
+    old = held.retiring
+    state, _ = _failed(replace(held, current=old, retiring=None, retire_by=math.inf))
+    back: list[Action] = [Activate(old.key_id)] if old else []
+    return state, [*back, Retire(key_id)]
 
 
 def _want(state: State) -> Step:

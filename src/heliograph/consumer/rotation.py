@@ -42,6 +42,7 @@ __all__ = [
     "KeyFetched",
     "KeyRefused",
     "LimitReached",
+    "NotTaken",
     "Received",
     "Reconnect",
     "Retire",
@@ -198,7 +199,14 @@ class Drained:
     key_id: bytes
 
 
-Event = Tick | ControlUp | ControlDown | KeyFetched | KeyRefused | Received | LimitReached | Drained
+@dataclass(frozen=True, slots=True)
+class NotTaken:
+    """The encryptor cannot use this generation, and the peer was never told to change to it."""
+
+    key_id: bytes
+
+
+Event = Tick | ControlUp | ControlDown | KeyFetched | KeyRefused | Received | LimitReached | Drained | NotTaken
 
 
 # Actions: what the shell must do now, in order.

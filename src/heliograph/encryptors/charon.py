@@ -19,9 +19,9 @@ from heliograph.errors import ConfigurationError, EncryptorUnavailable
 __all__ = ["CHILD", "Association", "Charon", "require_vici"]
 
 CHILD: Final = "net"
-# Our choice. Longer than an exchange takes to be given up by the driver, shorter than an operator's patience.
+# Our choice. An attempt goes on in charon after we stopped waiting for it.
 _WORD_SECONDS: Final = 5.0
-_INITIATE_SECONDS: Final = 4.0
+_INITIATE_SECONDS: Final = 0.5
 _FAREWELL_SECONDS: Final = 0.5
 _ML_KEM: Final = "ke1_mlkem768"  # RFC 9370 and draft-ietf-ipsecme-ikev2-mlkem, in strongSwan's words
 
@@ -169,7 +169,7 @@ class Charon:
             session.unload_conn({"name": name})
 
     def initiate(self, session: Any, name: str) -> None:  # noqa: ANN401
-        """Bring one connection up. Raises EncryptorUnavailable when the peer refuses or is silent."""
+        """Bring one connection up. Raises EncryptorUnavailable when the peer refuses, or has not answered yet."""
         words = {"ike": name, "child": CHILD, "timeout": str(int(1000 * _INITIATE_SECONDS)), "loglevel": "-1"}
         for _ in session.initiate(words):
             pass

@@ -38,7 +38,8 @@ _REMEMBERED: Final = 65536
 _CHECK_SECONDS: Final = 0.5
 _ASK_SECONDS: Final = 5.0  # between two requests for another rotation
 _HANGS_SECONDS: Final = 15.0  # an order that takes so long: charon hangs
-_RETRY_MAX_SECONDS: Final = 8.0
+_ATTEMPTS: Final = 3  # then the key is given up
+_RETRY_SECONDS: Final = 1.0
 _CLOSE_SECONDS: Final = 5.0
 _PACKETS_MAX: Final = 1 << 31  # half of what ESP counts in 32 bits (RFC 4303 3.3.3)
 
@@ -59,8 +60,9 @@ class _Generation:
 class StrongSwan:
     """One tunnel of one charon (``consumer.encryptor.Encryptor``).
 
-    The callbacks are those of ``Forwarder``; ``on_in_place``: a key is in place that was not. ``rekey_bytes``: another
-    rotation is asked for at half of it. Raises ConfigurationError without the package vici.
+    The callbacks are those of ``Forwarder``; ``on_in_place``: a key is in place that was not; ``on_not_taken``: no
+    association comes up under a key. ``rekey_bytes``: another rotation is asked for at half of it. Raises
+    ConfigurationError without the package vici.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class StrongSwan:
         on_nearly_used: Callable[[bytes], None],
         on_drained: Callable[[bytes], None],
         on_in_place: Callable[[bytes], None],
+        on_not_taken: Callable[[bytes], None],
     ) -> None:
         self._role: Final = role
         self._name: Final = config.name
@@ -83,6 +86,7 @@ class StrongSwan:
         self._on_nearly_used = on_nearly_used
         self._on_drained = on_drained
         self._on_in_place = on_in_place
+        self._on_not_taken = on_not_taken
         self._work: Final = CharonWork(role, config)
         self._settler: Final = Settler(f"strongswan {config.name}", self._work.settle, self._settled)
         self._generations: dict[bytes, _Generation] = {}
@@ -258,12 +262,13 @@ class StrongSwan:
             self._ask_for_another()
         elif result.trouble is not None and wish.initiate and wish.key_id == name:
             active.failures += 1
-            pause = min(_RETRY_MAX_SECONDS, 0.5 * 2.0 ** min(active.failures, 16))
-            active.retry_at = self._clock.now() + pause
+            active.retry_at = self._clock.now() + _RETRY_SECONDS
             self._alarm = (
                 f"{result.trouble}; no association under key {name}: check the peer's charon and agent, and that UDP "
                 "ports 500 and 4500 are open between the gateways"
             )
+            if active.failures >= _ATTEMPTS:
+                self._on_not_taken(self._active)
         elif self._role is Role.RESPONDER:
             self._alarm = f"strongswan {self._name}: no association under key {name} has come up"
             self._ask_for_another()

@@ -7,6 +7,7 @@ any key that it knows, so it knows one at a time: what comes up while a key is k
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ __all__ = ["CharonWork", "Seen", "Wish"]
 
 _UUID: Final = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _ANY_KEY: Final = "in"  # the responder's one connection
+_ATTEMPT_SECONDS: Final = 5.0  # our choice: how long a silent peer is waited for, before another attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class CharonWork:
         self._ours: Final = re.compile(f"{re.escape(config.name)}-({_UUID}|{_ANY_KEY})")
         self._owner: dict[str, str | None] = {}  # at the responder: an association's SPIs, the key it came up under
         self._known: str | None = None
+        self._attempt: tuple[str, float] = ("", 0.0)  # at the initiator: the key and when its attempt began
 
     def begin(self) -> None:
         """Guard the networks and end whatever an earlier agent left. Raises EncryptorUnavailable."""
@@ -118,19 +121,22 @@ class CharonWork:
         mine = [one for one in self._associations(session) if one.connection == name]
         if any(one.good for one in mine):
             return None
-        for one in mine:  # half-open, from an attempt before
+        tried, began = self._attempt
+        if mine and tried == key_id and time.monotonic() - began < _ATTEMPT_SECONDS:
+            return None  # half-open: the peer may still answer
+        for one in mine:
             self._charon.terminate(session, one.identifier)
+        if mine and tried == key_id:
+            self._attempt = ("", 0.0)
+            return f"strongswan: the peer's charon did not answer for {_ATTEMPT_SECONDS:g} s"
+        self._attempt = (key_id, time.monotonic())
         try:
             with self._charon.session() as words:
                 self._charon.initiate(words, name)
         except EncryptorUnavailable as why:
-            return str(why)
-        mine = [one for one in self._associations(session) if one.connection == name]
-        if any(one.good for one in mine):
-            return None
-        for one in mine:
-            self._charon.terminate(session, one.identifier)
-        return "strongswan: an association came up without a key of the link: it was ended"
+            mine = [one for one in self._associations(session) if one.connection == name]
+            return None if mine else str(why)
+        return None
 
     def _associations(self, session: Any) -> list[Association]:  # noqa: ANN401
         found = self._charon.associations(session, lambda name: self._ours.fullmatch(name) is not None)

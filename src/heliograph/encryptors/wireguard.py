@@ -117,7 +117,7 @@ class _Seen:
 class WireGuard:
     """One peer of one interface (``consumer.encryptor.Encryptor``). The callbacks are those of ``Forwarder``.
 
-    ``on_in_place``: a key is in place that was not.
+    ``on_in_place``: a key is in place that was not; ``on_not_taken``: the interface does not take a key.
     """
 
     def __init__(
@@ -131,6 +131,7 @@ class WireGuard:
         on_nearly_used: Callable[[bytes], None],
         on_drained: Callable[[bytes], None],
         on_in_place: Callable[[bytes], None],
+        on_not_taken: Callable[[bytes], None],
     ) -> None:
         self._role = role
         self._config: Final = config
@@ -140,6 +141,7 @@ class WireGuard:
         self._on_nearly_used = on_nearly_used
         self._on_drained = on_drained
         self._on_in_place = on_in_place
+        self._on_not_taken = on_not_taken
         self._wg: Final = Wg(config.interface, config.peer)
         self._settler: Final = Settler(f"wireguard {config.interface}", self._carry_out, self._settled)
         self._installed: dict[bytes, tuple[bytes, float]] = {}  # key_ID: preshared key, since
@@ -319,7 +321,10 @@ class WireGuard:
     def _ask_again(self, now: float) -> None:
         if self._active is not None and (now >= self._confirm_by or math.isinf(self._confirm_by)):
             self._confirm_by = now + _CONFIRM_SECONDS
-            self._on_nearly_used(self._active)
+            if self._in_place is None and self._role is Role.INITIATOR:
+                self._on_not_taken(self._active)
+            else:
+                self._on_nearly_used(self._active)
 
     def _remember(self, key_id: bytes) -> None:
         self._seen.add(key_id)

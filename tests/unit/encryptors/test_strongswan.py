@@ -99,8 +99,11 @@ def gateways(tmp_path):
 
 def test_a_tunnel_opens_under_the_links_key_rotates_and_shuts_with_the_agents(gateways):
     async def scenario():
-        async with Pair(gateways) as pair:
+        pair = Pair(gateways)
+        pair.keys.stock = 0
+        async with pair:
             assert not await pair.passes(tries=2)  # guarded before the first key
+            pair.keys.stock = 1000
             await pair.encrypting()
             assert await pair.passes()
             before = pair.a.status().key_id
@@ -134,12 +137,12 @@ def test_traffic_flows_while_keys_rotate(gateways):
         async with Pair(gateways) as pair:
             await pair.encrypting()
             with gateways.stream() as counts:
-                for _ in range(5):
+                for _ in range(20):
                     await pair.rotated()
+            assert pair.a.status().rekeys >= 20
             assert counts["sent"] > 50
             assert counts["refused"] == 0
-            assert counts["sent"] - counts["back"] <= 10  # two a change, of which five took place
-            assert pair.a.status().rekeys >= 5
+            assert counts["sent"] - counts["back"] <= 20  # one a change
 
     asyncio.run(scenario())
 
@@ -230,8 +233,7 @@ def test_a_wire_that_is_cut_is_an_alarm_and_the_tunnel_comes_back_with_it(gatewa
             assert "no association" in pair.a.status().alarm
             assert not await pair.passes(tries=2)
             gateways.cut(whole=True)
-            pair.clock.ahead += 300  # the change that failed is given up, the old key is too old
-            await pair.encrypting()
+            await pair.rotated()
             assert await pair.passes()
 
     asyncio.run(scenario())
@@ -246,16 +248,16 @@ def test_two_different_keys_under_one_name_open_nothing_and_the_old_association_
             used = pair.a.status().key_id
             work = pair.b._encryptor._work
             load = work._charon.load_key
-            work._charon.load_key = lambda session, name, key_id, key: load(session, name, key_id, bytes(32))
+            work._charon.load_key = lambda session, name, key_id, _: load(session, name, key_id, bytes(32))
             pair.clock.ahead += 61
             await pair.until(lambda: pair.a.status().alarm is not None)
             assert "no association" in pair.a.status().alarm
             assert await pair.passes()  # under the key before
             assert pair.a.status().key_id == pair.b.status().key_id == used
-            assert "MAC mismatched" in gateways.log(1) or "AUTHENTICATION_FAILED" in gateways.log(1)
+            assert "N(AUTH_FAILED)" in gateways.log(0)
             work._charon.load_key = load
-            pair.clock.ahead += 300
-            await pair.encrypting()
+            await pair.rotated()  # with another key, long before the one that failed is too old
+            assert pair.clock.ahead < 250
             assert await pair.passes()
 
     asyncio.run(scenario())

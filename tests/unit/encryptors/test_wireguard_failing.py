@@ -42,7 +42,7 @@ def place(tmp_path, monkeypatch):
 def wireguard(clock):
     config = WireGuardConfig(interface="wg0", peer=PEER, allowed_ips=["10.2.0.0/24"], endpoint="192.0.2.2:51820")
     nothing = lambda _: None  # noqa: E731
-    told = {"on_nearly_used": nothing, "on_drained": nothing, "on_in_place": nothing}
+    told = {"on_nearly_used": nothing, "on_drained": nothing, "on_in_place": nothing, "on_not_taken": nothing}
     return WireGuard(Role.INITIATOR, config, 300.0, clock, SeededRandom(1), **told)
 
 
