@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -135,6 +135,7 @@ class AgentConfig:
             entry = msgspec.convert(dict(document), _Document)
         except msgspec.ValidationError as why:
             raise ConfigurationError(f"agent configuration: {why}") from why
+        _refuse_unknown(document)
         cipher = _cipher(entry)
         if entry.role not in _ROLES:
             raise ConfigurationError(f"role = {entry.role!r}: write initiator or responder, the peer has the other one")
@@ -166,6 +167,15 @@ class AgentConfig:
             wireguard=entry.wireguard,
             strongswan=entry.strongswan,
         )
+
+
+def _refuse_unknown(document: Mapping[str, Any]) -> None:
+    """Refuse a misspelt entry in an encryptor's table: msgspec passes over what a dataclass does not have."""
+    for table, kind in (("wireguard", WireGuardConfig), ("strongswan", StrongSwanConfig)):
+        known = {each.name for each in fields(kind)}
+        for name in document.get(table) or {}:
+            if name not in known:
+                raise ConfigurationError(f"{table}: unknown entry {name!r}; correct or remove it")
 
 
 def _cipher(entry: _Document) -> Cipher:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from heliograph.errors import ConfigurationError
@@ -14,6 +13,7 @@ __all__ = ["StrongSwanConfig"]
 
 _IDENTITY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.@_-]{0,127}")
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_PATH: Final = re.compile(r"/[A-Za-z0-9._+@/-]{1,255}")
 _PROPOSAL: Final = re.compile(r"[a-z0-9_-]{1,128}")
 _WEAK: Final = ("null", "des", "md5", "sha1", "modp768", "modp1024", "modp1536", "none")
 _NETWORKS_MAX: Final = 64
@@ -62,8 +62,10 @@ class StrongSwanConfig:
             raise ConfigurationError(f"strongswan: both gateways are called {self.local_id!r}")
         for entry in ("certificate", "key", "ca", "socket"):
             path = getattr(self, entry)
-            if not Path(path).is_absolute() or "\0" in path:
-                raise ConfigurationError(f"strongswan: {entry} = {path!r}: write an absolute path")
+            if not _PATH.fullmatch(path):
+                raise ConfigurationError(
+                    f"strongswan: {entry} = {path!r}: write an absolute path of letters, digits and ._+@/-"
+                )
         if not _NAME.fullmatch(self.name):
             raise ConfigurationError(f"strongswan: name = {self.name!r}: lower-case letters, digits and -, at most 32")
         if self.netns is not None and not _IDENTITY.fullmatch(self.netns):

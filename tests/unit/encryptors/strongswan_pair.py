@@ -324,6 +324,14 @@ class Gateways:
         """Return what charon says about its associations."""
         return [sa for group in self._ask(side, lambda session: list(session.list_sas())) for sa in group.values()]
 
+    def connections(self, side: int) -> dict:
+        """Return the connections that charon has, by name."""
+        return {
+            name: conn
+            for each in self._ask(side, lambda session: list(session.list_conns()))
+            for name, conn in each.items()
+        }
+
     def shared_keys(self, side: int) -> list[bytes]:
         """Return the names of the preshared keys that charon has."""
         return list(self._ask(side, lambda session: session.get_shared()).get("keys", []))

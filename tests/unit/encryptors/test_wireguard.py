@@ -152,6 +152,7 @@ PEER = "A" * 43 + "="
         ({"endpoint": None}, "endpoint"),
         ({"endpoint": "there"}, "address"),
         ({"keepalive": 0}, "keepalive"),
+        ({"endpiont": "192.0.2.2:51820"}, "endpiont"),
     ],
     ids=str,
 )
