@@ -141,7 +141,8 @@ def _fortigate(facts: SnippetFacts) -> str:
     header = [
         "FortiGate, FortiOS 7.4.2 and later, IPsec key retrieval with a QKD system using the ETSI standardized API:",
         "https://docs.fortinet.com/document/fortigate/7.6.6/administration-guide/775314",
-        f"{_UNTRIED} {_FILL_IN} Import CA and certificate first; require, not allow: else it goes on without QKD.",
+        f"{_UNTRIED} {_FILL_IN} Import CA and certificate first.",
+        "qkd require, not allow: with allow it goes on without a key of the link.",
     ]
     return _text("#", header, lines)
 
