@@ -43,7 +43,7 @@ _REMEMBERED: Final = 65536
 _CONFIRM_SECONDS: Final = 15.0
 _CHECK_SECONDS: Final = 0.5
 _HANGS_SECONDS: Final = 15.0  # three commands, each given up after five seconds
-_CLOSE_SECONDS: Final = 12.0
+_CLOSE_SECONDS: Final = 6.0  # a site ends within ten
 
 _log = logging.getLogger("heliograph.agent")
 

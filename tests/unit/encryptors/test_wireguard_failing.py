@@ -11,6 +11,7 @@ import pytest
 from heliograph.agent.agent import Agent
 from heliograph.agent.config import AgentConfig
 from heliograph.consumer.keys import Cipher, Role, derive
+from heliograph.consumer.messages import Confirm
 from heliograph.encryptors.wireguard import WireGuard, WireGuardConfig
 from heliograph.errors import ConfigurationError
 from heliograph.testing.clock import ManualClock
@@ -173,8 +174,8 @@ esac
 """
 
 
-def test_no_agent_says_that_a_key_is_ready_which_its_interface_did_not_take(tmp_path, monkeypatch):
-    """Else the other side would switch to it alone, and drop the session that still works."""
+async def two_agents(tmp_path, monkeypatch, story):
+    """Run ``story(a, b, go_on)`` once both sides encrypt."""
     program = tmp_path / "wg"
     program.write_text(TWO.format(place=tmp_path, peer=PEER))
     program.chmod(0o755)
@@ -185,36 +186,74 @@ def test_no_agent_says_that_a_key_is_ready_which_its_interface_did_not_take(tmp_
         table = {"interface": interface, "peer": PEER, "allowed_ips": ["10.2.0.0/24"], "endpoint": "192.0.2.2:51820"}
         return Agent(AgentConfig.from_mapping({"role": role, "control": control, "wireguard": table}), source, clock)
 
-    async def go_on(agents, condition, steps=2000):
+    b = agent("wgb", "responder", "127.0.0.1:0", keys.slave)
+    await b.start()
+    a = agent("wga", "initiator", str(b.control_address), keys.master)
+    await a.start()
+
+    async def go_on(condition, steps=2000):
         for _ in range(steps):
             if condition():
                 return True
             clock.advance(0.05)
-            for one in agents:
+            for one in (a, b):
                 one.tick()
             for _ in range(20):
                 await asyncio.sleep(0)
-            for one in agents:
+            for one in (a, b):
                 await carried_out(one._encryptor)
         return False
 
-    async def scenario():
-        b = agent("wgb", "responder", "127.0.0.1:0", keys.slave)
-        await b.start()
-        a = agent("wga", "initiator", str(b.control_address), keys.master)
-        await a.start()
-        try:
-            both = a, b
-            assert await go_on(both, lambda: a.status().mode == b.status().mode == "encrypting")
-            before, rekeys = a.status().key_id, a.status().rekeys
-            (tmp_path / "broken-wgb").touch()  # from now on the responder takes no key
-            clock.advance(61)
-            assert not await go_on(both, lambda: a.status().rekeys != rekeys, steps=200)
-            assert a.status().key_id == before
-            (tmp_path / "broken-wgb").unlink()
-            assert await go_on(both, lambda: a.status().rekeys > rekeys and b.status().mode == "encrypting")
-        finally:
-            await a.close()
-            await b.close()
+    try:
+        assert await go_on(lambda: a.status().mode == b.status().mode == "encrypting")
+        await story(a, b, clock, go_on)
+    finally:
+        await a.close()
+        await b.close()
 
-    asyncio.run(scenario())
+
+def test_no_agent_says_that_a_key_is_ready_which_its_interface_did_not_take(tmp_path, monkeypatch):
+    """Else the other side would switch to it alone, and drop the session that still works."""
+
+    async def story(a, b, clock, go_on):
+        before, rekeys = a.status().key_id, a.status().rekeys
+        (tmp_path / "broken-wgb").touch()  # from now on the responder takes no key
+        clock.advance(61)
+        assert not await go_on(lambda: a.status().rekeys != rekeys, steps=200)
+        assert a.status().key_id == before
+        (tmp_path / "broken-wgb").unlink()
+        assert await go_on(lambda: a.status().rekeys > rekeys and b.status().mode == "encrypting")
+
+    asyncio.run(two_agents(tmp_path, monkeypatch, story))
+
+
+def test_an_initiator_whose_interface_takes_no_key_commits_to_none_and_goes_back_to_the_one_before(
+    tmp_path, monkeypatch
+):
+    async def story(a, b, clock, go_on):
+        before, rekeys = b.status().key_id, b.status().rekeys
+        (tmp_path / "broken-wga").touch()
+        clock.advance(61)
+        assert await go_on(lambda: a._state.held.failures >= 1, steps=800)  # given up after 15 s
+        assert a._state.held.current.key_id == b._state.held.current.key_id
+        assert b.status().key_id == before  # it was never told to change
+        (tmp_path / "broken-wga").unlink()
+        assert await go_on(lambda: b.status().rekeys > rekeys and a.status().mode == "encrypting")
+        assert clock.now() < 200  # long before the key that was not taken is too old
+
+    asyncio.run(two_agents(tmp_path, monkeypatch, story))
+
+
+def test_a_key_that_the_peer_was_told_to_change_to_is_never_given_up(tmp_path, monkeypatch):
+    async def story(a, b, clock, go_on):
+        send = b._send
+        b._send = lambda message, origin: None if isinstance(message, Confirm) else send(message, origin)
+        clock.advance(61)
+        assert await go_on(lambda: a.status().state == "AwaitingConfirm" and b.status().rekeys == 1)
+        told = a._state.held.current.key_id
+        a._give_up(told)  # the interface broke just now
+        assert a._state.held.current.key_id == told == b._state.held.current.key_id
+        b._send = send
+        assert await go_on(lambda: a.status().rekeys == 1 and a.status().mode == b.status().mode == "encrypting")
+
+    asyncio.run(two_agents(tmp_path, monkeypatch, story))
