@@ -104,6 +104,10 @@ while True:
             refused += 1
 print(json.dumps({"sent": sent, "back": back, "refused": refused}))
 """
+_LAST = """
+import socket, sys
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(sys.argv[1].encode(), ("192.0.2.2", 9))
+"""
 # Everything that the outer interface sends or receives, as it is.
 _CAPTURE = """
 import select, socket, sys
@@ -185,6 +189,7 @@ class Gateways:
     """Namespaces a and b with 10.1.0.1 and 10.2.0.1 behind 192.0.2.1 and 192.0.2.2; clear text could go across."""
 
     MARKER = "MARK-cleartext-of-the-inner-host"
+    END = "MARK-end-of-the-recording"
     names = ("gw-a.example", "gw-b.example")
 
     def __init__(self, place: Path) -> None:
@@ -308,7 +313,8 @@ class Gateways:
             counts.update(json.loads(out))
 
     def recorded(self) -> bytes:
-        """Stop recording and return every frame of the wire so far, one after the other."""
+        """Stop recording and return every frame of the wire so far; the last one is a mark, so nothing was missed."""
+        self.inside(0, sys.executable, "-c", _LAST, self.END)
         assert self._recorder is not None
         self._recorder.communicate("", timeout=20)
         return self._recording.read_bytes()
@@ -323,6 +329,10 @@ class Gateways:
     def associations(self, side: int) -> list[dict[str, bytes]]:
         """Return what charon says about its associations."""
         return [sa for group in self._ask(side, lambda session: list(session.list_sas())) for sa in group.values()]
+
+    def exchanges(self, side: int) -> list[str]:
+        """Return the key exchanges that charon lists."""
+        return list(self._ask(side, lambda session: session.get_algorithms()).get("ke", {}))
 
     def connections(self, side: int) -> dict:
         """Return the connections that charon has, by name."""

@@ -98,7 +98,7 @@ def gateways(tmp_path):
     with Gateways(tmp_path) as pair:
         yield pair
         wire = pair.recorded()
-        assert wire  # the recorder was there
+        assert pair.END.encode() in wire  # the recorder was there to the end
         assert pair.MARKER.encode() not in wire
 
 
@@ -297,5 +297,18 @@ def test_charon_ends_the_tunnel_of_a_dead_agent_when_its_key_is_too_old(gateways
             began = time.monotonic()
             while await pair.passes(tries=2):
                 assert time.monotonic() - began < 12
+
+    asyncio.run(scenario())
+
+
+def test_ml_kem_is_in_the_association_where_charon_has_it(gateways):
+    if "ML_KEM_768" not in gateways.exchanges(0):
+        pytest.skip("this charon has no ML-KEM: strongSwan 6.1.0 with OpenSSL 3.5 has")
+
+    async def scenario():
+        async with Pair(gateways) as pair:
+            await pair.encrypting()
+            assert gateways.associations(0)[0]["ake1"] == b"ML_KEM_768"
+            assert gateways.associations(0)[0]["dh-group"] == b"CURVE_25519"
 
     asyncio.run(scenario())
