@@ -89,12 +89,16 @@ class Charon:
     def introduce(self, session: Any) -> tuple[str, ...]:  # noqa: ANN401
         """Give charon this gateway's certificate, key and authority; return the proposals that it can make."""
         config = self._config
+        self._certificate()  # read here only so that a missing one is known at the start
         session.load_cert({"type": "X509", "flag": "CA", "data": _read(config.ca, "ca")})
         session.load_key({"type": "any", "data": _read(config.key, "key")})
         exchanges = session.get_algorithms().get("ke") or {}
         if config.ml_kem and "ML_KEM_768" in exchanges:
             return (f"{config.proposal}-{_ML_KEM}", config.proposal)
         return (config.proposal,)
+
+    def _certificate(self) -> str:
+        return _read(self._config.certificate, "certificate")
 
     def load_key(self, session: Any, name: str, key_id: str, key: bytes) -> None:  # noqa: ANN401
         """Make charon know a post-quantum preshared key; its PPK_ID on the wire is the key_ID, ``name`` stays here."""
@@ -140,7 +144,7 @@ class Charon:
             "over_time": "1s",
             "rand_time": "0",
             "ppk_required": "yes",
-            "local": {"auth": "pubkey", "certs": [_read(config.certificate, "certificate")], "id": config.local_id},
+            "local": {"auth": "pubkey", "certs": [self._certificate()], "id": config.local_id},
             "remote": {"auth": "pubkey", "id": config.remote_id},
             "children": {
                 CHILD: {

@@ -264,8 +264,8 @@ class StrongSwan:
             active.failures += 1
             active.retry_at = self._clock.now() + _RETRY_SECONDS
             self._alarm = (
-                f"{result.trouble}; no association under key {name}: check the peer's charon and agent, and that UDP "
-                "ports 500 and 4500 are open between the gateways"
+                f"{result.trouble}; no association under key {name}: charon's log says why; check the peer's charon "
+                "and agent, the certificates and their names, and UDP ports 500 and 4500"
             )
             if active.failures >= _ATTEMPTS:
                 self._on_not_taken(self._active)

@@ -62,6 +62,8 @@ def test_the_guard_is_set_and_goes_away_as_the_page_says():
         def rules():
             return subprocess.run(["ip", "-netns", space, "rule"], capture_output=True, text=True, check=True).stdout
 
+        words = _block("strongswan.md", "guard").split()
+        subprocess.run(["ip", "netns", "exec", space, *words], check=True, capture_output=True)
         for _ in range(2):  # setting it again changes nothing
             refuse_clear_text(["10.2.0.0/24"], space)
             assert rules().count("to 10.2.0.0/24 unreachable") == 1

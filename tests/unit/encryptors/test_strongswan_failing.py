@@ -146,9 +146,10 @@ def test_a_site_whose_charon_does_not_answer_does_not_start_and_says_where(tmp_p
 def test_ml_kem_is_proposed_first_where_charon_has_it(tmp_path, told, proposals):
     """What charon lists, as 5.9.8 and 6.1.0 put it; the daemon with ML-KEM itself is not among the tests' programs."""
     pytest.importorskip("vici")
-    for name in ("key", "ca"):
+    files = {name: str(tmp_path / name) for name in ("certificate", "key", "ca")}
+    for name in files:
         (tmp_path / name).write_text("PEM")
-    config = msgspec.convert(TABLE | {name: str(tmp_path / name) for name in ("key", "ca")}, StrongSwanConfig)
+    config = msgspec.convert(TABLE | files, StrongSwanConfig)
 
     class Session:
         load_cert = load_key = staticmethod(lambda _: None)
@@ -191,6 +192,15 @@ def test_a_charon_that_hangs_holds_up_nobody_and_is_an_alarm(tmp_path):
             assert pair.shared_keys(1) == []
 
         asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("entry", ["certificate", "key", "ca"])
+def test_a_file_that_is_missing_is_named_at_the_start(tmp_path, entry):
+    require_strongswan()
+    with Gateways(tmp_path) as pair:
+        config = msgspec.convert(pair.table(1) | {entry: "/nowhere/file.pem"}, StrongSwanConfig)
+        with pytest.raises(ConfigurationError, match=f"{entry} /nowhere/file.pem"):
+            asyncio.run(driver(config, ManualClock()).start())
 
 
 def test_no_key_is_written_to_charons_log_or_told_by_our_records(tmp_path, capsys):
