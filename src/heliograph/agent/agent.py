@@ -251,6 +251,8 @@ class Agent:
                 self._encryptor.drain(key_id)
             case Retire(key_id):
                 self._not_in_place.discard(key_id)
+                if self._withheld is not None and self._withheld[0].key_id == key_id:
+                    self._withheld = None
                 self._encryptor.retire(key_id)
             case Reconnect():
                 for link in self._links:

@@ -147,7 +147,8 @@ def test_traffic_flows_while_keys_rotate(gateways):
             assert pair.a.status().rekeys >= 20
             assert counts["sent"] > 50
             assert counts["refused"] == 0
-            assert counts["sent"] - counts["back"] <= 20  # one a change
+            # What was under way under the old association when the peer let it go: one or two packets a change.
+            assert counts["sent"] - counts["back"] <= 2 * pair.a.status().rekeys
 
     asyncio.run(scenario())
 
