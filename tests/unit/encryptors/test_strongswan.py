@@ -229,6 +229,31 @@ def test_without_a_key_of_the_link_each_policy_does_what_it_says(gateways, polic
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("policy", ["qkd-only", "hybrid-required", "qkd-preferred", "pqc-only"])
+def test_a_peer_whose_agent_is_silent_ends_every_policys_tunnel_at_the_keys_age(gateways, policy):
+    """No policy can do without the peer: its charon goes on, and this side ends what has grown too old."""
+
+    async def scenario():
+        more = {} if policy == "qkd-only" else {"policy": policy}
+        async with Pair(gateways, **more) as pair:
+            await pair.encrypting("without-qkd" if policy == "pqc-only" else "encrypting")
+            pair.b._encryptor._settler._closed = True  # it says nothing more to its charon, not even farewell
+            await pair.b.close()
+            assert await pair.passes()
+            pair.clock.ahead += 290
+            pair.a.tick()
+            assert await pair.passes()
+            pair.clock.ahead += 11
+            async with asyncio.timeout(30):
+                while pair.a.status().mode != "fail-closed" or gateways.associations(0):
+                    pair.a.tick()
+                    await asyncio.sleep(0.01)
+            assert not await pair.passes(tries=2)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.slow
 def test_a_wire_that_is_cut_is_an_alarm_and_the_tunnel_comes_back_with_it(gateways):
     async def scenario():
         async with Pair(gateways) as pair:
