@@ -11,7 +11,9 @@ from typing import Any, Final
 
 from heliograph.agent.config import AgentConfig
 from heliograph.agent.control import ControlDialer, ControlLink, ControlListener
+from heliograph.agent.drivers import open_driver
 from heliograph.agent.identity import PeerIdentity, open_establishment
+from heliograph.agent.patience import PatientKeySource
 from heliograph.agent.status import AgentStatus, Mode
 from heliograph.consumer import initiator, responder
 from heliograph.consumer.encryptor import Encryptor
@@ -31,6 +33,7 @@ from heliograph.consumer.rotation import (
     KeyFetched,
     KeyRefused,
     LimitReached,
+    NotTaken,
     Received,
     Reconnect,
     Retire,
@@ -39,7 +42,6 @@ from heliograph.consumer.rotation import (
 )
 from heliograph.encryptors.addresses import Address
 from heliograph.encryptors.forwarder import Forwarder
-from heliograph.encryptors.wireguard import WireGuard
 from heliograph.errors import (
     EncryptorUnavailable,
     KeyNotFound,
@@ -52,7 +54,6 @@ from heliograph.establishment.messages import Tagged
 from heliograph.establishment.policy import QKD
 from heliograph.ports import Clock, KeySource
 from heliograph.types import DeliveredKey
-from heliograph.vault.randomness import SystemRandomness
 
 __all__ = ["Agent"]
 
@@ -73,7 +74,7 @@ class Agent:
     ) -> None:
         self._config: Final = config
         self._established = open_establishment(config, key_source, identity, self._send_tagged)
-        self._keys: KeySource = self._established or key_source
+        self._keys: KeySource = PatientKeySource(self._established or key_source, config.rotation.fetch_seconds)
         self._clock = clock
         self._state: initiator.State | responder.State
         if config.role is Role.INITIATOR:
@@ -81,7 +82,15 @@ class Agent:
         else:
             self._state = responder.begin(config.rotation, clock.now())
         self._encryptor: Encryptor
-        if config.wireguard is None:
+        driver = open_driver(
+            config,
+            clock,
+            on_nearly_used=lambda key_id: self._feed(LimitReached(key_id)),
+            on_drained=lambda key_id: self._feed(Drained(key_id)),
+            on_in_place=self._say_withheld,
+            on_not_taken=self._give_up,
+        )
+        if driver is None:
             self._encryptor = self.forwarder = Forwarder(
                 config.role,
                 config.forwarder,
@@ -91,15 +100,7 @@ class Agent:
                 on_drained=lambda key_id: self._feed(Drained(key_id)),
             )
         else:
-            self._encryptor = WireGuard(
-                config.role,
-                config.wireguard,
-                config.rotation.max_key_age_s,
-                clock,
-                SystemRandomness(),
-                on_nearly_used=lambda key_id: self._feed(LimitReached(key_id)),
-                on_drained=lambda key_id: self._feed(Drained(key_id)),
-            )
+            self._encryptor = driver
         self._events: deque[tuple[Event, ControlLink | None]] = deque()
         self._feeding = False
         self._links: list[ControlLink] = []
@@ -110,6 +111,8 @@ class Agent:
         self._last_refusal: str | None = None
         self._alarm: str | None = None
         self._not_in_place: set[bytes] = set()  # keys that the encryptor did not take
+        self._withheld: tuple[Ready | Commit | Confirm, ControlLink | None] | None = None
+        self._committed: bytes | None = None  # what this side has told its peer to change to
         self.control_address: Address | None = None
 
     async def start(self) -> None:
@@ -234,6 +237,8 @@ class Agent:
                 self._spawn(self._fetch(attempt, key_id, origin))
             case Send(Ready() | Commit() | Confirm() as message) if message.key_id in self._not_in_place:
                 pass  # said again and again by the machine, which does not know: not of a key that is not in place
+            case Send(Ready() | Commit() | Confirm() as message) if not self._encryptor.holds(message.key_id):
+                self._withheld = message, origin  # the encryptor is on its way
             case Send(message):
                 self._send(message, origin)
             case Install(keys, since):
@@ -246,12 +251,25 @@ class Agent:
                 self._encryptor.drain(key_id)
             case Retire(key_id):
                 self._not_in_place.discard(key_id)
+                if self._withheld is not None and self._withheld[0].key_id == key_id:
+                    self._withheld = None
                 self._encryptor.retire(key_id)
             case Reconnect():
                 for link in self._links:
                     link.drop()
 
+    def _say_withheld(self, key_id: bytes) -> None:
+        if self._withheld is not None and self._withheld[0].key_id == key_id:
+            (message, origin), self._withheld = self._withheld, None
+            self._send(message, origin)
+
+    def _give_up(self, key_id: bytes) -> None:
+        if key_id != self._committed:  # else the peer may send under it: there is no way back
+            self._feed(NotTaken(key_id))
+
     def _send(self, message: Message, origin: ControlLink | None) -> None:
+        if isinstance(message, Commit):
+            self._committed = message.key_id
         link = origin if origin is not None and origin.is_open else self._peer()
         if link is None:
             return  # the machine sends it again

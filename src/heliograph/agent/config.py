@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -14,6 +14,7 @@ from heliograph.encryptors.addresses import Address
 from heliograph.encryptors.forwarder import Forward, ForwarderConfig
 from heliograph.encryptors.generation import GenerationLimits
 from heliograph.encryptors.records import MAX_PAYLOAD_BYTES
+from heliograph.encryptors.strongswan_config import StrongSwanConfig
 from heliograph.encryptors.wireguard import WireGuardConfig
 from heliograph.errors import ConfigurationError
 from heliograph.establishment.combiner import Combiner
@@ -28,6 +29,7 @@ _Chosen = TypeVar("_Chosen", Policy, Combiner, Cipher)
 _PAD_KEYS_MIN: Final = 64
 _PAD_KEYS_MAX: Final = 512
 _WIREGUARD_REKEY_MIN: Final = 10.0
+_STRONGSWAN_REKEY_MIN: Final = 2.0
 
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,6 +53,7 @@ class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cipher: str = Cipher.AES_256_GCM
     pad_keys: int = 128
     wireguard: WireGuardConfig | None = None
+    strongswan: StrongSwanConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +75,14 @@ class AgentConfig:
     peer_key: str | None = None
     pad_keys: int = 128
     wireguard: WireGuardConfig | None = None
+    strongswan: StrongSwanConfig | None = None
     tick_seconds: float = 0.2
 
     def __post_init__(self) -> None:
         if self.wireguard is not None:
             self._check_wireguard(self.wireguard)
+        if self.strongswan is not None:
+            self._check_strongswan()
         policy, is_pad = self.requirement.policy, self.rotation.cipher is Cipher.ONE_TIME_PAD
         if is_pad and policy is not Policy.QKD_ONLY:
             raise ConfigurationError(f'cipher = "one-time-pad" has policy qkd-only: {policy} would derive its pad')
@@ -108,6 +114,17 @@ class AgentConfig:
                 "whose handshakes are told apart by whole seconds"
             )
 
+    def _check_strongswan(self) -> None:
+        if self.wireguard is not None:
+            raise ConfigurationError("wireguard and strongswan: a tunnel has one encryptor; remove one of the tables")
+        if self.forwarder != ForwarderConfig():
+            raise ConfigurationError("strongswan carries whole networks: remove forwards, targets and outer addresses")
+        if self.rotation.rekey_seconds < _STRONGSWAN_REKEY_MIN:
+            raise ConfigurationError(
+                f"rekey_seconds = {self.rotation.rekey_seconds}: at least {_STRONGSWAN_REKEY_MIN:g} with strongswan, "
+                "which authenticates a whole association for each key"
+            )
+
     @classmethod
     def from_mapping(cls, document: Mapping[str, Any]) -> AgentConfig:
         """Read a parsed table. Raises ConfigurationError naming the entry.
@@ -118,13 +135,8 @@ class AgentConfig:
             entry = msgspec.convert(dict(document), _Document)
         except msgspec.ValidationError as why:
             raise ConfigurationError(f"agent configuration: {why}") from why
-        cipher = _choice(Cipher, entry.cipher, "cipher")
-        if cipher is Cipher.WIREGUARD or (entry.wireguard is not None and cipher is not Cipher.AES_256_GCM):
-            raise ConfigurationError(
-                f'cipher = "{cipher}": WireGuard has its own cipher; give the table wireguard alone'
-            )
-        if entry.wireguard is not None:
-            cipher = Cipher.WIREGUARD
+        _refuse_unknown(document)
+        cipher = _cipher(entry)
         if entry.role not in _ROLES:
             raise ConfigurationError(f"role = {entry.role!r}: write initiator or responder, the peer has the other one")
         return cls(
@@ -153,7 +165,29 @@ class AgentConfig:
             peer_key=entry.peer_key,
             pad_keys=entry.pad_keys,
             wireguard=entry.wireguard,
+            strongswan=entry.strongswan,
         )
+
+
+def _refuse_unknown(document: Mapping[str, Any]) -> None:
+    """Refuse a misspelt entry in an encryptor's table: msgspec passes over what a dataclass does not have."""
+    for table, kind in (("wireguard", WireGuardConfig), ("strongswan", StrongSwanConfig)):
+        known = {each.name for each in fields(kind)}
+        for name in document.get(table) or {}:
+            if name not in known:
+                raise ConfigurationError(f"{table}: unknown entry {name!r}; correct or remove it")
+
+
+def _cipher(entry: _Document) -> Cipher:
+    cipher = _choice(Cipher, entry.cipher, "cipher")
+    driven = {Cipher.WIREGUARD: entry.wireguard, Cipher.STRONGSWAN: entry.strongswan}
+    named = [kind for kind, table in driven.items() if table is not None]
+    if cipher in driven or (named and cipher is not Cipher.AES_256_GCM):
+        raise ConfigurationError(
+            f'cipher = "{cipher}": WireGuard and strongSwan have their own ciphers; give the table wireguard or '
+            "strongswan alone"
+        )
+    return named[0] if named else cipher
 
 
 def _chunk_bytes(entry: _Document, cipher: Cipher) -> int:

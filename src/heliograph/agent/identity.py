@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from heliograph.agent.config import AgentConfig
 from heliograph.agent.established import EstablishedKeySource
+from heliograph.agent.patience import PatientKeySource
 from heliograph.consumer.keys import Cipher, Role
 from heliograph.errors import ConfigurationError
 from heliograph.establishment.exchange import Settings
@@ -63,5 +64,7 @@ def open_establishment(
     )
     methods: dict[str, KeyEstablishment] = exchange_methods(config.requirement.exchanges, identity.randomness)
     is_pad = cipher is Cipher.ONE_TIME_PAD
-    methods[QKD] = QkdPad(source, config.pad_keys) if is_pad else QkdEstablishment(source)
+    # Half of what the peer waits for an answer: a policy that can do without QKD falls back before the peer gives up.
+    patient = PatientKeySource(source, config.rotation.answer_seconds / 2)
+    methods[QKD] = QkdPad(patient, config.pad_keys) if is_pad else QkdEstablishment(patient)
     return EstablishedKeySource(settings, methods, identity.randomness, send, config.rotation.answer_seconds)

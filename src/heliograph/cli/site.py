@@ -16,7 +16,7 @@ import typer
 from heliograph.authentication.anchors.psk import book_size, fingerprint, parse_header
 from heliograph.authentication.methods.registry import DEFAULT_METHOD, MACS
 from heliograph.authentication.registration import anchor_kinds
-from heliograph.cli import chain, policy, register, seal
+from heliograph.cli import chain, policy, register, seal, snippet
 from heliograph.cli.logs import configure_logs
 from heliograph.cli.once import Once
 from heliograph.cli.process import harden_process
@@ -47,6 +47,7 @@ app.command("revoke", cls=Once)(register.revoke)
 app.command("window", cls=Once)(chain.window)
 app.command("compare", cls=Once)(chain.compare)
 app.command("policy", cls=Once)(policy.policy)
+app.command("snippet", cls=Once)(snippet.print_snippet)
 app.command("unseal", cls=Once)(seal.unseal)
 app.command("seal", cls=Once)(seal.seal)
 

@@ -36,7 +36,8 @@ class EncryptorReport:
 class Encryptor(Protocol):
     """Two-phase: ``install`` accepts under new keys, ``activate`` sends under them, ``retire`` forgets them.
 
-    A method that raises EncryptorUnavailable did nothing that could be sent under; the agent tries again.
+    A method that raises EncryptorUnavailable did nothing that could be sent under; the agent tries again. An encryptor
+    whose orders are carried out later says so by ``holds``, and tells the agent when a key is in place.
     """
 
     async def start(self) -> None:
@@ -59,6 +60,9 @@ class Encryptor(Protocol):
 
     def seen(self, key_id: bytes) -> bool:
         """Whether this key was installed before."""
+
+    def holds(self, key_id: bytes) -> bool:
+        """Whether this key is in place: not before may the peer be told that it is ready, or to change."""
 
     def check(self) -> None:
         """Look whether the data plane follows; called now and then."""

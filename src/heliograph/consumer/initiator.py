@@ -27,6 +27,7 @@ from heliograph.consumer.rotation import (
     KeyFetched,
     KeyRefused,
     LimitReached,
+    NotTaken,
     Received,
     Reconnect,
     Retire,
@@ -54,6 +55,7 @@ class Fetching:
     """The key manager is asked for a fresh key; the current one, if any, goes on."""
 
     held: Held
+    began: float
     deadline: float
 
 
@@ -119,6 +121,8 @@ def step(state: State, event: Event) -> Step:
                 return state, []  # the peer may still open connections under the old key
             held, actions = drop_drained(state.held, key_id)
             return _go_on(replace(state, held=held), actions)
+        case NotTaken(key_id):
+            return _on_not_taken(state, key_id)
         case Received(message):
             return _on_message(state, message)
 
@@ -129,7 +133,7 @@ def _on_tick(state: State, now: float) -> Step:
     match state:
         case Idle() | Active():
             return _go_on(state, actions)
-        case Fetching(_, deadline) if held.now >= deadline:
+        case Fetching(_, _, deadline) if held.now >= deadline:
             state, more = _failed(held)
             return state, [*actions, *more]
         case AwaitingReady(_, _, _, deadline) if held.now >= deadline:
@@ -176,7 +180,7 @@ def _go_on(state: State, actions: list[Action]) -> Step:
     # At most one generation of overlap; no key is fetched that could not be named to the peer.
     if due and held.control_up and held.retiring is None and held.now >= held.next_at:
         held = replace(held, attempts=held.attempts + 1)
-        return Fetching(held, held.now + held.limits.fetch_seconds), [*actions, FetchKey(held.attempts)]
+        return Fetching(held, held.now, held.now + held.limits.fetch_seconds), [*actions, FetchKey(held.attempts)]
     return _settled(held), actions
 
 
@@ -188,6 +192,17 @@ def _failed(held: Held) -> Step:
     """Give this rotation up; the current key, if any, goes on. Wait longer each time."""
     pause = min(held.limits.retry_max_seconds, held.limits.retry_seconds * 2.0 ** min(held.failures, 32))
     return _settled(replace(held, failures=held.failures + 1, next_at=held.now + pause)), []
+
+
+def _on_not_taken(state: State, key_id: bytes) -> Step:
+    """Go back to the generation before: the peer was never told to change, so it still sends under that one."""
+    held = state.held
+    if not isinstance(state, AwaitingConfirm) or held.current is None or held.current.key_id != key_id:
+        return state, []
+    old = held.retiring
+    state, _ = _failed(replace(held, current=old, retiring=None, retire_by=math.inf))
+    back: list[Action] = [Activate(old.key_id)] if old else []
+    return state, [*back, Retire(key_id)]
 
 
 def _want(state: State) -> Step:
@@ -206,7 +221,8 @@ def _prepare(state: Fetching, key: DeliveredKey) -> Step:
         return _failed(held)
     number = held.number + 1
     previous = held.current.key_id if held.current else None
-    candidate = Installed(keys, held.now, number, previous)
+    # Its age counts from when it was asked for: the key manager gave it later, a key establishment much later.
+    candidate = Installed(keys, state.began, number, previous)
     held = replace(held, number=number)
     waiting = AwaitingReady(held, candidate, held.now, held.now + held.limits.answer_seconds)
     return _resend(waiting, [])

@@ -63,6 +63,7 @@ class Cipher(StrEnum):
     CHACHA20_POLY1305 = "chacha20-poly1305"
     ONE_TIME_PAD = "one-time-pad"
     WIREGUARD = "wireguard"  # WireGuard's own cipher; the initiator's key is its preshared key
+    STRONGSWAN = "strongswan"  # IPsec's ciphers; the initiator's key is a post-quantum preshared key (RFC 8784)
 
 
 class Proven(IntEnum):

@@ -26,6 +26,7 @@ from heliograph.consumer.rotation import (
     KeyFetched,
     KeyRefused,
     LimitReached,
+    NotTaken,
     Received,
     Retire,
     RotationLimits,
@@ -115,6 +116,8 @@ def step(state: State, event: Event) -> Step:
         case Drained(key_id):
             held, actions = drop_drained(state.held, key_id)
             return _go_on(replace(state, held=held), actions)
+        case NotTaken():
+            return state, []  # it was not said to be ready: the initiator gives it up
         case Received(message):
             return _on_message(state, message)
 

@@ -16,11 +16,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Final
 
 from heliograph.consumer.keys import Cipher, Proven, TunnelKeys, check_proof
 from heliograph.consumer.messages import Message
 from heliograph.errors import ConfigurationError
 from heliograph.types import DeliveredKey
+
+# Our choice: a mistyped limit is no limit. A day is far beyond any key's use.
+_KEY_AGE_MAX_SECONDS: Final = 86_400.0
 
 __all__ = [
     "Action",
@@ -38,6 +42,7 @@ __all__ = [
     "KeyFetched",
     "KeyRefused",
     "LimitReached",
+    "NotTaken",
     "Received",
     "Reconnect",
     "Retire",
@@ -77,6 +82,10 @@ class RotationLimits:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigurationError(f"{name} = {value}: must be a positive number of seconds")
+        if self.max_key_age_s > _KEY_AGE_MAX_SECONDS:
+            raise ConfigurationError(
+                f"max_key_age_s = {self.max_key_age_s}: at most {_KEY_AGE_MAX_SECONDS:g} seconds, a day"
+            )
         if self.rekey_seconds >= self.max_key_age_s:
             raise ConfigurationError(
                 f"rekey_seconds = {self.rekey_seconds} is not below max_key_age_s = {self.max_key_age_s}: "
@@ -86,7 +95,10 @@ class RotationLimits:
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """One generation as the rotation sees it. ``since``: when it was fetched; ``previous``: the key_ID it replaces."""
+    """One generation as the rotation sees it.
+
+    ``since``: when its fetch began or, at the responder, ended; ``previous``: the key_ID it replaces.
+    """
 
     keys: TunnelKeys
     since: float
@@ -187,7 +199,14 @@ class Drained:
     key_id: bytes
 
 
-Event = Tick | ControlUp | ControlDown | KeyFetched | KeyRefused | Received | LimitReached | Drained
+@dataclass(frozen=True, slots=True)
+class NotTaken:
+    """The encryptor cannot use this generation, and the peer was never told to change to it."""
+
+    key_id: bytes
+
+
+Event = Tick | ControlUp | ControlDown | KeyFetched | KeyRefused | Received | LimitReached | Drained | NotTaken
 
 
 # Actions: what the shell must do now, in order.

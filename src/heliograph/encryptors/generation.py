@@ -21,6 +21,8 @@ __all__ = ["Generation", "GenerationLimits"]
 
 # From NIST SP 800-38D 8.3: at most 2^32 invocations under one key. Ours stays below, per direction key.
 MAX_RECORDS: Final = 2**32 - 1
+# From RFC 8446 5.5: about 2^24.5 full records under one key of AES-GCM. Ours stays below, in bytes.
+_REKEY_BYTES_MAX: Final = 1 << 38
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class GenerationLimits:
     chunk_bytes: int = MAX_PAYLOAD_BYTES
 
     def __post_init__(self) -> None:
+        if self.rekey_bytes > _REKEY_BYTES_MAX:
+            raise ConfigurationError(f"rekey_bytes = {self.rekey_bytes}: at most {_REKEY_BYTES_MAX} (256 GiB)")
         if self.rekey_bytes < 65536:
             raise ConfigurationError(f"rekey_bytes = {self.rekey_bytes}: at least 65536, one record, is needed")
         if not 16 <= self.max_records <= MAX_RECORDS:

@@ -9,37 +9,41 @@ peer that is removed and added again in one command loses its session at once an
     both       in use once a handshake is younger than that; else alarm, and another rotation is asked for
 
 Before the first key, after the last, and without a fresh one, the preshared key is random: no handshake succeeds.
+``wg`` runs off the event loop: if it hangs, the site goes on.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import ipaddress
 import logging
 import math
 import re
-import subprocess
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from heliograph.consumer.encryptor import EncryptorReport
 from heliograph.consumer.keys import Role, TunnelKeys, key_id_text
 from heliograph.encryptors.addresses import Address
+from heliograph.encryptors.settler import Settler
+from heliograph.encryptors.wg import Wg
 from heliograph.errors import ConfigurationError, EncryptorUnavailable, LocalProtocolError
 from heliograph.ports import Clock, RandomSource
 
 __all__ = ["WireGuard", "WireGuardConfig"]
 
 _KEY_BYTES: Final = 32
-_COMMAND_SECONDS: Final = 5.0
 _REMEMBERED: Final = 65536
 # A handshake's age is told in whole seconds, so two rotations must not fall into one; WireGuard itself waits 5 s
 # before it repeats a lost handshake (Rekey-Timeout).
 _CONFIRM_SECONDS: Final = 15.0
 _CHECK_SECONDS: Final = 0.5
+_HANGS_SECONDS: Final = 15.0  # three commands, each given up after five seconds
+_CLOSE_SECONDS: Final = 6.0  # a site ends within ten
 
 _log = logging.getLogger("heliograph.agent")
 
@@ -83,8 +87,38 @@ class WireGuardConfig:
             raise ConfigurationError(f"wireguard: keepalive = {self.keepalive}: from 1 to 65535 seconds")
 
 
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """How the peer must be. ``number`` rises with each change; ``key_id``: None for a random preshared key.
+
+    ``anew``: the session before ends and a handshake follows at once.
+    """
+
+    number: int
+    key_id: bytes | None
+    preshared: bytes = field(repr=False)
+    anew: bool
+
+    @property
+    def shut(self) -> bool:
+        """Whether nothing may pass."""
+        return self.key_id is None
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """``before``: the last handshake when the wish was carried out, if it was now; bytes received and sent."""
+
+    before: int | None
+    handshake: int
+    transfer: tuple[int, int]
+
+
 class WireGuard:
-    """One peer of one interface (``consumer.encryptor.Encryptor``). The callbacks are those of ``Forwarder``."""
+    """One peer of one interface (``consumer.encryptor.Encryptor``). The callbacks are those of ``Forwarder``.
+
+    ``on_in_place``: a key is in place that was not; ``on_not_taken``: the interface does not take a key.
+    """
 
     def __init__(
         self,
@@ -96,6 +130,8 @@ class WireGuard:
         *,
         on_nearly_used: Callable[[bytes], None],
         on_drained: Callable[[bytes], None],
+        on_in_place: Callable[[bytes], None],
+        on_not_taken: Callable[[bytes], None],
     ) -> None:
         self._role = role
         self._config: Final = config
@@ -104,8 +140,13 @@ class WireGuard:
         self._randomness = randomness
         self._on_nearly_used = on_nearly_used
         self._on_drained = on_drained
+        self._on_in_place = on_in_place
+        self._on_not_taken = on_not_taken
+        self._wg: Final = Wg(config.interface, config.peer)
+        self._settler: Final = Settler(f"wireguard {config.interface}", self._carry_out, self._settled)
         self._installed: dict[bytes, tuple[bytes, float]] = {}  # key_ID: preshared key, since
-        self._in_place: bytes | None = None  # whose preshared key the interface has; None: a random one
+        self._wish = self._shutting(0)
+        self._in_place: bytes | None = None  # whose preshared key the interface has; None: a random one, or unknown
         self._active: bytes | None = None
         self._draining: bytes | None = None
         self._confirmed = False
@@ -113,52 +154,48 @@ class WireGuard:
         self._handshake_before = 0
         self._confirm_by = math.inf
         self._checked_at = -math.inf
+        self._busy_since = math.inf
         self._alarm: str | None = None
-        self._must_shut = False  # an order to shut that has not succeeded: tried again at each check
         self._transfer = (0, 0)
         self._seen: set[bytes] = set()
         self._seen_order: deque[bytes] = deque()
+        self._carried_out: int | None = None  # the thread's own: the number of the wish that the interface is at
 
     async def start(self) -> None:
         """Shut the tunnel until there is a key. Raises ConfigurationError if the interface cannot be used."""
         try:
-            self._shut()
+            await asyncio.to_thread(self._carry_out, self._wish)
         except EncryptorUnavailable as why:
             raise ConfigurationError(str(why)) from None
+        self._settler.start()
 
     async def close(self) -> None:
         """Shut the tunnel and forget every key."""
         self._installed.clear()
         self._active = None
-        try:
-            self._shut()
-        except EncryptorUnavailable as why:
-            _log.error("%s; the tunnel may go on under its last key: run wg set %s peer %s remove", why,
-                       self._config.interface, self._config.peer)  # fmt: skip
+        self._shut()
+        if not await self._settler.close(_CLOSE_SECONDS) or self._carried_out != self._wish.number:
+            _log.error("wireguard %s: the tunnel may go on under its last key: run wg set %s peer %s remove",
+                       self._config.interface, self._config.interface, self._config.peer)  # fmt: skip
 
     def install(self, keys: TunnelKeys, since: float) -> None:
         """At the responder: put the key in place, the session goes on. At the initiator: keep it for ``activate``."""
         if self.seen(keys.key_id):
             raise LocalProtocolError(f"key {key_id_text(keys.key_id)} was installed before")
         self._remember(keys.key_id)
-        preshared = keys.initiator_key.to_bytes()
-        self._installed[keys.key_id] = preshared, since
+        self._installed[keys.key_id] = keys.initiator_key.to_bytes(), since
         if self._role is Role.RESPONDER:
-            anew = self._in_place is None  # there is no session to keep, and perhaps no peer
-            self._handshake_before = 0 if anew else self._latest_handshake()
-            self._set(preshared, anew=anew)
-            self._await_handshake(keys.key_id)
+            # Without a key in place there is no session to keep, and perhaps no peer.
+            self._order(keys.key_id, anew=self._in_place is None)
 
     def activate(self, key_id: bytes) -> None:
         """Put the key in place and force a handshake; at the responder it is in place already."""
         if key_id not in self._installed:
             raise LocalProtocolError(f"key {key_id_text(key_id)} is not installed")
         self._active = key_id
-        if self._role is Role.INITIATOR or self._in_place != key_id:
-            self._handshake_before = 0  # a peer that was added again has had none
+        if self._role is Role.INITIATOR or self._wish.key_id != key_id:
             self._passing = False
-            self._await_handshake(key_id)
-            self._set(self._installed[key_id][0], anew=True)
+            self._order(key_id, anew=True)
 
     def drain(self, key_id: bytes) -> None:
         """Call ``on_drained`` once a handshake has used the newer key: the old session is gone then."""
@@ -174,17 +211,17 @@ class WireGuard:
             self._active = None
         if self._active not in self._installed:
             self._shut()  # whatever is in place: the session of the old key must end too
-        elif self._in_place == key_id:
-            self._put_back(self._active)
-
-    def _put_back(self, key_id: bytes) -> None:
-        # A candidate was given up: the session under the active key goes on, and so does its key.
-        self._set(self._installed[key_id][0], anew=False)
-        self._in_place, self._handshake_before = key_id, 0
+        elif self._wish.key_id == key_id:
+            # A candidate was given up: the session under the active key goes on, and so does its key.
+            self._order(self._active, anew=False)
 
     def seen(self, key_id: bytes) -> bool:
         """Whether this key was installed before."""
         return key_id in self._seen
+
+    def holds(self, key_id: bytes) -> bool:
+        """Whether the interface has this key, so that the peer may be told."""
+        return self._in_place == key_id
 
     def check(self) -> None:
         """Compare the last handshake with the last key; alarm and ask for another rotation if none has used it."""
@@ -192,30 +229,11 @@ class WireGuard:
         if now - self._checked_at < _CHECK_SECONDS:
             return
         self._checked_at = now
-        try:
-            if self._must_shut:
-                self._shut()
-            handshake = self._latest_handshake()
-            self._transfer = self._read_transfer()
-        except EncryptorUnavailable as why:
-            self._alarm, self._in_place, self._confirmed, self._passing = str(why), None, False, False
-            self._ask_again(now)
-            return
-        if self._in_place is None:
+        if not self._settler.busy:
+            self._give(self._wish)
+        elif now - self._busy_since > _HANGS_SECONDS:
             self._passing = False
-            if self._active is not None:
-                self._ask_again(now)  # the interface came back without our key
-            return
-        if not self._confirmed and handshake not in (0, self._handshake_before):
-            self._confirmed, self._passing, self._confirm_by, self._alarm = True, True, math.inf, None
-            self._tell_drained()
-        elif not self._confirmed and now >= self._confirm_by:
-            self._passing = False
-            self._alarm = (
-                f"wireguard {self._config.interface}: no handshake under key {key_id_text(self._in_place)} for "
-                f"{_CONFIRM_SECONDS:g} s: nothing passes; check the peer's agent, its interface, UDP between the sites"
-            )
-            self._ask_again(now)
+            self._alarm = f"wireguard {self._config.interface}: wg does not end for {_HANGS_SECONDS:g} s"
 
     def report(self) -> EncryptorReport:
         """Return a snapshot: "sending" only under a key that a handshake has used and that is not too old.
@@ -234,12 +252,66 @@ class WireGuard:
             alarm=self._alarm,
         )
 
-    # The interface.
+    # What the interface must be like, and what it is like.
 
-    def _await_handshake(self, key_id: bytes) -> None:
-        self._in_place = key_id
-        self._confirmed = False
+    def _shutting(self, number: int) -> _Wish:
+        return _Wish(number, None, self._randomness.draw(_KEY_BYTES), anew=True)
+
+    def _shut(self) -> None:
+        """Put a random key in place and end the session: no handshake succeeds, nothing passes."""
+        self._passing = self._confirmed = False
+        self._confirm_by = math.inf
+        if not self._wish.shut:
+            self._wish = self._shutting(self._wish.number + 1)
+        self._in_place = None
+        self._give(self._wish)
+
+    def _order(self, key_id: bytes | None, *, anew: bool) -> None:
+        assert key_id is not None
+        # A change that was overtaken before it was carried out still ends the session, if it was to.
+        anew = anew or (self._wish.anew and self._in_place != self._wish.key_id)
+        self._wish = _Wish(self._wish.number + 1, key_id, self._installed[key_id][0], anew)
+        self._in_place, self._confirmed = None, False
         self._confirm_by = self._clock.now() + _CONFIRM_SECONDS
+        self._give(self._wish)
+
+    def _give(self, wish: _Wish) -> None:
+        if not self._settler.busy:
+            self._busy_since = self._clock.now()
+        self._settler.wish(wish)
+
+    def _settled(self, wish: _Wish, result: _Seen | EncryptorUnavailable) -> None:
+        self._busy_since = self._clock.now()
+        if wish is not self._wish:
+            return  # overtaken
+        if isinstance(result, EncryptorUnavailable):
+            last = "; the last key may still be in use: it is tried again" if wish.shut else ""
+            self._alarm, self._in_place, self._confirmed, self._passing = f"{result}{last}", None, False, False
+            self._ask_again(self._clock.now())
+            return
+        self._transfer = result.transfer
+        if wish.key_id is None:
+            self._passing, self._alarm = False, None
+            return
+        if result.before is not None:
+            self._handshake_before = result.before
+        if self._in_place is None:
+            self._in_place = wish.key_id
+            self._on_in_place(wish.key_id)
+        self._judge(wish.key_id, result.handshake)
+
+    def _judge(self, key_id: bytes, handshake: int) -> None:
+        now = self._clock.now()
+        if not self._confirmed and handshake not in (0, self._handshake_before):
+            self._confirmed, self._passing, self._confirm_by, self._alarm = True, True, math.inf, None
+            self._tell_drained()
+        elif not self._confirmed and now >= self._confirm_by:
+            self._passing = False
+            self._alarm = (
+                f"wireguard {self._config.interface}: no handshake under key {key_id_text(key_id)} for "
+                f"{_CONFIRM_SECONDS:g} s: nothing passes; check the peer's agent, its interface, UDP between the sites"
+            )
+            self._ask_again(now)
 
     def _tell_drained(self) -> None:
         if self._draining is not None and self._confirmed and self._in_place != self._draining:
@@ -249,80 +321,32 @@ class WireGuard:
     def _ask_again(self, now: float) -> None:
         if self._active is not None and (now >= self._confirm_by or math.isinf(self._confirm_by)):
             self._confirm_by = now + _CONFIRM_SECONDS
-            self._on_nearly_used(self._active)
-
-    def _shut(self) -> None:
-        """Put a random key in place and end the session: no handshake succeeds, nothing passes."""
-        self._in_place, self._confirmed, self._passing, self._confirm_by = None, False, False, math.inf
-        self._must_shut = True
-        self._set(self._randomness.draw(_KEY_BYTES), anew=True, shut=True)
-        self._must_shut = False
-
-    def _set(self, preshared: bytes, *, anew: bool, shut: bool = False) -> None:
-        config = self._config
-        words = ["set", config.interface]
-        if anew:
-            words += ["peer", config.peer, "remove"]
-        words += ["peer", config.peer, "preshared-key", "/dev/stdin"]
-        if anew:
-            words += ["persistent-keepalive", str(config.keepalive), "allowed-ips", ",".join(config.allowed_ips)]
-            if config.endpoint is not None and not shut:
-                words += ["endpoint", config.endpoint]
-        try:
-            self._wg(words, base64.b64encode(preshared) + b"\n")
-        except EncryptorUnavailable as why:
-            self._in_place = None
-            if not shut:
-                raise
-            raise EncryptorUnavailable(f"{why}; the last key may still be in use: it is tried again") from None
-        self._must_shut = False  # whatever was in place is not any more
-
-    def _latest_handshake(self) -> int:
-        return self._numbers("latest-handshakes", 1)[0]
-
-    def _read_transfer(self) -> tuple[int, int]:
-        received, sent = self._numbers("transfer", 2)
-        return received, sent
-
-    def _numbers(self, what: str, count: int) -> list[int]:
-        words = self._peer_line(what).split()[1:]
-        if len(words) != count or not all(word.isdecimal() for word in words):
-            raise EncryptorUnavailable(
-                f"wireguard {self._config.interface}: wg show said what it should not about {what}"
-            )
-        return [int(word) for word in words]
-
-    def _peer_line(self, what: str) -> str:
-        for line in self._wg(["show", self._config.interface, what], b"").decode(errors="replace").splitlines():
-            if line.startswith(self._config.peer):
-                return line
-        raise EncryptorUnavailable(
-            f"wireguard {self._config.interface}: the peer {self._config.peer} is not there: somebody removed it"
-        )
-
-    def _wg(self, words: list[str], given: bytes) -> bytes:
-        try:
-            done = subprocess.run(  # noqa: S603  - fixed program, checked words, the secret on standard input
-                ["wg", *words],  # noqa: S607  - where the operating system has it
-                input=given,
-                capture_output=True,
-                timeout=_COMMAND_SECONDS,
-                check=False,
-            )
-        except FileNotFoundError:
-            raise EncryptorUnavailable("the program wg is missing: apt-get install -y wireguard-tools") from None
-        except (OSError, subprocess.TimeoutExpired) as why:
-            raise EncryptorUnavailable(f"the program wg did not run: {why}") from None
-        if done.returncode:
-            said = " ".join(done.stderr.decode(errors="replace").split())[:200]
-            raise EncryptorUnavailable(
-                f"wireguard {self._config.interface}: the interface cannot be used ({said}): nothing passes; "
-                "create it again, or give the agent CAP_NET_ADMIN"
-            )
-        return done.stdout
+            if self._in_place is None and self._role is Role.INITIATOR:
+                self._on_not_taken(self._active)
+            else:
+                self._on_nearly_used(self._active)
 
     def _remember(self, key_id: bytes) -> None:
         self._seen.add(key_id)
         self._seen_order.append(key_id)
         if len(self._seen_order) > _REMEMBERED:
             self._seen.discard(self._seen_order.popleft())
+
+    # Off the event loop.
+
+    def _carry_out(self, wish: _Wish) -> _Seen:
+        """Set the peer if it is not at this wish, then look. After a failure nothing is taken for granted."""
+        wg, config = self._wg, self._config
+        before: int | None = None
+        try:
+            if self._carried_out != wish.number:
+                anew = wish.anew or self._carried_out is None
+                before = 0 if anew else wg.latest_handshake()
+                endpoint = None if wish.shut else config.endpoint  # to shut, nothing is looked up
+                again = (config.allowed_ips, config.keepalive, endpoint) if anew else None
+                wg.set_peer(wish.preshared, again)
+                self._carried_out = wish.number
+            return _Seen(before, wg.latest_handshake(), wg.transfer())
+        except EncryptorUnavailable:
+            self._carried_out = None
+            raise

@@ -22,6 +22,8 @@ from heliograph.errors import ConfigurationError
         ({"rekey_seconds": 600.0}, "rekey_seconds"),
         ({"rekey_seconds": 296.0}, "rekey_seconds"),
         ({"max_key_age_s": -1.0}, "max_key_age_s"),
+        ({"max_key_age_s": 86_401.0}, "max_key_age_s"),
+        ({"rekey_bytes": (1 << 38) + 1}, "rekey_bytes"),
         ({"outer_connect": None}, "outer_connect"),
         ({"forwards": {"": "127.0.0.1:0"}}, "name"),
         ({"forwards": {"web": "0.0.0.0:0"}}, "clear"),

@@ -90,6 +90,49 @@ def test_qkd_preferred_survives_a_key_manager_that_is_down_at_one_site_only():
     asyncio.run(scenario())
 
 
+class Silent:
+    """A key manager that accepts the question and never answers."""
+
+    def __init__(self):
+        self.asked = 0
+
+    async def get_key(self):
+        self.asked += 1
+        await asyncio.get_running_loop().create_future()
+
+    async def get_key_with_id(self, _):
+        await self.get_key()
+
+
+@pytest.mark.parametrize("where", ["source_a", "source_b"])
+def test_qkd_preferred_falls_back_from_a_key_manager_that_stays_silent(where):
+    async def scenario():
+        pair = sites("qkd-preferred")
+        silent = Silent()
+        setattr(pair, where, silent)
+        pair.limits = {"answer_seconds": 0.4}
+        async with pair:
+            assert await pair.exchange(b"a" * 1000) == b"thank you"
+            assert pair.a.status().mode == pair.b.status().mode == "without-qkd"
+            assert silent.asked
+
+    asyncio.run(scenario())
+
+
+def test_qkd_only_waits_for_a_silent_key_manager_no_longer_than_a_fetch_and_asks_again():
+    async def scenario():
+        pair = Sites()
+        pair.source_a = silent = Silent()
+        pair.limits = {"fetch_seconds": 0.1, "retry_seconds": 0.01}
+        async with pair:
+            await until(lambda: silent.asked >= 3)
+            assert "did not answer" in pair.a.status().last_refusal
+            assert len(pair.a._tasks) < 6  # no question is left hanging
+            assert pair.a.status().mode == "fail-closed"
+
+    asyncio.run(scenario())
+
+
 def test_pqc_only_uses_no_key_of_the_link():
     async def scenario():
         async with sites("pqc-only") as pair:

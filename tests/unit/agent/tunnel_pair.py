@@ -191,6 +191,7 @@ class Sites:
         self.keys = MemoryKeyManagers(stock)
         self.forwarder_changes = forwarder_changes or {}
         self.settings = {"rekey_bytes": 1 << 30, **settings}
+        self.limits: dict[str, float] = {}
         self.source_a, self.source_b = self.keys.master, self.keys.slave
         self.identity_a, self.identity_b = identities or (None, None)
         self.host = Host()
@@ -227,6 +228,7 @@ class Sites:
 
     def _config(self, document) -> AgentConfig:
         config = AgentConfig.from_mapping(document)
+        config = replace(config, rotation=replace(config.rotation, **self.limits))
         return replace(config, forwarder=replace(config.forwarder, **self.forwarder_changes))
 
     async def settled(self) -> None:

@@ -19,6 +19,7 @@ from heliograph.consumer.rotation import (
     KeyFetched,
     KeyRefused,
     LimitReached,
+    NotTaken,
     Received,
     Reconnect,
     Retire,
@@ -121,6 +122,31 @@ def test_an_empty_key_manager_keeps_the_key_until_its_greatest_age_then_fails_cl
         a.feed(KeyRefused(a.state.held.attempts, final=False))
         pair.run(a, Tick(311.0))
     assert a.state.held.current.key_id == pair.b.state.held.current.key_id
+
+
+def test_a_key_that_the_encryptor_did_not_take_gives_way_to_the_one_before_and_another_is_tried():
+    pair = RotationPair()
+    pair.run(pair.a, ControlUp())
+    a, b = pair.a, pair.b
+    a.feed(Tick(60))
+    a.feed(KeyFetched(2, key(2)))
+    b.feed(Received(a.sent(Prepare)))
+    b.feed(KeyFetched(2, key(2)))
+    a.feed(Received(b.sent(Ready)))  # the commit is withheld: no association comes up under this key
+    assert a.feed(NotTaken(key_id(2))) == [Activate(key_id(1)), Retire(key_id(2))]
+    assert a.state.held.current.key_id == b.state.held.current.key_id == key_id(1)
+    pair.given = 2
+    pair.tick(62)
+    assert a.state.held.current.key_id == b.state.held.current.key_id == key_id(3)
+
+
+def test_a_keys_age_counts_from_when_it_was_asked_for():
+    """A key establishment may take half a minute after the key manager gave its part."""
+    a = Machine(initiator)
+    a.feed(ControlUp())
+    a.feed(Tick(29.0))
+    a.feed(KeyFetched(1, key(1)))
+    assert a.state.candidate.since == 0.0
 
 
 def test_no_rotation_starts_while_two_generations_overlap():

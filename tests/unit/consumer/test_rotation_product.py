@@ -23,6 +23,7 @@ from heliograph.consumer.rotation import (
     KeyFetched,
     KeyRefused,
     LimitReached,
+    NotTaken,
     Received,
     Reconnect,
     Retire,
@@ -45,6 +46,8 @@ INITIATOR_EVENTS = {
     "limit of 1": LimitReached(key_id(1)),
     "limit of 2": LimitReached(key_id(2)),
     "1 drained": Drained(key_id(1)),
+    "1 not taken": NotTaken(key_id(1)),
+    "2 not taken": NotTaken(key_id(2)),
     "ready": Received(answer(Ready, Proven.READY, 2, 1)),
     "forged ready": Received(answer(Ready, Proven.READY, 2, 1, forged=True)),
     "reflected prepare proof as ready": Received(answer(Ready, Proven.PREPARE, 2, 1)),
@@ -80,6 +83,7 @@ INITIATOR_MOVES = {
     ("AwaitingConfirm", "control up"): ("AwaitingConfirm", [Send]),
     ("AwaitingConfirm", "confirm"): ("Active", [Drain]),
     ("AwaitingConfirm", "limit of 2"): ("AwaitingConfirm", []),
+    ("AwaitingConfirm", "2 not taken"): ("Active", [Activate, Retire]),
     # The peer lost both keys: its side of the old generation is gone.
     ("AwaitingConfirm", "standing nothing"): ("Fetching", [Retire, FetchKey]),
     # Fail closed: every key that is too old is forgotten, whatever is under way.
@@ -141,6 +145,7 @@ RESPONDER_EVENTS = {
     "limit of 1": LimitReached(key_id(1)),
     "limit of 9": LimitReached(key_id(9)),
     "8 drained": Drained(key_id(8)),
+    "2 not taken": NotTaken(key_id(2)),
     "prepare of 2": Received(answer(Prepare, Proven.PREPARE, 2, 1)),
     "forged prepare of 2": Received(answer(Prepare, Proven.PREPARE, 2, 1, forged=True)),
     "prepare of 3": Received(answer(Prepare, Proven.PREPARE, 3, 1)),
