@@ -14,7 +14,7 @@ class Plan:
         keys: NDArray[np.uint64],
         window: int,
         few: int,
-        deep: int,
+        at_once: int,
     ) -> None: ...
 
 class Block:

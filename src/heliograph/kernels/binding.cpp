@@ -54,7 +54,7 @@ size_t bytes(size_t bits) { return (bits + 7) / 8; }
 class Plan {
   public:
     Plan(size_t length, std::array<unsigned, HG_PERMUTED> levels, nb::sequence shuffles, Array<uint64_t> keys,
-         unsigned window, size_t few, size_t deep) {
+         unsigned window, size_t few, size_t at_once) {
         require(length >= 1 && length <= HG_FRAME_MAX, "a frame of another length");
         require(keys.size() == HG_KEYS && nb::len(shuffles) == HG_PERMUTED, "keys or shuffles of another number");
         const size_t count = length / HG_TILE * 64;
@@ -71,7 +71,7 @@ class Plan {
             // converted, since a converted copy would die here.
             tables[p] = {words.data(), outs.data(), tail.data(), turns.data()};
         }
-        plan_ = hg_plan_new(length, levels.data(), tables, keys.data(), window, few, deep);
+        plan_ = hg_plan_new(length, levels.data(), tables, keys.data(), window, few, at_once);
         require(plan_ != nullptr, "levels that are too high, or tables that are no permutations");
     }
     ~Plan() { hg_plan_free(plan_); }
@@ -297,7 +297,7 @@ NB_MODULE(_native, m) {
         .def(nb::init<size_t, std::array<unsigned, HG_PERMUTED>, nb::sequence, Array<uint64_t>, unsigned, size_t,
                       size_t>(),
              nb::arg("length"), nb::arg("levels"), nb::arg("shuffles"), nb::arg("keys"), nb::arg("window"),
-             nb::arg("few"), nb::arg("deep"));
+             nb::arg("few"), nb::arg("at_once"));
     nb::class_<Block>(m, "Block")
         .def(nb::init<const nb::bytes &, size_t, const Plan &, const Plan &, bool>(), nb::arg("bits"),
              nb::arg("length"), nb::arg("plan"), nb::arg("last"), nb::arg("corrects"), nb::keep_alive<1, 4>(),

@@ -14,6 +14,8 @@
 #define INDEX(node) ((size_t)((node) & 0x7FFFFFFu))
 
 #define NOWHERE UINT32_MAX
+#define HALF UINT32_MAX /* how a node is asked about: by its left half, by all digits of a place, or by one rank */
+#define DIGITS (UINT32_MAX - 1)
 
 enum { AHEAD = 8, SHORT = 16 }; /* how many nodes before its turn one is fetched from memory */
 
@@ -30,6 +32,8 @@ typedef struct {
     list frontier;       /* the smallest nodes known to be odd, sorted */
     list fresh;          /* those that may join it */
     size_t chosen;
+    list guesses; /* ranks where errors may be, from digits of this round; each lies in a node of the frontier */
+    list how;     /* of the chosen nodes, if any is not asked by halves */
     void *memory; /* of a subset */
 } pass;
 
@@ -44,7 +48,6 @@ typedef struct {
     uint64_t keys[HG_SUBSETS]; /* of this batch of subsets */
     uint32_t odd, searched;    /* its odd subsets; those opened to the search */
     size_t subsets, keys_used;
-    int deep; /* whether quarters are asked for with the halves */
     enum stage asked;
     list found; /* positions of cornered errors */
 } frame;
@@ -58,6 +61,7 @@ struct hg_block {
     size_t count, room; /* bits */
     uint64_t pending;
     list spare, ranks;
+    uint64_t folded[HG_FRAME_MAX / 64];
 };
 
 static int grow(list *to, size_t room) {
@@ -174,7 +178,7 @@ static inline unsigned is_empty(const frame *of, const pass *in, unsigned level,
 /* --- Passes. */
 
 static void free_pass(pass *in) {
-    free(in->memory), free(in->frontier.at), free(in->fresh.at);
+    free(in->memory), free(in->frontier.at), free(in->fresh.at), free(in->guesses.at), free(in->how.at);
     memset(in, 0, sizeof *in);
 }
 
@@ -279,13 +283,43 @@ static int learn_tops(hg_block *block, frame *of, stream *answers) {
     return !code && count < tops_of(of) ? imply_last_top(block, of) : code;
 }
 
-/* Whether the quarters of a node may be asked for with its halves: no empty one is among them. */
-static inline int goes_deep(const frame *of, const pass *in, uint32_t node) {
-    if (!of->deep || LEVEL(node) < (in->by ? 2 : HG_SUBSET_DEEP)) return 0;
-    return (INDEX(node) + 1) << LEVEL(node) <= of->plan->length;
+/* Our own parities of the ranks of a node whose digit is 0, for each binary digit of the rank within it, highest first:
+ * of the left half, of the left quarters of both halves, and so on. */
+static int note_digits(hg_block *block, const frame *of, const pass *in, unsigned level, size_t index) {
+    static const uint64_t zero[6] = {0xAAAAAAAAAAAAAAAAULL, 0xCCCCCCCCCCCCCCCCULL, 0xF0F0F0F0F0F0F0F0ULL,
+                                     0xFF00FF00FF00FF00ULL, 0xFFFF0000FFFF0000ULL, 0xFFFFFFFF00000000ULL};
+    const uint64_t *words = in->by ? in->own : of->own;
+    uint64_t *folded = block->folded;
+    size_t start = index << level, first = start / 64, count = level < 6 ? 1 : (size_t)1 << (level - 6);
+    for (size_t i = 0; i < count; i++) {
+        folded[i] = first + i < of->plan->words ? words[first + i] : 0;
+        if (!in->by) folded[i] &= hg_subset_word(in->key, first + i);
+    }
+    if (level < 6) folded[0] = folded[0] << (start % 64) & ~(~0ULL >> (1u << level));
+    for (unsigned digit = level; digit--;) {
+        uint64_t left = 0;
+        if (digit < 6)
+            left = folded[0] & zero[digit];
+        else
+            for (size_t i = 0; i < count / 2; i++) left ^= folded[i];
+        if (note(block, hg_parity(left))) return HG_NO_MEMORY;
+        if (digit < 6) continue;
+        count /= 2;
+        for (size_t i = 0; i < count; i++) folded[i] ^= folded[i + count];
+    }
+    return HG_OK;
 }
 
-/* Asks for the left halves of the smallest odd nodes, if there are any; for their quarters too once few are left. */
+/* How a node is asked about: where digits led to a rank in it, by that; by digits if so few are left, and no set of ranks
+ * with one digit the same is empty. */
+static uint32_t choose_how(const frame *of, const pass *in, uint32_t node, int at_once) {
+    for (size_t i = 0; i < in->guesses.count; i++)
+        if (in->guesses.at[i] >> LEVEL(node) == INDEX(node)) return in->guesses.at[i];
+    if (!at_once || LEVEL(node) < (in->by ? HG_DIGITS : HG_DIGITS_OF_SUBSETS)) return HALF;
+    return in->by && (INDEX(node) + 1) << LEVEL(node) > of->plan->length ? HALF : DIGITS;
+}
+
+/* Asks about the smallest odd nodes, if there are any: for their left halves as a rule. */
 static int ask_halves(hg_block *block, frame *of) {
     uint32_t smallest = 32;
     size_t all = 0;
@@ -296,38 +330,50 @@ static int ask_halves(hg_block *block, frame *of) {
     }
     if (!all) return HG_OK;
     of->asked = HALVES;
-    of->deep = all <= of->plan->deep;
+    int at_once = all <= of->plan->at_once;
     uint32_t above = all <= of->plan->few ? 32 : smallest + of->plan->window + 1;
     for (size_t p = 0; p < of->open; p++) {
         pass *in = &of->passes[p];
         const list *odd = &in->frontier;
+        int all_halves = !at_once && !in->guesses.count;
         size_t i = 0;
+        in->how.count = 0;
         for (; i < odd->count && LEVEL(odd->at[i]) < above; i++) {
             if (i + AHEAD < odd->count && in->by)
                 hg_prefetch(&in->own[INDEX(odd->at[i + AHEAD]) << LEVEL(odd->at[i + AHEAD]) >> 6]);
-            unsigned level = LEVEL(odd->at[i]) - 1;
+            unsigned level = LEVEL(odd->at[i]);
             size_t index = INDEX(odd->at[i]);
-            if (note(block, own_parity(of, in, level, 2 * index))) return HG_NO_MEMORY;
-            if (!goes_deep(of, in, odd->at[i])) continue;
-            if (note(block, own_parity(of, in, level - 1, 4 * index))) return HG_NO_MEMORY;
-            if (note(block, own_parity(of, in, level - 1, 4 * index + 2))) return HG_NO_MEMORY;
+            uint32_t how = all_halves ? HALF : choose_how(of, in, odd->at[i], at_once);
+            if (!all_halves && push(&in->how, how)) return HG_NO_MEMORY;
+            int code = how == HALF     ? note(block, own_parity(of, in, level - 1, 2 * index))
+                       : how == DIGITS ? note_digits(block, of, in, level, index)
+                                       : note(block, own_parity(of, in, 0, how));
+            if (code) return code;
         }
         in->chosen = i;
+        in->guesses.count = 0;
     }
     return HG_OK;
 }
 
-/* Takes in the four quarters of an odd node by the left ones. `level` and `index` are of the left half. */
-static int learn_quarters(frame *of, pass *in, unsigned level, size_t index, unsigned left, stream *answers) {
-    for (size_t half = 0; half < 2; half++) {
-        unsigned odd = next(answers), both = half ? !left : left, quarters[2] = {odd, odd ^ both};
-        for (size_t i = 0; i < 2; i++) {
-            size_t quarter = 2 * (index + half) + i;
-            hg_know(&in->tree, level - 1, quarter, quarters[i]);
-            if (quarters[i] && enter(of, in, level - 1, quarter)) return HG_NO_MEMORY;
-        }
-    }
-    return HG_OK;
+/* Takes in the digits of a node: its halves, and the rank of its error if there is only one. The next round asks whether
+ * that one is wrong, so no more than a guess is made of it here. */
+static int learn_digits(frame *of, pass *in, unsigned level, size_t index, stream *answers) {
+    size_t rank = index << level;
+    for (unsigned digit = level; digit--;) rank |= (size_t)(next(answers) ^ 1) << digit;
+    size_t half = rank >> (level - 1);
+    hg_know_halves(&in->tree, level - 1, 2 * index, !(half & 1));
+    if (rank < of->plan->length && (in->by || hg_in_subset(in->key, rank)) &&
+        !(in->tree.low[rank / 64].leaf_known >> (rank % 64) & 1) && push(&in->guesses, (uint32_t)rank))
+        return HG_NO_MEMORY;
+    return enter(of, in, level - 1, half);
+}
+
+/* Takes in whether a rank is wrong: if so, it is cornered; if not, its node has three errors or more. */
+static int learn_guess(frame *of, pass *in, uint32_t node, uint32_t rank, unsigned odd) {
+    hg_know(&in->tree, 0, rank, odd);
+    if (!odd) return enter(of, in, LEVEL(node), INDEX(node));
+    return push(&of->found, (uint32_t)(in->by ? hg_position(of->plan, in->by, rank) : rank));
 }
 
 static int learn_halves(hg_block *block, frame *of, stream *answers) {
@@ -335,16 +381,20 @@ static int learn_halves(hg_block *block, frame *of, stream *answers) {
         pass *in = &of->passes[p];
         if (!in->chosen) continue;
         for (size_t i = 0; i < in->chosen; i++) {
-            unsigned level = LEVEL(in->frontier.at[i]) - 1, left = next(answers);
-            size_t index = 2 * INDEX(in->frontier.at[i]);
+            uint32_t node = in->frontier.at[i], how = in->how.count ? in->how.at[i] : HALF;
             if (i + AHEAD < in->chosen)
                 hg_prefetch_node(&in->tree, LEVEL(in->frontier.at[i + AHEAD]), INDEX(in->frontier.at[i + AHEAD]));
-            hg_know_halves(&in->tree, level, index, left);
-            if (goes_deep(of, in, in->frontier.at[i])) {
-                if (learn_quarters(of, in, level, index, left, answers)) return HG_NO_MEMORY;
-                continue;
+            int code = HG_OK;
+            if (how == HALF) {
+                unsigned left = next(answers);
+                hg_know_halves(&in->tree, LEVEL(node) - 1, 2 * INDEX(node), left);
+                code = enter(of, in, LEVEL(node) - 1, 2 * INDEX(node) + !left);
+            } else if (how == DIGITS) {
+                code = learn_digits(of, in, LEVEL(node), INDEX(node), answers);
+            } else {
+                code = learn_guess(of, in, node, how, next(answers));
             }
-            if (enter(of, in, level, index + !left)) return HG_NO_MEMORY;
+            if (code) return code;
         }
         in->frontier.count -= in->chosen;
         memmove(in->frontier.at, in->frontier.at + in->chosen, in->frontier.count * sizeof *in->frontier.at);

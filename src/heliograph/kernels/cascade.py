@@ -42,8 +42,9 @@ class Plan:
 
     ``levels``: groups of 2^level in the three passes that permute; ``keys``: of :data:`KEYS` subsets, for
     :func:`cascade_tree.subset`. A round compares halves of the odd nodes up to ``window`` levels above the smallest
-    one, and of all of them once no more than ``few`` are left; once no more than ``deep`` are, of quarters too: a bit
-    more for each two levels, in half the rounds.
+    one, and of all of them once no more than ``few`` are left. Once no more than ``at_once`` are, all
+    binary digits of a place in an odd node are compared at once: for each, the ranks where it is 0. A single error is
+    found by that in two rounds, the second of which asks whether it is one; three are searched on in one half.
     """
 
     length: int
@@ -52,7 +53,7 @@ class Plan:
     keys: NDArray[np.uint64] = field(repr=False)
     window: int
     few: int
-    deep: int
+    at_once: int
 
 
 class Block(Protocol):
@@ -90,7 +91,7 @@ def make_block(
     if kernel == "numpy" or compiled is None:
         return ReferenceBlock(bits, length, plan, last, corrects=corrects)
     native = [
-        compiled.Plan(one.length, one.levels, one.shuffles, one.keys, one.window, one.few, one.deep)
+        compiled.Plan(one.length, one.levels, one.shuffles, one.keys, one.window, one.few, one.at_once)
         for one in ((plan,) if last is plan else (plan, last))
     ]
     block: Block = compiled.Block(bits, length, native[0], native[-1], corrects)
@@ -174,7 +175,7 @@ class _Frame:
         left = sum(len(tree.frontier) for tree in active)
         above = 32 if left <= self._plan.few else smallest + self._plan.window + 1
         self._stage = "halves"
-        self.asked = np.concatenate([tree.ask_halves(above, deep=left <= self._plan.deep) for tree in trees])
+        self.asked = np.concatenate([tree.ask_halves(above, at_once=left <= self._plan.at_once) for tree in trees])
         return True
 
     def _ask_subsets(self) -> int:

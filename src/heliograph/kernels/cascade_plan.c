@@ -45,7 +45,7 @@ static int copy_permutation(const uint32_t *from, size_t count, uint16_t **to, u
 }
 
 hg_plan *hg_plan_new(size_t length, const unsigned levels[HG_PERMUTED], const hg_shuffle shuffles[HG_PERMUTED],
-                     const uint64_t keys[HG_KEYS], unsigned window, size_t few, size_t deep) {
+                     const uint64_t keys[HG_KEYS], unsigned window, size_t few, size_t at_once) {
     hg_plan *plan = length && length <= HG_FRAME_MAX ? calloc(1, sizeof *plan) : NULL;
     if (!plan) return NULL;
     plan->length = length;
@@ -53,7 +53,7 @@ hg_plan *hg_plan_new(size_t length, const unsigned levels[HG_PERMUTED], const hg
     plan->whole = length / HG_TILE * HG_TILE;
     plan->window = window < 32 ? window : 32;
     plan->few = few;
-    plan->deep = deep;
+    plan->at_once = at_once;
     memcpy(plan->keys, keys, sizeof plan->keys);
     int code = HG_OK;
     for (size_t p = 0; p < HG_PERMUTED && !code; p++) {

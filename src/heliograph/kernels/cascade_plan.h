@@ -13,7 +13,7 @@ typedef struct {
 struct hg_plan {
     size_t length, words, whole; /* whole: positions in tiles */
     unsigned levels[HG_PERMUTED], window;
-    size_t few, deep;
+    size_t few, at_once;
     hg_tables tables[HG_PERMUTED];
     uint64_t keys[HG_KEYS];
 };

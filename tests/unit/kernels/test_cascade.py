@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(native.compiled is None, reason="this installati
 SIZES = [1, 2, 3, 7, 8, 9, 31, 63, 64, 65, 127, 128, 129, 191, 192, 193, 4095, 4096, 4097, 4159, 8192, 8257]
 
 
-def plan(length, levels=(3, 5, 8), window=4, few=4, deep=2, seed=0):
+def plan(length, levels=(3, 5, 8), window=4, few=4, at_once=2, seed=0):
     rng = np.random.default_rng([seed, length])
     words, tail = length // 4096 * 64, length % 4096
     top = max(length - 1, 0).bit_length()
@@ -30,7 +30,7 @@ def plan(length, levels=(3, 5, 8), window=4, few=4, deep=2, seed=0):
         for _ in range(3)
     )
     keys = rng.integers(0, 2**64, cascade.KEYS, dtype=np.uint64)
-    return cascade.Plan(length, tuple(min(level, top) for level in levels), shuffles, keys, window, few, deep)
+    return cascade.Plan(length, tuple(min(level, top) for level in levels), shuffles, keys, window, few, at_once)
 
 
 def exchange(kernel, bits, errors, first, last, tamper=None):
@@ -74,14 +74,14 @@ def noisy(n, kind, seed=1):
             return bits, (rng.random(n) < kind).astype(np.uint8)
 
 
-@pytest.mark.parametrize("deep", [0, 2, 1000])
+@pytest.mark.parametrize("at_once", [0, 2, 1000])
 @pytest.mark.parametrize("kind", ["zeros", "ones", "burst", "ends", 0.02, 0.3])
 @pytest.mark.parametrize("n", SIZES)
-def test_both_kernels_say_and_find_the_same(n, kind, deep):
+def test_both_kernels_say_and_find_the_same(n, kind, at_once):
     if n > 200 and kind == "ones":
         n = n % 200 + 1  # every bit wrong is a long search
     bits, errors = noisy(n, kind)
-    one = plan(n, deep=deep)
+    one = plan(n, at_once=at_once)
     compiled, numpy = (exchange(kernel, bits, errors, one, one) for kernel in ("compiled", "numpy"))
     assert compiled == numpy
     packed = np.packbits(bits).tobytes()

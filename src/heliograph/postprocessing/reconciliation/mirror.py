@@ -36,19 +36,19 @@ class Pace:
 
     A round searches nodes up to 2^``window`` times the smallest one in need, so that an error is seldom looked for in
     two passes at once; but all of a frame's once no more than 1 in ``few_share`` of its positions is left to search.
-    Once no more than ``deep`` nodes are left, quarters are compared with the halves: the frame that takes longest sets
+    Once no more than ``at_once`` nodes are left, quarters are compared with the halves: the frame that takes longest sets
     the number of rounds, and it costs a bit for each round saved. ``levels``: the top groups of each pass.
     """
 
     window: int
     few_share: int
-    deep: int
+    at_once: int
     levels: Levels = field(repr=False)
 
 
 # Our choices. Over a network a round trip costs more than a parity; where rounds cost nothing, parities count.
-FEW_ROUNDS: Final = Pace(window=4, few_share=2048, deep=2, levels=LEVELS_FEW_ROUNDS)
-PATIENT: Final = Pace(window=1, few_share=1 << 30, deep=0, levels=LEVELS_PATIENT)
+FEW_ROUNDS: Final = Pace(window=4, few_share=2048, at_once=2, levels=LEVELS_FEW_ROUNDS)
+PATIENT: Final = Pace(window=1, few_share=1 << 30, at_once=0, levels=LEVELS_PATIENT)
 
 
 class Mirror:
@@ -168,7 +168,7 @@ def _plans(length: int, seed: bytes, estimated_qber: float, pace: Pace) -> tuple
             keys=keys,
             window=pace.window,
             few=size // pace.few_share,
-            deep=pace.deep,
+            at_once=pace.at_once,
         )
 
     first, rest = plan(each), length - (frames - 1) * each
