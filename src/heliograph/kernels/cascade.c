@@ -283,7 +283,7 @@ static int learn_tops(hg_block *block, frame *of, stream *answers) {
     return !code && count < tops_of(of) ? imply_last_top(block, of) : code;
 }
 
-/* Our own parities of the ranks of a node whose digit is 0, for each binary digit of the rank within it, highest first:
+/* Our own parities of the ranks of a node whose digit is 0, for each binary digit of the rank within it but the lowest:
  * of the left half, of the left quarters of both halves, and so on. */
 static int note_digits(hg_block *block, const frame *of, const pass *in, unsigned level, size_t index) {
     static const uint64_t zero[6] = {0xAAAAAAAAAAAAAAAAULL, 0xCCCCCCCCCCCCCCCCULL, 0xF0F0F0F0F0F0F0F0ULL,
@@ -296,7 +296,7 @@ static int note_digits(hg_block *block, const frame *of, const pass *in, unsigne
         if (!in->by) folded[i] &= hg_subset_word(in->key, first + i);
     }
     if (level < 6) folded[0] = folded[0] << (start % 64) & ~(~0ULL >> (1u << level));
-    for (unsigned digit = level; digit--;) {
+    for (unsigned digit = level; --digit;) {
         uint64_t left = 0;
         if (digit < 6)
             left = folded[0] & zero[digit];
@@ -356,22 +356,32 @@ static int ask_halves(hg_block *block, frame *of) {
     return HG_OK;
 }
 
-/* Takes in the digits of a node: its halves, and the rank of its error if there is only one. The next round asks whether
- * that one is wrong, so no more than a guess is made of it here. */
+/* Notes the first rank from one on, within a pair, of which it is not known whether it is wrong. */
+static int guess(const frame *of, pass *in, size_t rank) {
+    for (;; rank++) {
+        if (rank < of->plan->length && (in->by || hg_in_subset(in->key, rank)) &&
+            !(in->tree.low[rank / 64].leaf_known >> (rank % 64) & 1))
+            return push(&in->guesses, (uint32_t)rank);
+        if (rank & 1) return HG_OK;
+    }
+}
+
+/* Takes in the digits of a node: its halves, and the pair its error is in if there is only one. The next rounds ask which
+ * one of the pair is wrong, so no more than a guess is made of it here. */
 static int learn_digits(frame *of, pass *in, unsigned level, size_t index, stream *answers) {
     size_t rank = index << level;
-    for (unsigned digit = level; digit--;) rank |= (size_t)(next(answers) ^ 1) << digit;
+    for (unsigned digit = level; --digit;) rank |= (size_t)(next(answers) ^ 1) << digit;
     size_t half = rank >> (level - 1);
     hg_know_halves(&in->tree, level - 1, 2 * index, !(half & 1));
-    if (rank < of->plan->length && (in->by || hg_in_subset(in->key, rank)) &&
-        !(in->tree.low[rank / 64].leaf_known >> (rank % 64) & 1) && push(&in->guesses, (uint32_t)rank))
-        return HG_NO_MEMORY;
+    if (guess(of, in, rank)) return HG_NO_MEMORY;
     return enter(of, in, level - 1, half);
 }
 
-/* Takes in whether a rank is wrong: if so, it is cornered; if not, its node has three errors or more. */
+/* Takes in whether a rank is wrong: if so, it is cornered; if not, the other one of the pair may be, or else its node has
+ * three errors or more. */
 static int learn_guess(frame *of, pass *in, uint32_t node, uint32_t rank, unsigned odd) {
     hg_know(&in->tree, 0, rank, odd);
+    if (!odd && !(rank & 1) && guess(of, in, rank + 1)) return HG_NO_MEMORY;
     if (!odd) return enter(of, in, LEVEL(node), INDEX(node));
     return push(&of->found, (uint32_t)(in->by ? hg_position(of->plan, in->by, rank) : rank));
 }

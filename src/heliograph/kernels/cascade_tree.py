@@ -152,7 +152,7 @@ class Tree:
     def asked(self) -> int:
         """How many parities were asked for."""
         digits = self.chosen[self.how == _BY_DIGITS] >> SHIFT
-        return len(self.chosen) + int((digits - 1).sum())
+        return len(self.chosen) + int((digits - 2).sum())
 
     def ask_halves(self, above: int, *, at_once: bool) -> Bits:
         """Choose the nodes of the frontier below level ``above``; return our own parities of what is asked about them.
@@ -183,8 +183,16 @@ class Tree:
         leaves = self.own[self.offsets[0] : self.offsets[1] if self.top else None]
         leaves = leaves[index << level : (index + 1) << level]
         ranks = np.arange(len(leaves))
-        sums = [int(leaves[ranks >> digit & 1 == 0].sum()) & 1 for digit in reversed(range(level))]
+        sums = [int(leaves[ranks >> digit & 1 == 0].sum()) & 1 for digit in range(level - 1, 0, -1)]
         return np.array(sums, dtype=np.uint8)
+
+    def _guess(self, first: int) -> None:
+        """Note the first rank from one on, within a pair, of which it is not known whether it is wrong."""
+        for rank in range(first, min(first // 2 * 2 + 2, len(self.order))):
+            inside = self.mask is None or self.mask[rank]
+            if inside and self.values[self.offsets[0] + rank] < _KNOWN:
+                self.guesses.append(rank)
+                return
 
     def learn_halves(self, differences: Bits) -> Nodes:
         """Take in the differences of what was asked about the chosen nodes; return what is cornered.
@@ -193,7 +201,7 @@ class Tree:
         """
         level, index = self.chosen >> SHIFT, self.chosen & _INDEX
         self.frontier = self.frontier[len(self.chosen) :]
-        sizes = np.where(self.how == _BY_DIGITS, level, 1)
+        sizes = np.where(self.how == _BY_DIGITS, level - 1, 1)
         first = differences[np.cumsum(sizes) - sizes]
         guessed = self.how >= 0
         # Halves, which digits tell first.
@@ -201,17 +209,18 @@ class Tree:
         self.know(under, 2 * index[~guessed], left)
         self.know(under, 2 * index[~guessed] + 1, left ^ np.uint8(1))
         odd = [(under << SHIFT) | (2 * index[~guessed] + (left ^ np.uint8(1)))]
-        # Digits: the rank of the error if there is only one; the next round asks whether that one is wrong.
+        # Digits: the pair the error is in if there is only one; the next rounds ask which of the pair is wrong.
         for i in np.flatnonzero(self.how == _BY_DIGITS).tolist():
             start = int(sizes[:i].sum())
             rank = int(index[i])
             for digit in differences[start : start + int(sizes[i])].tolist():
                 rank = 2 * rank + (digit ^ 1)
-            if rank < len(self.order) and (self.mask is None or self.mask[rank]):
-                if self.values[self.offsets[0] + rank] < _KNOWN:
-                    self.guesses.append(rank)
-        # Guesses: a wrong bit is cornered; else its node has three errors or more, and is searched on.
+            self._guess(2 * rank)
+        # Guesses: a wrong bit is cornered; else its node is searched on: in the other one of the pair, if that may be.
         self.know(np.zeros(int(guessed.sum()), dtype=np.int64), self.how[guessed], first[guessed])
+        for rank in self.how[guessed][first[guessed] == 0].tolist():
+            if rank % 2 == 0:
+                self._guess(rank + 1)
         odd.append(self.chosen[guessed][first[guessed] == 0])
         cornered = np.concatenate(
             [self.enter(np.concatenate(odd)), self.order[self.how[guessed][first[guessed] == 1]]]

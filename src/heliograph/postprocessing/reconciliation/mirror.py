@@ -47,7 +47,7 @@ class Pace:
 
 
 # Our choices. Over a network a round trip costs more than a parity; where rounds cost nothing, parities count.
-FEW_ROUNDS: Final = Pace(window=4, few_share=2048, at_once=2, levels=LEVELS_FEW_ROUNDS)
+FEW_ROUNDS: Final = Pace(window=5, few_share=4096, at_once=6, levels=LEVELS_FEW_ROUNDS)
 PATIENT: Final = Pace(window=1, few_share=1 << 30, at_once=0, levels=LEVELS_PATIENT)
 
 
@@ -155,7 +155,7 @@ def _plans(length: int, seed: bytes, estimated_qber: float, pace: Pace) -> tuple
     A block of up to 1.5 frames is one; else frames have equal lengths, multiples of 64 bits, near the usual one, and
     the last has the rest.
     """
-    frames = max(1, (length + _FRAME // 2) // _FRAME)
+    frames = 1 if length <= 3 * _FRAME // 2 else -(-length // _FRAME)
     each = -(-length // (64 * frames)) * 64 if frames > 1 else length
     frames = -(-length // each)
     keys = subset_keys(seed)

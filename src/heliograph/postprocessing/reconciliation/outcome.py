@@ -134,6 +134,8 @@ def _errors(sifted: SiftedBlock, wrong: BitString) -> tuple[int, ...]:
 
 
 def _detections(intensities: Marks, kinds: int) -> tuple[int, ...]:
+    if kinds == 1:
+        return (len(intensities),)
     # Kinds are few: a comparison for each is several times as fast as numpy.bincount, which makes integers first.
     return tuple(int(np.count_nonzero(intensities == kind)) for kind in range(kinds))
 

@@ -23,6 +23,7 @@ __all__ = [
     "PERMUTED_PASSES",
     "SEED_BYTES",
     "Levels",
+    "draw_positions",
     "shuffle",
     "subset_keys",
     "top_level",
@@ -106,6 +107,12 @@ def _permutation(stream: bytes) -> NDArray[np.uint32]:
 def subset_keys(seed: bytes) -> NDArray[np.uint64]:
     """Return the keys of all subsets, for ``kernels.cascade_tree.subset``: eight bytes each of K(3), little endian."""
     return np.frombuffer(_keystream(seed, PERMUTED_PASSES, 8 * KEYS), dtype="<u8").astype(np.uint64)
+
+
+def draw_positions(seed: bytes, count: int, length: int) -> NDArray[np.int64]:
+    """Return ``count`` of ``length`` < 2^32 positions, drawn with replacement: from four bytes each of K(4)."""
+    words = np.frombuffer(_keystream(seed, PERMUTED_PASSES + 1, 4 * count), dtype="<u4").astype(np.int64)
+    return words * length >> 32
 
 
 def top_level(length: int) -> int:
