@@ -9,7 +9,9 @@ class Plan:
     def __init__(
         self,
         length: int,
-        levels: tuple[int, int, int],
+        first: int,
+        second: bytes,
+        third: int,
         shuffles: Sequence[Shuffle],
         keys: NDArray[np.uint64],
         window: int,

@@ -45,6 +45,7 @@ typedef struct {
     uint64_t *own, *pattern, *now; /* pattern: errors found; now: those of this round, else zero */
     pass passes[HG_PERMUTED + HG_SUBSETS];
     size_t open, permuted;
+    unsigned top; /* level of the groups of the last permuted pass */
     uint64_t keys[HG_SUBSETS]; /* of this batch of subsets */
     uint32_t odd, searched;    /* its odd subsets; those opened to the search */
     size_t subsets, keys_used;
@@ -54,6 +55,7 @@ typedef struct {
 
 struct hg_block {
     size_t length, frames, stride; /* stride: words from one frame to the next */
+    size_t share;                  /* of odd groups in pass 0, in 2 * HG_SHARES; HG_SHARES before it is known */
     int corrects, spoilt;
     uint64_t *arena, *own, *pattern;
     frame *at;
@@ -238,14 +240,14 @@ static int merge(hg_block *block, pass *in) {
 
 /* --- Questions. */
 
-static inline size_t tops_of(const frame *of) { return ((of->plan->length - 1) >> of->plan->levels[of->permuted - 1]) + 1; }
+static inline size_t tops_of(const frame *of) { return ((of->plan->length - 1) >> of->top) + 1; }
 
 /* Pass 0 leaves an even number of errors: the last group of a later pass follows from the others. */
 static inline size_t tops_asked(const frame *of) { return tops_of(of) - (of->permuted > 1); }
 
 static int imply_last_top(hg_block *block, frame *of) {
     pass *in = &of->passes[of->permuted - 1];
-    unsigned top = of->plan->levels[of->permuted - 1], odd = 0;
+    unsigned top = of->top, odd = 0;
     size_t last = tops_of(of) - 1;
     for (size_t i = 0; i < last; i++) odd ^= (unsigned)hg_is_odd(&in->tree, top, i);
     hg_know(&in->tree, top, last, odd);
@@ -256,7 +258,9 @@ static int imply_last_top(hg_block *block, frame *of) {
 /* Opens the next permuted pass and asks for its groups. */
 static int open_permuted(hg_block *block, frame *of) {
     pass *in = &of->passes[of->open];
-    unsigned top = of->plan->levels[of->permuted];
+    const hg_plan *plan = of->plan;
+    unsigned top = of->permuted == 0 ? plan->first : of->permuted == 1 ? plan->second[block->share] : plan->third;
+    of->top = top;
     lay_pass(of, in, top, of->memory);
     of->memory += pass_words(of->plan, top, 1);
     in->by = &of->plan->tables[of->permuted];
@@ -272,7 +276,7 @@ static int open_permuted(hg_block *block, frame *of) {
 
 static int learn_tops(hg_block *block, frame *of, stream *answers) {
     pass *in = &of->passes[of->permuted - 1];
-    unsigned top = of->plan->levels[of->permuted - 1];
+    unsigned top = of->top;
     size_t count = tops_asked(of);
     for (size_t i = 0; i < count; i++) {
         unsigned odd = next(answers);
@@ -578,12 +582,11 @@ hg_block *hg_block_new(const uint8_t *bits, size_t length, const hg_plan *plan, 
     block->length = length;
     block->frames = frames;
     block->stride = plan->length / 64;
+    block->share = HG_SHARES;
     block->corrects = corrects;
     size_t each = 0, rest = 0;
-    for (size_t p = 0; p < HG_PERMUTED; p++) {
-        each += pass_words(plan, plan->levels[p], 1);
-        rest += pass_words(last, last->levels[p], 1);
-    }
+    each = pass_words(plan, plan->first, 1) + pass_words(plan, plan->highest, 1) + pass_words(plan, plan->third, 1);
+    rest = pass_words(last, last->first, 1) + pass_words(last, last->highest, 1) + pass_words(last, last->third, 1);
     block->arena = hg_arena((3 * words + (frames - 1) * each + rest) * sizeof(uint64_t));
     block->at = calloc(frames, sizeof *block->at);
     if (!block->arena || !block->at) {
@@ -631,9 +634,19 @@ int hg_block_begin(hg_block *block) {
     return flush(block) ? spoil(block, HG_NO_MEMORY) : HG_OK;
 }
 
+/* How many groups of pass 0, which alone is asked for first, are odd: what pass 1 is chosen by, for all frames alike. */
+static size_t odd_share(const hg_block *block, const uint8_t *parities) {
+    size_t odd = 0;
+    for (size_t i = 0; i < (block->count + 7) / 8; i++)
+        for (unsigned left = block->asked[i] ^ parities[i]; left; left &= left - 1) odd++;
+    size_t share = odd * 2 * HG_SHARES / block->count;
+    return share < HG_SHARES ? share : HG_SHARES - 1;
+}
+
 int hg_block_learn(hg_block *block, const uint8_t *parities) {
     if (block->spoilt || !block->count) return HG_MISUSE;
     size_t bytes = (block->count + 7) / 8;
+    if (block->share == HG_SHARES) block->share = odd_share(block, parities);
     uint8_t *asked = block->asked; /* what comes next is written elsewhere */
     stream answers = {asked, parities, 0};
     block->asked = malloc(bytes + 8);

@@ -23,12 +23,13 @@ from heliograph.kernels.cascade_tree import SHIFT, Bits, Nodes, Tree, subset
 from heliograph.kernels.native import compiled
 from heliograph.kernels.shuffle import Shuffle, positions
 
-__all__ = ["CONTRADICTION", "EXHAUSTED", "FRAME_MAX", "KEYS", "Block", "Kernel", "Plan", "make_block"]
+__all__ = ["CONTRADICTION", "EXHAUSTED", "FRAME_MAX", "KEYS", "SHARES", "Block", "Kernel", "Plan", "make_block"]
 
 CONTRADICTION: Final = -2
 EXHAUSTED: Final = -4
 FRAME_MAX: Final = 1 << 18
 KEYS: Final = 253
+SHARES: Final = 256  # in which the share of odd groups in pass 0 is told apart, from 0 to 1/2
 _PERMUTED: Final = 3
 _SUBSETS: Final = 16  # compared at once; an even number of errors left stays unnoticed with probability 2^-16
 _TINY: Final = 128  # a subset of more positions is neither empty nor whole, but with probability 2^-127
@@ -40,7 +41,8 @@ Kernel = Literal["compiled", "numpy"]
 class Plan:
     """How frames of ``length`` bits are searched, the same on both sides.
 
-    ``levels``: groups of 2^level in the three passes that permute; ``keys``: of :data:`KEYS` subsets, for
+    Groups of 2^``first``, 2^``second``[i] and 2^``third`` in the three passes that permute, where in pass 0 of the whole
+    block a share of odd groups from i / (2 * :data:`SHARES`) on was seen; ``keys``: of :data:`KEYS` subsets, for
     :func:`cascade_tree.subset`. A round compares halves of the odd nodes up to ``window`` levels above the smallest
     one, and of all of them once no more than ``few`` are left. Once no more than ``at_once`` are, all
     binary digits of a place in an odd node are compared at once: for each, the ranks where it is 0. A single error is
@@ -48,7 +50,9 @@ class Plan:
     """
 
     length: int
-    levels: tuple[int, int, int]
+    first: int
+    second: bytes
+    third: int
     shuffles: tuple[Shuffle, Shuffle, Shuffle] = field(repr=False)
     keys: NDArray[np.uint64] = field(repr=False)
     window: int
@@ -91,7 +95,9 @@ def make_block(
     if kernel == "numpy" or compiled is None:
         return ReferenceBlock(bits, length, plan, last, corrects=corrects)
     native = [
-        compiled.Plan(one.length, one.levels, one.shuffles, one.keys, one.window, one.few, one.at_once)
+        compiled.Plan(
+            one.length, one.first, one.second, one.third, one.shuffles, one.keys, one.window, one.few, one.at_once
+        )
         for one in ((plan,) if last is plan else (plan, last))
     ]
     block: Block = compiled.Block(bits, length, native[0], native[-1], corrects)
@@ -99,7 +105,10 @@ def make_block(
 
 
 class _Frame:
-    """One frame: its trees, and what it has asked. ``odd``: the subsets of the current batch with an odd error."""
+    """One frame: its trees, and what it has asked.
+
+    ``share``: of odd groups in pass 0 of all frames. ``odd``: the subsets of the current batch with an odd error.
+    """
 
     def __init__(self, bits: Bits, plan: Plan, *, corrects: bool) -> None:
         self.bits = bits
@@ -111,6 +120,7 @@ class _Frame:
         self._masks: list[Bits] = []
         self._odd: Bits = np.empty(0, dtype=np.uint8)
         self._keys_used = 0
+        self.share = 0
         self._found: list[Nodes] = []
         self._stage: Literal["", "tops", "halves", "subsets"] = ""
         self.asked: Bits = np.empty(0, dtype=np.uint8)
@@ -157,7 +167,8 @@ class _Frame:
     def _open_permuted(self) -> None:
         index = len(self._permuted)
         order = positions(self._plan.shuffles[index], np.arange(len(self.bits)))
-        tree = Tree(self.bits, order, self._plan.levels[index])
+        top = (self._plan.first, self._plan.second[self.share], self._plan.third)[index]
+        tree = Tree(self.bits, order, top)
         self._permuted.append(tree)
         # Pass 0 leaves an even number of errors, which implies the last group of passes 1 and 2.
         count = tree.tops - (index > 0)
@@ -239,6 +250,7 @@ class ReferenceBlock:
             for i, one in enumerate(plans)
         ]
         self._asked: Bits = np.empty(0, dtype=np.uint8)
+        self._first = True
         self._go_on()
 
     def _go_on(self) -> int:
@@ -263,6 +275,10 @@ class ReferenceBlock:
         if not self.count or len(parities) != (self.count + 7) // 8:
             raise ValueError("parities of another length")
         differences = self._asked ^ np.unpackbits(np.frombuffer(parities, dtype=np.uint8), count=self.count)
+        if self._first:  # the groups of pass 0 of all frames: what pass 1 is chosen by
+            self._first = False
+            for frame in self._frames:
+                frame.share = min(int(differences.sum()) * 2 * SHARES // self.count, SHARES - 1)
         self._asked = np.empty(0, dtype=np.uint8)
         for frame in self._frames:
             frame.learn(differences[: len(frame.asked)])

@@ -44,8 +44,13 @@ static int copy_permutation(const uint32_t *from, size_t count, uint16_t **to, u
     return HG_OK;
 }
 
-hg_plan *hg_plan_new(size_t length, const unsigned levels[HG_PERMUTED], const hg_shuffle shuffles[HG_PERMUTED],
-                     const uint64_t keys[HG_KEYS], unsigned window, size_t few, size_t at_once) {
+static int fits(unsigned level, size_t length) { /* no lower level has one group alone */
+    return !level || ((size_t)1 << (level < 20 ? level - 1 : 20)) < length;
+}
+
+hg_plan *hg_plan_new(size_t length, unsigned first, const uint8_t second[HG_SHARES], unsigned third,
+                     const hg_shuffle shuffles[HG_PERMUTED], const uint64_t keys[HG_KEYS], unsigned window, size_t few,
+                     size_t at_once) {
     hg_plan *plan = length && length <= HG_FRAME_MAX ? calloc(1, sizeof *plan) : NULL;
     if (!plan) return NULL;
     plan->length = length;
@@ -55,12 +60,16 @@ hg_plan *hg_plan_new(size_t length, const unsigned levels[HG_PERMUTED], const hg
     plan->few = few;
     plan->at_once = at_once;
     memcpy(plan->keys, keys, sizeof plan->keys);
-    int code = HG_OK;
+    plan->first = first, plan->third = third;
+    int code = fits(first, length) && fits(third, length) ? HG_OK : HG_MISUSE;
+    for (size_t i = 0; i < HG_SHARES; i++) {
+        plan->second[i] = second[i];
+        if (second[i] > plan->highest) plan->highest = second[i];
+    }
+    if (!fits(plan->highest, length)) code = HG_MISUSE;
     for (size_t p = 0; p < HG_PERMUTED && !code; p++) {
         hg_tables *to = &plan->tables[p];
         size_t count = plan->whole / 64;
-        plan->levels[p] = levels[p];
-        if (levels[p] && ((size_t)1 << (levels[p] < 20 ? levels[p] - 1 : 20)) >= length) code = HG_MISUSE;
         to->turns = malloc(count + 1);
         if (!to->turns) code = HG_NO_MEMORY;
         if (!code) code = copy_permutation(shuffles[p].words, count, &to->words, &to->words_back);

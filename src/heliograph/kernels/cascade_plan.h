@@ -12,7 +12,8 @@ typedef struct {
 
 struct hg_plan {
     size_t length, words, whole; /* whole: positions in tiles */
-    unsigned levels[HG_PERMUTED], window;
+    unsigned first, highest, third, window; /* highest of `second` */
+    uint8_t second[HG_SHARES];
     size_t few, at_once;
     hg_tables tables[HG_PERMUTED];
     uint64_t keys[HG_KEYS];

@@ -19,7 +19,7 @@ _INDEX: Final = np.int64(2**32 - 1)
 _KNOWN: Final = np.uint8(2)
 _ODD: Final = np.uint8(3)
 _SUBSET_LEVELS: Final = 6  # above it a subset has no empty node, or only with probability 2^-64
-_DIGITS, _DIGITS_OF_SUBSETS = 3, 9  # levels from which a place is asked for by its digits
+_DIGITS, _DIGITS_OF_SUBSETS = 5, 9  # levels from which a place is asked for by its digits
 _BY_HALF, _BY_DIGITS = -1, -2  # how a node is asked about; else by the rank in it that digits led to
 
 

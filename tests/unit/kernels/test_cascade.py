@@ -30,7 +30,9 @@ def plan(length, levels=(3, 5, 8), window=4, few=4, at_once=2, seed=0):
         for _ in range(3)
     )
     keys = rng.integers(0, 2**64, cascade.KEYS, dtype=np.uint64)
-    return cascade.Plan(length, tuple(min(level, top) for level in levels), shuffles, keys, window, few, at_once)
+    first, second, third = (min(level, top) for level in levels)
+    spread = bytes(min(second + i % 3, top) for i in range(cascade.SHARES))
+    return cascade.Plan(length, first, spread, third, shuffles, keys, window, few, at_once)
 
 
 def exchange(kernel, bits, errors, first, last, tamper=None):
@@ -131,24 +133,28 @@ def test_a_subset_holds_about_half_and_subsets_are_independent():
 
 def test_what_does_not_fit_is_refused_at_the_boundary():
     one, bits = plan(100), bytes(13)
-    native_plan = native.compiled.Plan(100, one.levels, one.shuffles, one.keys, 4, 4, 2)
+    native_plan = native.compiled.Plan(100, 3, one.second, 7, one.shuffles, one.keys, 4, 4, 2)
     for arguments in ((bits, 101), (bits, 96), (bits, 0), (b"", 0), (bits[:12], 100)):
         with pytest.raises(ValueError, match=r"another length|add up"):
             native.compiled.Block(*arguments, native_plan, native_plan, True)  # noqa: FBT003
     twice = Shuffle(*(np.zeros(64, dtype=t) for t in (np.uint32, np.uint8, np.uint32)), np.empty(0, dtype=np.uint32))
     good = plan(4096)
+    levels = 3, one.second, 7
     for length, levels, shuffles, keys in (
-        (0, one.levels, one.shuffles, one.keys),
-        (cascade.FRAME_MAX + 1, one.levels, one.shuffles, one.keys),
-        (100, (31, 0, 0), one.shuffles, one.keys),
-        (100, (8, 0, 0), one.shuffles, one.keys),
-        (101, one.levels, one.shuffles, one.keys),
-        (100, one.levels, one.shuffles[:2], one.keys),
-        (100, one.levels, one.shuffles, one.keys[:9]),
-        (4096, good.levels, (twice, *good.shuffles[1:]), good.keys),
+        (0, levels, one.shuffles, one.keys),
+        (cascade.FRAME_MAX + 1, levels, one.shuffles, one.keys),
+        (100, (31, one.second, 0), one.shuffles, one.keys),
+        (100, (8, one.second, 0), one.shuffles, one.keys),
+        (100, (0, one.second, 8), one.shuffles, one.keys),
+        (100, (0, one.second[:-1] + b"\x08", 0), one.shuffles, one.keys),
+        (100, (0, one.second[:-1], 0), one.shuffles, one.keys),
+        (101, levels, one.shuffles, one.keys),
+        (100, levels, one.shuffles[:2], one.keys),
+        (100, levels, one.shuffles, one.keys[:9]),
+        (4096, levels, (twice, *good.shuffles[1:]), good.keys),
     ):
         with pytest.raises(ValueError, match=r"another|permutations"):
-            native.compiled.Plan(length, levels, shuffles, keys, 4, 4, 2)
+            native.compiled.Plan(length, *levels, shuffles, keys, 4, 4, 2)
     block = native.compiled.Block(bits, 100, native_plan, native_plan, True)  # noqa: FBT003
     for size in (0, len(block.parities()) - 1, len(block.parities()) + 1):
         with pytest.raises(ValueError, match="another length"):

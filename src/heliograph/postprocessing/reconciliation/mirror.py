@@ -15,8 +15,8 @@ from heliograph.errors import LocalProtocolError, ReconciliationFailed, RemotePr
 from heliograph.kernels.cascade import CONTRADICTION, Kernel, Plan, make_block
 from heliograph.postprocessing.reconciliation.limits import Limits
 from heliograph.postprocessing.reconciliation.passes import (
-    LEVELS_FEW_ROUNDS,
-    LEVELS_PATIENT,
+    FEW_ROUNDS_LEVELS,
+    PATIENT_LEVELS,
     SEED_BYTES,
     Levels,
     shuffle,
@@ -47,8 +47,8 @@ class Pace:
 
 
 # Our choices. Over a network a round trip costs more than a parity; where rounds cost nothing, parities count.
-FEW_ROUNDS: Final = Pace(window=5, few_share=4096, at_once=6, levels=LEVELS_FEW_ROUNDS)
-PATIENT: Final = Pace(window=1, few_share=1 << 30, at_once=0, levels=LEVELS_PATIENT)
+FEW_ROUNDS: Final = Pace(window=5, few_share=4096, at_once=5, levels=FEW_ROUNDS_LEVELS)
+PATIENT: Final = Pace(window=1, few_share=1 << 30, at_once=0, levels=PATIENT_LEVELS)
 
 
 class Mirror:
@@ -161,9 +161,12 @@ def _plans(length: int, seed: bytes, estimated_qber: float, pace: Pace) -> tuple
     keys = subset_keys(seed)
 
     def plan(size: int) -> Plan:
+        first, second, third = top_levels(estimated_qber, size, pace.levels)
         return Plan(
             length=size,
-            levels=top_levels(estimated_qber, size, pace.levels),
+            first=first,
+            second=second,
+            third=third,
             shuffles=(shuffle(seed, 0, size), shuffle(seed, 1, size), shuffle(seed, 2, size)),
             keys=keys,
             window=pace.window,
