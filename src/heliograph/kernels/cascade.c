@@ -46,9 +46,9 @@ typedef struct {
     pass passes[HG_PERMUTED + HG_SUBSETS];
     size_t open, permuted;
     unsigned top; /* level of the groups of the last permuted pass */
-    uint64_t keys[HG_SUBSETS]; /* of this batch of subsets */
-    uint32_t odd, searched;    /* its odd subsets; those opened to the search */
-    size_t subsets, keys_used;
+    uint64_t keys[HG_SUBSETS]; /* of the subsets compared; `odd`: which are; `searched`: which were opened to the search */
+    uint32_t odd, searched;
+    size_t subsets, settled, keys_used; /* settled: how many of them were there before those asked for now */
     enum stage asked;
     list found; /* positions of cornered errors */
 } frame;
@@ -425,13 +425,21 @@ static int trivial(const frame *of, uint64_t key) { /* the parity of nothing and
     return inside == 0 || inside == length;
 }
 
-/* Asks for a new batch of subsets; the last one's are dropped. */
+/* Asks for the first subsets, or for new ones in place of those searched. The others are all even, and what was corrected
+ * did not depend on them: they tell as much of what may be left as new ones would. */
 static int ask_subsets(hg_block *block, frame *of) {
+    size_t kept = 0, wanted = of->keys_used ? 0 : HG_SUBSETS;
     while (of->open > of->permuted) free_pass(&of->passes[--of->open]);
-    if (of->keys_used + HG_SUBSETS > HG_KEYS) return HG_EXHAUSTED;
-    of->subsets = 0;
+    for (size_t i = 0; i < of->subsets; i++) {
+        if (of->searched >> i & 1)
+            wanted++;
+        else
+            of->keys[kept++] = of->keys[i];
+    }
+    if (of->keys_used + wanted > HG_KEYS) return HG_EXHAUSTED;
+    of->subsets = of->settled = kept;
     of->odd = of->searched = 0;
-    for (size_t i = 0; i < HG_SUBSETS; i++) {
+    for (size_t i = 0; i < wanted; i++) {
         uint64_t key = of->plan->keys[of->keys_used++], fold = 0;
         if (trivial(of, key)) continue;
         for (size_t j = 0; j < of->plan->words; j++) fold ^= hg_subset_word(key, j) & of->own[j];
@@ -443,7 +451,7 @@ static int ask_subsets(hg_block *block, frame *of) {
 }
 
 static void learn_subsets(frame *of, stream *answers) {
-    for (size_t i = 0; i < of->subsets; i++) of->odd |= (uint32_t)next(answers) << i;
+    for (size_t i = of->settled; i < of->subsets; i++) of->odd |= (uint32_t)next(answers) << i;
 }
 
 /* Opens the first odd subset to the search: the error found most often settles others too. */
@@ -567,7 +575,7 @@ static int proceed(hg_block *block, frame *of) {
         else if (!of->keys_used || of->searched)
             return ask_subsets(block, of);
         else
-            return HG_OK; /* a whole batch without an odd subset */
+            return HG_OK; /* a whole number of subsets that are even, and in which nothing was searched */
         if (code || of->asked) return code;
     }
 }

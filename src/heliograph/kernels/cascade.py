@@ -8,7 +8,7 @@ A block is cut into frames, each searched by itself; one message has the paritie
 frame has three passes over a shuffle of its positions (a tree of halves each, :class:`cascade_tree.Tree`), then subsets
 of about half of them. Asking for the left half of an odd group splits it, since both halves together are odd. A
 correction flips all groups around it in every pass; that is all there is to backtracking, and each group once disclosed
-takes part in it. The end is a whole batch of subsets without an odd one.
+takes part in it. The end is sixteen even subsets in none of which was searched.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FRAME_MAX: Final = 1 << 18
 KEYS: Final = 253
 SHARES: Final = 256  # in which the share of odd groups in pass 0 is told apart, from 0 to 1/2
 _PERMUTED: Final = 3
-_SUBSETS: Final = 16  # compared at once; an even number of errors left stays unnoticed with probability 2^-16
+_SUBSETS: Final = 16  # even at the end; an even number of errors left stays unnoticed with probability 2^-16
 _TINY: Final = 128  # a subset of more positions is neither empty nor whole, but with probability 2^-127
 
 Kernel = Literal["compiled", "numpy"]
@@ -139,7 +139,7 @@ class _Frame:
                     self._found.append(tree.learn_halves(differences[:count]))
                     differences = differences[count:]
             case "subsets":
-                self._odd = differences
+                self._odd[len(self._odd) - len(differences) :] = differences
 
     def proceed(self) -> int:
         """Do everything that needs no further exchange, then ask; nothing is asked at the end."""
@@ -158,7 +158,7 @@ class _Frame:
             elif not self._keys_used or self._opened:
                 return self._ask_subsets()
             else:
-                break  # a whole batch without an odd subset
+                break  # a whole number of subsets that are even, and in which nothing was searched
         return 0
 
     def _trees(self) -> list[Tree]:
@@ -190,19 +190,26 @@ class _Frame:
         return True
 
     def _ask_subsets(self) -> int:
+        """Ask for the first subsets, or for new ones in place of those searched.
+
+        The others are all even, and what was corrected did not depend on them: they tell as much of what may be left as
+        new ones would.
+        """
+        wanted = len(self._opened) if self._keys_used else _SUBSETS
+        kept = [mask for i, mask in enumerate(self._masks) if i not in self._opened]
         self._opened = {}
-        if self._keys_used + _SUBSETS > KEYS:
+        if self._keys_used + wanted > KEYS:
             return EXHAUSTED
         n = len(self.bits)
-        keys = self._plan.keys[self._keys_used : self._keys_used + _SUBSETS].tolist()
-        self._keys_used += _SUBSETS
-        self._masks = [subset(key, n) for key in keys]
+        fresh = [subset(key, n) for key in self._plan.keys[self._keys_used : self._keys_used + wanted].tolist()]
+        self._keys_used += wanted
         if n < _TINY:  # the parity of nothing and of everything is known
-            self._masks = [mask for mask in self._masks if 0 < int(mask.sum()) < n]
+            fresh = [mask for mask in fresh if 0 < int(mask.sum()) < n]
+        self._masks = [*kept, *fresh]
         self._odd = np.zeros(len(self._masks), dtype=np.uint8)
-        if self._masks:
+        if fresh:
             self._stage = "subsets"
-            self.asked = np.array([int((mask & self.bits).sum()) & 1 for mask in self._masks], dtype=np.uint8)
+            self.asked = np.array([int((mask & self.bits).sum()) & 1 for mask in fresh], dtype=np.uint8)
         return 0
 
     def _search_a_subset(self, index: int) -> None:

@@ -35,9 +35,10 @@ class Pace:
     """How rounds are traded for parities, the same on both sides.
 
     A round searches nodes up to 2^``window`` times the smallest one in need, so that an error is seldom looked for in
-    two passes at once; but all of a frame's once no more than 1 in ``few_share`` of its positions is left to search.
-    Once no more than ``at_once`` nodes are left, quarters are compared with the halves: the frame that takes longest sets
-    the number of rounds, and it costs a bit for each round saved. ``levels``: the top groups of each pass.
+    two passes at once; less where pass 0 has small groups. It searches all of a frame's once no more than 1 in
+    ``few_share`` of its positions is left to search. Once no more than ``at_once`` nodes are left, all digits of a place
+    are compared at once: the frame that takes longest sets the number of rounds, and it costs half a bit for each error
+    found that way. ``levels``: the top groups of passes 0 and 1.
     """
 
     window: int
@@ -169,7 +170,7 @@ def _plans(length: int, seed: bytes, estimated_qber: float, pace: Pace) -> tuple
             third=third,
             shuffles=(shuffle(seed, 0, size), shuffle(seed, 1, size), shuffle(seed, 2, size)),
             keys=keys,
-            window=pace.window,
+            window=max(0, min(pace.window, first - 1)),
             few=size // pace.few_share,
             at_once=pace.at_once,
         )
