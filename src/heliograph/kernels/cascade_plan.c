@@ -15,7 +15,8 @@ static void transpose(uint64_t rows[64]) { /* Warren, Hacker's Delight 7-3 */
 
 /* Row b of a tile holds, in column c, bit (b + turn of slot c) % 64 of the word in slot c. With the first bit of a word
  * in its highest place, the matrix is transposed as it stands. */
-void hg_shuffle_bits(const hg_plan *plan, const hg_tables *by, const uint64_t *bits, uint64_t *out) {
+void hg_shuffle_bits(const hg_plan *plan, const hg_tables *by, const uint64_t *bits, uint64_t *out,
+                     size_t stride) {
     for (size_t tile = 0; tile < plan->whole / HG_TILE; tile++) {
         uint64_t rows[64];
         for (size_t i = 0; i < 64; i++) {
@@ -24,10 +25,13 @@ void hg_shuffle_bits(const hg_plan *plan, const hg_tables *by, const uint64_t *b
             rows[i] = turn ? word << turn | word >> (64 - turn) : word;
         }
         transpose(rows);
-        for (size_t i = 0; i < 64; i++) out[by->outs_back[64 * tile + i]] = rows[i];
+        for (size_t i = 0; i < 64; i++) out[stride * by->outs_back[64 * tile + i]] = rows[i];
     }
     for (size_t i = 0; plan->whole + i < plan->length; i++)
-        if (hg_bit(bits, plan->whole + by->tail[i])) hg_flip(out, plan->whole + i);
+        if (hg_bit(bits, plan->whole + by->tail[i])) {
+            size_t to = plan->whole + i;
+            out[stride * (to / 64)] ^= 1ULL << (63 - to % 64);
+        }
 }
 
 /* Copies a permutation of 0..count - 1 and its inverse; misuse if it is none. */

@@ -31,8 +31,8 @@ static inline size_t hg_rank(const hg_plan *plan, const hg_tables *by, size_t po
     return (size_t)by->outs_back[slot / 64 * 64 + row] * 64 + slot % 64;
 }
 
-/* Writes the bits of a frame in the order of a pass; `out` is zero before. */
-void hg_shuffle_bits(const hg_plan *plan, const hg_tables *by, const uint64_t *bits, uint64_t *out);
+/* Writes the bits of a frame in the order of a pass, a word in every `stride`; `out` is zero before. */
+void hg_shuffle_bits(const hg_plan *plan, const hg_tables *by, const uint64_t *bits, uint64_t *out, size_t stride);
 
 /* Word `at` of a subset: the finalizer of SplitMix64 [Steele, Lea and Flood 2014] over key and counter. */
 static inline uint64_t hg_subset_word(uint64_t key, size_t at) {

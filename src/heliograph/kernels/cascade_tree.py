@@ -115,7 +115,10 @@ class Tree:
                 np.bitwise_xor.at(self.own, where, np.uint8(1))
 
     def look_again(self, found: Nodes) -> Nodes | None:
-        """Let the smallest known node above each correction join the frontier if it is odd; None if that is a leaf."""
+        """Let the smallest known node above each correction join the frontier if it is odd; None if that is a leaf.
+
+        What was corrected is known to be right from now on.
+        """
         ranks = self.inside(found)
         levels = np.arange(self.top + 1, dtype=np.int64)[:, None]
         values = self.values[self.offsets[: self.top + 1, None] + (ranks[None, :] >> levels)]
@@ -123,7 +126,9 @@ class Tree:
         odd = values[lowest, np.arange(len(ranks))] == _ODD
         if (odd & (lowest == 0)).any():
             return None
-        return self.enter((lowest[odd].astype(np.int64) << SHIFT) | (ranks[odd] >> lowest[odd]))
+        cornered = self.enter((lowest[odd].astype(np.int64) << SHIFT) | (ranks[odd] >> lowest[odd]))
+        self.values[self.offsets[0] + ranks] = _KNOWN
+        return cornered
 
     def own_tops(self, count: int) -> Bits:
         """Return our own parities of the first ``count`` groups."""
