@@ -17,6 +17,7 @@ class Plan:
         window: int,
         few: int,
         at_once: int,
+        portable: bool = False,
     ) -> None: ...
 
 class Block:

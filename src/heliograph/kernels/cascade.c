@@ -17,7 +17,7 @@
 #define HALF UINT32_MAX /* how a node is asked about: by its left half, by all digits of a place, or by one rank */
 #define DIGITS (UINT32_MAX - 1)
 
-enum { AHEAD = 8, SHORT = 16 }; /* how many nodes before its turn one is fetched from memory */
+enum { AHEAD = 16, SHORT = 16 }; /* how many nodes before its turn one is fetched from memory */
 
 typedef struct {
     uint32_t *at;
@@ -184,9 +184,10 @@ static size_t pass_words(const hg_plan *plan, unsigned top) {
     return all;
 }
 
-/* Lays a tree, nothing known, into zeroed memory. */
+/* Lays a tree, nothing known, into memory. */
 static void lay_pass(const frame *of, pass *in, unsigned top, uint64_t *at) {
     const hg_plan *plan = of->plan;
+    memset(at, 0, pass_words(plan, top) * sizeof *at);
     in->tree.tiers = hg_tier(top) + 1;
     in->tree.low = (hg_low *)at, at += plan->words * (sizeof(hg_low) / 8);
     for (unsigned t = 1; t < in->tree.tiers; t++) {
@@ -472,11 +473,19 @@ static int ask_subsets(hg_block *block, frame *of) {
     if (of->keys_used + wanted > HG_KEYS) return HG_EXHAUSTED;
     of->subsets = of->settled = kept;
     of->odd = of->searched = 0;
+    uint64_t folds[HG_SUBSETS] = {0};
+    if (!of->keys_used) {
+        for (size_t j = 0; j < of->plan->words; j++)
+            for (size_t i = 0; i < HG_SUBSETS; i++) folds[i] ^= of->plan->masks[j][i] & of->own[j];
+    } else {
+        for (size_t i = 0; i < wanted; i++)
+            for (size_t j = 0; j < of->plan->words; j++)
+                folds[i] ^= hg_subset_word(of->plan->keys[of->keys_used + i], j) & of->own[j];
+    }
     for (size_t i = 0; i < wanted; i++) {
-        uint64_t key = of->plan->keys[of->keys_used++], fold = 0;
+        uint64_t key = of->plan->keys[of->keys_used++];
         if (trivial(of, key)) continue;
-        for (size_t j = 0; j < of->plan->words; j++) fold ^= hg_subset_word(key, j) & of->own[j];
-        if (note(block, hg_parity(fold))) return HG_NO_MEMORY;
+        if (note(block, hg_parity(folds[i]))) return HG_NO_MEMORY;
         of->keys[of->subsets++] = key;
         of->asked = SUBSETS;
     }
@@ -495,7 +504,7 @@ static int search_a_subset(hg_block *block, frame *of) {
     while (((size_t)1 << top) < of->plan->length) top++;
     pass *in = &of->passes[of->open];
     of->searched |= 1u << i;
-    in->memory = calloc(pass_words(of->plan, top), sizeof(uint64_t));
+    in->memory = malloc(pass_words(of->plan, top) * sizeof(uint64_t));
     in->key = of->keys[i];
     of->open++;
     if (!in->memory) return HG_NO_MEMORY;
@@ -645,6 +654,7 @@ hg_block *hg_block_new(const uint8_t *bits, size_t length, const hg_plan *plan, 
     block->pattern = block->own + words;
     block->now = block->pattern + words;
     hg_load_bits(block->own, bits, length);
+    memset(block->pattern, 0, (words + widest) * sizeof(uint64_t));
     for (size_t f = 0; f < frames; f++) {
         block->at[f].plan = f + 1 < frames ? plan : last;
         block->at[f].own = block->own + f * block->stride;

@@ -15,8 +15,10 @@ struct hg_plan {
     unsigned first, highest, third, window; /* highest of `second` */
     uint8_t second[HG_SHARES];
     size_t few, at_once;
+    int wide; /* whether the processor transposes four rows at a time */
     hg_tables tables[HG_PERMUTED];
     uint64_t keys[HG_KEYS];
+    uint64_t (*masks)[HG_SUBSETS]; /* word by word, the first subsets, which every frame compares */
 };
 
 static inline size_t hg_position(const hg_plan *plan, const hg_tables *by, size_t rank) {

@@ -13,6 +13,7 @@ from typing import Final
 from heliograph.bits import BitString
 from heliograph.errors import LocalProtocolError, ReconciliationFailed, RemoteProtocolError
 from heliograph.kernels.cascade import CONTRADICTION, Kernel, Plan, make_block
+from heliograph.kernels.shuffle import TILE
 from heliograph.postprocessing.reconciliation.limits import Limits
 from heliograph.postprocessing.reconciliation.passes import (
     FEW_ROUNDS_LEVELS,
@@ -153,11 +154,11 @@ class Mirror:
 def _plans(length: int, seed: bytes, estimated_qber: float, pace: Pace) -> tuple[Plan, Plan]:
     """Return the plan of all frames but the last, and of the last one.
 
-    A block of up to 1.5 frames is one; else frames have equal lengths, multiples of 64 bits, near the usual one, and
-    the last has the rest.
+    A block of up to 1.5 frames is one; else frames have equal lengths, of whole tiles of the shuffle, and the last has
+    the rest.
     """
     frames = 1 if length <= 3 * _FRAME // 2 else -(-length // _FRAME)
-    each = -(-length // (64 * frames)) * 64 if frames > 1 else length
+    each = -(-length // (TILE * frames)) * TILE if frames > 1 else length
     frames = -(-length // each)
     keys = subset_keys(seed)
 
