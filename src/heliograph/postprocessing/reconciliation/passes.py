@@ -147,15 +147,15 @@ def top_levels(estimated_qber: float, length: int, table: Levels) -> tuple[int, 
     bounded = min(max(estimated_qber, 0.0), 0.5) if estimated_qber == estimated_qber else 0.5  # noqa: PLR0124  - NaN
     cap = top_level(length)
     first = _at(bounded, table.first)
-    rates = (_rate((i + 0.5) / (2 * SHARES), 1 << first) for i in range(SHARES))
-    second = bytes(min(_at(rate, table.second[first]), cap) for rate in rates)
+    shares = tuple((_odd_share(most, 1 << first), level) for most, level in table.second[first])
+    second = bytes(min(_at((i + 0.5) / (2 * SHARES), shares), cap) for i in range(SHARES))
     return min(first, cap), second, min(_THIRD, cap)
 
 
-def _at(rate: float, table: tuple[tuple[float, int], ...]) -> int:
-    return next(level for most, level in table if rate <= most)
+def _at(value: float, table: tuple[tuple[float, int], ...]) -> int:
+    return next(level for most, level in table if value <= most)
 
 
-def _rate(odd: float, group: int) -> float:
-    """Return the error rate at which a share ``odd`` < 1/2 of groups has an odd number of errors."""
-    return (1 - math.pow(1 - 2 * odd, 1 / group)) / 2
+def _odd_share(rate: float, group: int) -> float:
+    """Return the share of groups with an odd number of errors."""
+    return (1 - math.pow(1 - 2 * rate, group)) / 2
