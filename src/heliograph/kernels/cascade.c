@@ -588,7 +588,7 @@ static int settle(hg_block *block, frame *of) {
         for (size_t i = 0; i < round.count; i++)
             if (!seen(now, round.at, count, round.at[i])) round.at[count++] = round.at[i];
         for (size_t i = 0; i < count; i++) {
-            if (count > SHORT) hg_flip(now, round.at[i]);
+            if (count >= SHORT && hg_bit(now, round.at[i])) hg_flip(now, round.at[i]);
             if (hg_bit(of->pattern, round.at[i])) code = HG_CONTRADICTION; /* corrected before, now wrong again */
         }
         round.count = count;

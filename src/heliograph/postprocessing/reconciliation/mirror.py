@@ -49,7 +49,7 @@ class Pace:
 
 
 # Our choices. Over a network a round trip costs more than a parity; where rounds cost nothing, parities count.
-FEW_ROUNDS: Final = Pace(window=5, few_share=4096, at_once=5, levels=FEW_ROUNDS_LEVELS)
+FEW_ROUNDS: Final = Pace(window=5, few_share=4096, at_once=10, levels=FEW_ROUNDS_LEVELS)
 PATIENT: Final = Pace(window=1, few_share=1 << 30, at_once=0, levels=PATIENT_LEVELS)
 
 
