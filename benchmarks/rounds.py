@@ -51,8 +51,8 @@ def main() -> int:
         middle, late = runs // 2, int(0.95 * runs)
         missed |= rounds[-1] > ROUNDS_MOST or efficiency[-1] > EFFICIENCY_MOST
         print(
-            f"{qber:.2%}, {bits:,} bits, {runs} runs: rounds {rounds[0]} to {rounds[-1]}, median {rounds[middle]}, 95 % "
-            f"within {rounds[late]}; efficiency {efficiency[0]:.4f} to {efficiency[-1]:.4f}, median "
+            f"{qber:.2%}, {bits:,} bits, {runs} runs: rounds {rounds[0]} to {rounds[-1]}, median {rounds[middle]}, "
+            f"95 % within {rounds[late]}; efficiency {efficiency[0]:.4f} to {efficiency[-1]:.4f}, median "
             f"{efficiency[middle]:.4f}, 95 % within {efficiency[late]:.4f}",
             flush=True,
         )

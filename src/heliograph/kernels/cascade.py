@@ -41,8 +41,8 @@ Kernel = Literal["compiled", "numpy"]
 class Plan:
     """How frames of ``length`` bits are searched, the same on both sides.
 
-    Groups of 2^``first``, 2^``second``[i] and 2^``third`` in the three passes that permute, where in pass 0 of the whole
-    block a share of odd groups from i / (2 * :data:`SHARES`) on was seen; ``keys``: of :data:`KEYS` subsets, for
+    Groups of 2^``first``, 2^``second``[i] and 2^``third`` in the three passes that permute, where in pass 0 of the
+    whole block a share of odd groups from i / (2 * :data:`SHARES`) on was seen; ``keys``: of :data:`KEYS` subsets, for
     :func:`cascade_tree.subset`. A round compares halves of the odd nodes up to ``window`` levels above the smallest
     one, and of all of them once no more than ``few`` are left. Once no more than ``at_once`` are, all
     binary digits of a place in an odd node are compared at once: for each, the ranks where it is 0. A single error is

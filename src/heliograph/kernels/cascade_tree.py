@@ -227,8 +227,6 @@ class Tree:
             if rank % 2 == 0:
                 self._guess(rank + 1)
         odd.append(self.chosen[guessed][first[guessed] == 0])
-        cornered = np.concatenate(
-            [self.enter(np.concatenate(odd)), self.order[self.how[guessed][first[guessed] == 1]]]
-        )
+        cornered = np.concatenate([self.enter(np.concatenate(odd)), self.order[self.how[guessed][first[guessed] == 1]]])
         self.merge()
         return cornered

@@ -37,9 +37,9 @@ class Pace:
 
     A round searches nodes up to 2^``window`` times the smallest one in need, so that an error is seldom looked for in
     two passes at once; less where pass 0 has small groups. It searches all of a frame's once no more than 1 in
-    ``few_share`` of its positions is left to search. Once no more than ``at_once`` nodes are left, all digits of a place
-    are compared at once: the frame that takes longest sets the number of rounds, and it costs half a bit for each error
-    found that way. ``levels``: the top groups of passes 0 and 1.
+    ``few_share`` of its positions is left to search. Once no more than ``at_once`` nodes are left, all digits of a
+    place are compared at once: the frame that takes longest sets the number of rounds, and it costs half a bit for each
+    error found that way. ``levels``: the top groups of passes 0 and 1.
     """
 
     window: int
