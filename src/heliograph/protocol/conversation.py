@@ -7,7 +7,7 @@ transmitter to receiver by sequence, then the reverse. It is never re-encoded an
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from heliograph.authentication.pads import PadAddress, PadRole
 from heliograph.errors import RemoteProtocolError
@@ -61,7 +61,7 @@ class Conversation:
 
     def with_sent(self, frame: Frame) -> Conversation:
         """Return the conversation after ``frame`` was handed to the transport."""
-        return replace(self, sent=(*self.sent, frame.wire()))
+        return self._with((*self.sent, frame.wire()), self.received)
 
     def with_received(self, frame: Frame) -> Conversation:
         """Return the conversation after the peer's next frame. Raises RemoteProtocolError out of turn."""
@@ -73,7 +73,11 @@ class Conversation:
             raise RemoteProtocolError(f"frame {frame.sequence} where {len(self.received)} was due")
         if frame.last_seen > len(self.sent):
             raise RemoteProtocolError(f"the peer claims {frame.last_seen} frames of the {len(self.sent)} we sent")
-        return replace(self, received=(*self.received, frame.wire()))
+        return self._with(self.sent, (*self.received, frame.wire()))
+
+    def _with(self, sent: tuple[bytes, ...], received: tuple[bytes, ...]) -> Conversation:
+        # Not by dataclasses.replace: reconciliation comes here twice a message, and waits.
+        return Conversation(self.identity, self.epoch, self.block, self.own, sent, received)
 
     def open(self, frame: Frame) -> Message:
         """Return the message in a frame."""
