@@ -1,7 +1,7 @@
 """Rounds against efficiency of Cascade: run as `python benchmarks/cascade_levels.py [QBER ...]`.
 
-For each error rate, one block of 1e7 bits with each choice of top groups and of `deep` (quarters with halves once so
-few searches are left in a frame). `postprocessing/reconciliation/passes.py` and ADR 28 have what was chosen from it.
+For each error rate, one block of 1e7 bits with each choice of top groups and of `at_once` (all digits of a place once
+so few searches are left in a frame). `postprocessing/reconciliation/passes.py` and ADR 28 have what was chosen from it.
 """
 
 import sys
@@ -13,6 +13,7 @@ import numpy as np
 from heliograph.bits import BitString
 from heliograph.postprocessing.reconciliation.limits import Limits
 from heliograph.postprocessing.reconciliation.mirror import FEW_ROUNDS, PATIENT, Mirror, Pace
+from heliograph.postprocessing.reconciliation.passes import Levels
 from heliograph.postprocessing.secrecy.entropy import binary_entropy
 
 BITS = 10_000_000
@@ -34,21 +35,21 @@ def measure(alice: BitString, bob: BitString, qber: float, pace: Pace) -> tuple[
 def main(rates: list[float]) -> None:
     """Print one line for each choice."""
     rng = np.random.default_rng(1)  # noqa: TID251  - a benchmark has no secrets
-    print("qber    pace     levels       deep  efficiency  rounds")
+    print("qber    pace     levels  at_once  efficiency  rounds")
     for qber in rates:
         bits = rng.integers(0, 2, BITS, dtype=np.uint8)
         errors = np.zeros(BITS, dtype=np.uint8)
         errors[rng.choice(BITS, round(qber * BITS), replace=False)] = 1
         alice, bob = BitString.from_array(bits), BitString.from_array(bits ^ errors)
         first = int(log2(0.73 / qber))
-        for name, pace, deeps in (("few", FEW_ROUNDS, (0, 2, 8)), ("patient", PATIENT, (0,))):
+        for name, pace, choices in (("few", FEW_ROUNDS, (0, 5, 10)), ("patient", PATIENT, (0,))):
             for top in (first, first + 1):
-                for second in range(top + 1, top + 4):
-                    for deep in deeps:
-                        levels = (top, second, 14)
-                        tried = replace(pace, deep=deep, levels=((0.5, levels),))
-                        efficiency, rounds = measure(alice, bob, qber, tried)
-                        print(f"{qber:<7} {name:8} {levels!s:12} {deep:>4}  {efficiency:10.4f}  {rounds:6}", flush=True)
+                for second in range(top, top + 4):
+                    for at_once in choices:
+                        levels = Levels(((0.5, top),), {top: ((0.5, second),)})
+                        efficiency, rounds = measure(alice, bob, qber, replace(pace, at_once=at_once, levels=levels))
+                        chosen = f"{top}, {second}"
+                        print(f"{qber:<7} {name:8} {chosen:6} {at_once:>8}  {efficiency:10.4f}  {rounds:6}", flush=True)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,15 @@ class Plan:
     def __init__(
         self,
         length: int,
-        levels: tuple[int, int, int],
+        first: int,
+        second: bytes,
+        third: int,
         shuffles: Sequence[Shuffle],
         keys: NDArray[np.uint64],
         window: int,
         few: int,
-        deep: int,
+        at_once: int,
+        portable: bool = False,
     ) -> None: ...
 
 class Block:

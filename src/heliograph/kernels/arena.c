@@ -6,7 +6,6 @@
 #include "arena.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 void *hg_arena(size_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
@@ -16,9 +15,8 @@ void *hg_arena(size_t bytes) {
         void *at = aligned_alloc(page, whole);
         if (!at) return NULL;
         (void)madvise(at, whole, MADV_HUGEPAGE); /* a wish: without it everything works, slower */
-        memset(at, 0, whole);
         return at;
     }
 #endif
-    return calloc(1, bytes ? bytes : 1);
+    return malloc(bytes ? bytes : 1);
 }

@@ -54,10 +54,11 @@ size_t bytes(size_t bits) { return (bits + 7) / 8; }
 
 class Plan {
   public:
-    Plan(size_t length, std::array<unsigned, HG_PERMUTED> levels, nb::sequence shuffles, Array<uint64_t> keys,
-         unsigned window, size_t few, size_t deep) {
+    Plan(size_t length, unsigned first, const nb::bytes &second, unsigned third, nb::sequence shuffles,
+         Array<uint64_t> keys, unsigned window, size_t few, size_t at_once, bool portable) {
         require(length >= 1 && length <= HG_FRAME_MAX, "a frame of another length");
-        require(keys.size() == HG_KEYS && nb::len(shuffles) == HG_PERMUTED, "keys or shuffles of another number");
+        require(keys.size() == HG_KEYS && nb::len(shuffles) == HG_PERMUTED && second.size() == HG_SHARES,
+                "keys, shuffles or levels of another number");
         const size_t count = length / HG_TILE * 64;
         hg_shuffle tables[HG_PERMUTED];
         for (size_t p = 0; p < HG_PERMUTED; p++) {
@@ -72,7 +73,7 @@ class Plan {
             // converted, since a converted copy would die here.
             tables[p] = {words.data(), outs.data(), tail.data(), turns.data()};
         }
-        plan_ = hg_plan_new(length, levels.data(), tables, keys.data(), window, few, deep);
+        plan_ = hg_plan_new(length, first, data(second), third, tables, keys.data(), window, few, at_once, portable);
         require(plan_ != nullptr, "levels that are too high, or tables that are no permutations");
     }
     ~Plan() { hg_plan_free(plan_); }
@@ -317,10 +318,10 @@ NB_MODULE(_native, m) {
           nb::arg("z"), nb::arg("thresholds"), nb::arg("patterns"), nb::arg("eve"), nb::arg("eve_marks"),
           nb::arg("inverse"), nb::arg("logarithm"), nb::arg("room"), nb::arg("level") = 2);
     nb::class_<Plan>(m, "Plan")
-        .def(nb::init<size_t, std::array<unsigned, HG_PERMUTED>, nb::sequence, Array<uint64_t>, unsigned, size_t,
-                      size_t>(),
-             nb::arg("length"), nb::arg("levels"), nb::arg("shuffles"), nb::arg("keys"), nb::arg("window"),
-             nb::arg("few"), nb::arg("deep"));
+        .def(nb::init<size_t, unsigned, const nb::bytes &, unsigned, nb::sequence, Array<uint64_t>, unsigned, size_t,
+                      size_t, bool>(),
+             nb::arg("length"), nb::arg("first"), nb::arg("second"), nb::arg("third"), nb::arg("shuffles"), nb::arg("keys"), nb::arg("window"),
+             nb::arg("few"), nb::arg("at_once"), nb::arg("portable") = false);
     nb::class_<Block>(m, "Block")
         .def(nb::init<const nb::bytes &, size_t, const Plan &, const Plan &, bool>(), nb::arg("bits"),
              nb::arg("length"), nb::arg("plan"), nb::arg("last"), nb::arg("corrects"), nb::keep_alive<1, 4>(),

@@ -14,8 +14,10 @@
 #define INDEX(node) ((size_t)((node) & 0x7FFFFFFu))
 
 #define NOWHERE UINT32_MAX
+#define HALF UINT32_MAX /* how a node is asked about: by its left half, by all digits of a place, or by one rank */
+#define DIGITS (UINT32_MAX - 1)
 
-enum { AHEAD = 8, SHORT = 16 }; /* how many nodes before its turn one is fetched from memory */
+enum { AHEAD = 16, SHORT = 16 }; /* how many nodes before its turn one is fetched from memory */
 
 typedef struct {
     uint32_t *at;
@@ -26,10 +28,11 @@ typedef struct {
     hg_tree tree;
     const hg_tables *by; /* NULL for a subset */
     uint64_t key;        /* of a subset */
-    uint64_t *own;       /* own bits in the order of the pass; a subset uses those of the frame */
     list frontier;       /* the smallest nodes known to be odd, sorted */
-    list fresh;          /* those that may join it */
-    size_t chosen;
+    list fresh, gone;    /* those that join it, and those that became even */
+    size_t chosen;       /* how many of the frontier are asked about, from its start on */
+    list guesses; /* ranks where errors may be, from digits of this round; each lies in a node of the frontier */
+    list how;     /* of the chosen nodes, if any is not asked by halves */
     void *memory; /* of a subset */
 } pass;
 
@@ -38,26 +41,30 @@ enum stage { NOTHING, TOPS, HALVES, SUBSETS };
 typedef struct {
     const hg_plan *plan;
     uint64_t *memory; /* for the next permuted pass */
-    uint64_t *own, *pattern, *now; /* pattern: errors found; now: those of this round, else zero */
+    uint64_t *own, *pattern; /* pattern: errors found */
     pass passes[HG_PERMUTED + HG_SUBSETS];
     size_t open, permuted;
-    uint64_t keys[HG_SUBSETS]; /* of this batch of subsets */
-    uint32_t odd, searched;    /* its odd subsets; those opened to the search */
-    size_t subsets, keys_used;
-    int deep; /* whether quarters are asked for with the halves */
+    unsigned top; /* level of the groups of the last permuted pass */
+    uint64_t keys[HG_SUBSETS]; /* of the subsets compared; `odd`: which are; `searched`: which were opened to the search */
+    uint32_t odd, searched;
+    size_t subsets, settled, keys_used; /* settled: how many of them were there before those asked for now */
     enum stage asked;
     list found; /* positions of cornered errors */
 } frame;
 
 struct hg_block {
     size_t length, frames, stride; /* stride: words from one frame to the next */
+    size_t share;                  /* of odd groups in pass 0, in 2 * HG_SHARES; HG_SHARES before it is known */
     int corrects, spoilt;
-    uint64_t *arena, *own, *pattern;
+    uint64_t *arena, *own, *pattern, *now; /* now: errors of this round and frame, else zero */
     frame *at;
-    uint8_t *asked;
-    size_t count, room; /* bits */
+    uint32_t *active; /* frames that are not at their end */
+    size_t actives;
+    uint8_t *asked, *before; /* in this round and in the last one */
+    size_t count, room, room_before; /* bits */
     uint64_t pending;
     list spare, ranks;
+    uint64_t folded[HG_FRAME_MAX / 64];
 };
 
 static int grow(list *to, size_t room) {
@@ -100,62 +107,53 @@ static void sort(list *of) {
 
 /* --- What is asked: a stream of bits. */
 
+static int more_room(hg_block *block) {
+    size_t room = 2 * block->count + 4096;
+    uint8_t *asked = realloc(block->asked, room / 8);
+    if (!asked) return HG_NO_MEMORY;
+    block->asked = asked;
+    block->room = room / 64 * 64;
+    return HG_OK;
+}
+
 static inline int note(hg_block *block, unsigned parity) {
     block->pending = block->pending << 1 | parity;
     if (++block->count % 64 == 0) {
-        if (block->count > block->room) {
-            size_t room = 2 * block->count + 4096;
-            uint8_t *asked = realloc(block->asked, room / 8);
-            if (!asked) return HG_NO_MEMORY;
-            block->asked = asked;
-            block->room = room / 64 * 64;
-        }
+        if (block->count > block->room && more_room(block)) return HG_NO_MEMORY;
         hg_store(block->asked + block->count / 8 - 8, block->pending);
-        block->pending = 0;
     }
     return HG_OK;
 }
 
 static int flush(hg_block *block) { /* pads with zeros to the end of a byte */
     size_t whole = block->count / 64 * 64, left = block->count - whole;
-    if (whole + 64 > block->room) {
-        uint8_t *asked = realloc(block->asked, (whole + 64) / 8);
-        if (!asked) return HG_NO_MEMORY;
-        block->asked = asked;
-        block->room = whole + 64;
-    }
+    if (whole + 64 > block->room && more_room(block)) return HG_NO_MEMORY;
     if (left) hg_store(block->asked + whole / 8, block->pending << (64 - left));
-    block->pending = 0;
     return HG_OK;
 }
 
-typedef struct {
-    const uint8_t *ours, *theirs;
+typedef struct { /* of differences */
+    const uint8_t *bytes;
     size_t at;
 } stream;
 
 static inline unsigned next(stream *of) {
     size_t at = of->at++;
-    return (unsigned)((of->ours[at / 8] ^ of->theirs[at / 8]) >> (7 - at % 8)) & 1u;
+    return (unsigned)(of->bytes[at / 8] >> (7 - at % 8)) & 1u;
 }
 
 /* --- Own parities. */
 
-static unsigned own_parity(const frame *of, const pass *in, unsigned level, size_t index) {
-    const uint64_t *words = in->by ? in->own : of->own;
+static inline unsigned own_parity(const pass *in, size_t words, unsigned level, size_t index) {
+    const hg_low *low = in->tree.low;
     if (level < 6) {
         size_t start = index << level;
-        uint64_t word = words[start / 64];
-        if (!in->by) word &= hg_subset_word(in->key, start / 64);
-        return hg_parity(word << (start % 64) >> (64 - (1u << level)));
+        return hg_parity(low[start / 64].own << (start % 64) >> (64 - (1u << level)));
     }
     size_t first = index << (level - 6), last = first + ((size_t)1 << (level - 6));
     uint64_t fold = 0;
-    if (last > of->plan->words) last = of->plan->words; /* beyond the end bits are zero */
-    if (in->by)
-        for (size_t i = first; i < last; i++) fold ^= words[i];
-    else
-        for (size_t i = first; i < last; i++) fold ^= words[i] & hg_subset_word(in->key, i);
+    if (last > words) last = words; /* beyond the end bits are zero */
+    for (size_t i = first; i < last; i++) fold ^= low[i].own;
     return hg_parity(fold);
 }
 
@@ -174,28 +172,28 @@ static inline unsigned is_empty(const frame *of, const pass *in, unsigned level,
 /* --- Passes. */
 
 static void free_pass(pass *in) {
-    free(in->memory), free(in->frontier.at), free(in->fresh.at);
+    free(in->memory), free(in->frontier.at), free(in->fresh.at), free(in->gone.at), free(in->guesses.at), free(in->how.at);
     memset(in, 0, sizeof *in);
 }
 
-/* The 64-bit words that a tree up to level `top` takes, with own bits behind it if wanted. */
-static size_t pass_words(const hg_plan *plan, unsigned top, int with_bits) {
-    size_t all = plan->words * (sizeof(hg_low) / 8 + (with_bits ? 1 : 0));
+/* The 64-bit words that a tree up to level `top` takes. */
+static size_t pass_words(const hg_plan *plan, unsigned top) {
+    size_t all = plan->words * (sizeof(hg_low) / 8);
     for (unsigned t = 1; top && t <= hg_tier(top); t++)
         all += (((plan->length - 1) >> (6 * t + 6)) + 1) * (sizeof(hg_heap) / 8);
     return all;
 }
 
-/* Lays a tree, nothing known, and own bits into zeroed memory. */
+/* Lays a tree, nothing known, into memory. */
 static void lay_pass(const frame *of, pass *in, unsigned top, uint64_t *at) {
     const hg_plan *plan = of->plan;
-    in->tree.tiers = top ? hg_tier(top) + 1 : 1;
+    memset(at, 0, pass_words(plan, top) * sizeof *at);
+    in->tree.tiers = hg_tier(top) + 1;
     in->tree.low = (hg_low *)at, at += plan->words * (sizeof(hg_low) / 8);
     for (unsigned t = 1; t < in->tree.tiers; t++) {
         in->tree.high[t] = (hg_heap *)at;
         at += (((plan->length - 1) >> (6 * t + 6)) + 1) * (sizeof(hg_heap) / 8);
     }
-    in->own = at; /* of a permuted pass */
 }
 
 /* Takes in a known odd node, going down where one half is empty; at level 0 an error is cornered. */
@@ -210,38 +208,50 @@ static int enter(frame *of, pass *in, unsigned level, size_t index) {
     return push(&of->found, (uint32_t)(in->by ? hg_position(of->plan, in->by, index) : index));
 }
 
-/* Joins the new nodes to the frontier, sorted, each once, without those that became even. */
-static int merge(hg_block *block, pass *in) {
-    list *out = &block->spare, *old = &in->frontier, *new = &in->fresh;
-    if (!old->count && !new->count) return HG_OK;
-    sort(new);
-    if (grow(out, old->count + new->count)) return HG_NO_MEMORY;
+static void once_each(list *of) { /* sorted, each node once */
     size_t count = 0;
-    for (size_t i = 0, j = 0; i < old->count || j < new->count;) {
-        uint32_t node = j == new->count || (i < old->count && old->at[i] < new->at[j]) ? old->at[i] : new->at[j];
-        while (i < old->count && old->at[i] == node) i++;
-        while (j < new->count && new->at[j] == node) j++;
-        out->at[count] = node;
-        count += (size_t)hg_is_odd(&in->tree, LEVEL(node), INDEX(node));
+    sort(of);
+    for (size_t i = 0; i < of->count; i++)
+        if (!count || of->at[count - 1] != of->at[i]) of->at[count++] = of->at[i];
+    of->count = count;
+}
+
+/* Takes what was asked about and what became even out of the frontier, and joins the new nodes to it. */
+static int merge(hg_block *block, pass *in) {
+    list *out = &block->spare, *old = &in->frontier, *new = &in->fresh, *gone = &in->gone;
+    if (!in->chosen && !new->count && !gone->count) return HG_OK;
+    once_each(new);
+    if (in->chosen == old->count) { /* as a rule */
+        list swap = *old;
+        *old = *new, *new = swap;
+    } else {
+        sort(gone);
+        if (grow(out, old->count + new->count)) return HG_NO_MEMORY;
+        size_t count = 0;
+        for (size_t i = in->chosen, j = 0, k = 0; i < old->count || j < new->count;) {
+            uint32_t node = j == new->count || (i < old->count && old->at[i] < new->at[j]) ? old->at[i] : new->at[j];
+            i += i < old->count && old->at[i] == node, j += j < new->count && new->at[j] == node;
+            while (k < gone->count && gone->at[k] < node) k++;
+            if (k == gone->count || gone->at[k] != node) out->at[count++] = node;
+        }
+        out->count = count;
+        list swap = *old;
+        *old = *out, *out = swap;
     }
-    out->count = count;
-    new->count = 0;
-    list swap = *old;
-    *old = *out;
-    *out = swap;
+    new->count = gone->count = in->chosen = 0;
     return HG_OK;
 }
 
 /* --- Questions. */
 
-static inline size_t tops_of(const frame *of) { return ((of->plan->length - 1) >> of->plan->levels[of->permuted - 1]) + 1; }
+static inline size_t tops_of(const frame *of) { return ((of->plan->length - 1) >> of->top) + 1; }
 
 /* Pass 0 leaves an even number of errors: the last group of a later pass follows from the others. */
 static inline size_t tops_asked(const frame *of) { return tops_of(of) - (of->permuted > 1); }
 
 static int imply_last_top(hg_block *block, frame *of) {
     pass *in = &of->passes[of->permuted - 1];
-    unsigned top = of->plan->levels[of->permuted - 1], odd = 0;
+    unsigned top = of->top, odd = 0;
     size_t last = tops_of(of) - 1;
     for (size_t i = 0; i < last; i++) odd ^= (unsigned)hg_is_odd(&in->tree, top, i);
     hg_know(&in->tree, top, last, odd);
@@ -252,23 +262,25 @@ static int imply_last_top(hg_block *block, frame *of) {
 /* Opens the next permuted pass and asks for its groups. */
 static int open_permuted(hg_block *block, frame *of) {
     pass *in = &of->passes[of->open];
-    unsigned top = of->plan->levels[of->permuted];
+    const hg_plan *plan = of->plan;
+    unsigned top = of->permuted == 0 ? plan->first : of->permuted == 1 ? plan->second[block->share] : plan->third;
+    of->top = top;
     lay_pass(of, in, top, of->memory);
-    of->memory += pass_words(of->plan, top, 1);
-    in->by = &of->plan->tables[of->permuted];
+    of->memory += pass_words(plan, top);
+    in->by = &plan->tables[of->permuted];
     of->open++, of->permuted++;
-    hg_shuffle_bits(of->plan, in->by, of->own, in->own);
+    hg_shuffle_bits(plan, in->by, of->own, &in->tree.low->own, sizeof(hg_low) / 8);
     size_t count = tops_asked(of);
     if (!count) return imply_last_top(block, of);
     of->asked = TOPS;
     for (size_t i = 0; i < count; i++)
-        if (note(block, own_parity(of, in, top, i))) return HG_NO_MEMORY;
+        if (note(block, own_parity(in, plan->words, top, i))) return HG_NO_MEMORY;
     return HG_OK;
 }
 
 static int learn_tops(hg_block *block, frame *of, stream *answers) {
     pass *in = &of->passes[of->permuted - 1];
-    unsigned top = of->plan->levels[of->permuted - 1];
+    unsigned top = of->top;
     size_t count = tops_asked(of);
     for (size_t i = 0; i < count; i++) {
         unsigned odd = next(answers);
@@ -279,13 +291,67 @@ static int learn_tops(hg_block *block, frame *of, stream *answers) {
     return !code && count < tops_of(of) ? imply_last_top(block, of) : code;
 }
 
-/* Whether the quarters of a node may be asked for with its halves: no empty one is among them. */
-static inline int goes_deep(const frame *of, const pass *in, uint32_t node) {
-    if (!of->deep || LEVEL(node) < (in->by ? 2 : HG_SUBSET_DEEP)) return 0;
-    return (INDEX(node) + 1) << LEVEL(node) <= of->plan->length;
+/* Our own parities of the ranks of a node whose digit is 0, for each binary digit of the rank within it but the lowest:
+ * of the left half, of the left quarters of both halves, and so on. */
+static int note_digits(hg_block *block, const frame *of, const pass *in, unsigned level, size_t index) {
+    static const uint64_t zero[6] = {0xAAAAAAAAAAAAAAAAULL, 0xCCCCCCCCCCCCCCCCULL, 0xF0F0F0F0F0F0F0F0ULL,
+                                     0xFF00FF00FF00FF00ULL, 0xFFFF0000FFFF0000ULL, 0xFFFFFFFF00000000ULL};
+    uint64_t *folded = block->folded;
+    size_t start = index << level, first = start / 64, count = level < 6 ? 1 : (size_t)1 << (level - 6);
+    for (size_t i = 0; i < count; i++) folded[i] = first + i < of->plan->words ? in->tree.low[first + i].own : 0;
+    if (level < 6) folded[0] = folded[0] << (start % 64) & ~(~0ULL >> (1u << level));
+    for (unsigned digit = level; --digit;) {
+        uint64_t left = 0;
+        if (digit < 6)
+            left = folded[0] & zero[digit];
+        else
+            for (size_t i = 0; i < count / 2; i++) left ^= folded[i];
+        if (note(block, hg_parity(left))) return HG_NO_MEMORY;
+        if (digit < 6) continue;
+        count /= 2;
+        for (size_t i = 0; i < count; i++) folded[i] ^= folded[i + count];
+    }
+    return HG_OK;
 }
 
-/* Asks for the left halves of the smallest odd nodes, if there are any; for their quarters too once few are left. */
+/* How a node is asked about: where digits led to a rank in it, by that; by digits if so few are left, and no set of ranks
+ * with one digit the same is empty. */
+static uint32_t choose_how(const frame *of, const pass *in, uint32_t node, int at_once) {
+    for (size_t i = 0; i < in->guesses.count; i++)
+        if (in->guesses.at[i] >> LEVEL(node) == INDEX(node)) return in->guesses.at[i];
+    if (!at_once || LEVEL(node) < (in->by ? HG_DIGITS : HG_DIGITS_OF_SUBSETS)) return HALF;
+    return in->by && (INDEX(node) + 1) << LEVEL(node) > of->plan->length ? HALF : DIGITS;
+}
+
+/* Asks about the chosen nodes each in its own way. */
+static int note_each(hg_block *block, const frame *of, pass *in, int at_once) {
+    size_t words = of->plan->words;
+    for (size_t i = 0; i < in->chosen; i++) {
+        unsigned level = LEVEL(in->frontier.at[i]);
+        size_t index = INDEX(in->frontier.at[i]);
+        uint32_t how = choose_how(of, in, in->frontier.at[i], at_once);
+        int code = push(&in->how, how);
+        if (!code)
+            code = how == HALF     ? note(block, own_parity(in, words, level - 1, 2 * index))
+                   : how == DIGITS ? note_digits(block, of, in, level, index)
+                                   : note(block, own_parity(in, words, 0, how));
+        if (code) return code;
+    }
+    return HG_OK;
+}
+
+/* Asks about the chosen nodes, all by their left halves. */
+static int note_halves(hg_block *block, const frame *of, const pass *in) {
+    size_t words = of->plan->words;
+    for (size_t i = 0; i < in->chosen; i++) {
+        uint32_t node = in->frontier.at[i], ahead = in->frontier.at[i + AHEAD < in->chosen ? i + AHEAD : i];
+        hg_prefetch(&in->tree.low[INDEX(ahead) << LEVEL(ahead) >> 6]);
+        if (note(block, own_parity(in, words, LEVEL(node) - 1, 2 * INDEX(node)))) return HG_NO_MEMORY;
+    }
+    return HG_OK;
+}
+
+/* Asks about the smallest odd nodes, if there are any: for their left halves as a rule. */
 static int ask_halves(hg_block *block, frame *of) {
     uint32_t smallest = 32;
     size_t all = 0;
@@ -296,36 +362,82 @@ static int ask_halves(hg_block *block, frame *of) {
     }
     if (!all) return HG_OK;
     of->asked = HALVES;
-    of->deep = all <= of->plan->deep;
+    int at_once = all <= of->plan->at_once;
     uint32_t above = all <= of->plan->few ? 32 : smallest + of->plan->window + 1;
     for (size_t p = 0; p < of->open; p++) {
         pass *in = &of->passes[p];
-        const list *odd = &in->frontier;
-        size_t i = 0;
-        for (; i < odd->count && LEVEL(odd->at[i]) < above; i++) {
-            if (i + AHEAD < odd->count && in->by)
-                hg_prefetch(&in->own[INDEX(odd->at[i + AHEAD]) << LEVEL(odd->at[i + AHEAD]) >> 6]);
-            unsigned level = LEVEL(odd->at[i]) - 1;
-            size_t index = INDEX(odd->at[i]);
-            if (note(block, own_parity(of, in, level, 2 * index))) return HG_NO_MEMORY;
-            if (!goes_deep(of, in, odd->at[i])) continue;
-            if (note(block, own_parity(of, in, level - 1, 4 * index))) return HG_NO_MEMORY;
-            if (note(block, own_parity(of, in, level - 1, 4 * index + 2))) return HG_NO_MEMORY;
-        }
-        in->chosen = i;
+        int all_halves = !at_once && !in->guesses.count;
+        in->chosen = 0;
+        while (in->chosen < in->frontier.count && LEVEL(in->frontier.at[in->chosen]) < above) in->chosen++;
+        in->how.count = 0;
+        if (all_halves ? note_halves(block, of, in) : note_each(block, of, in, at_once)) return HG_NO_MEMORY;
+        in->guesses.count = 0;
     }
     return HG_OK;
 }
 
-/* Takes in the four quarters of an odd node by the left ones. `level` and `index` are of the left half. */
-static int learn_quarters(frame *of, pass *in, unsigned level, size_t index, unsigned left, stream *answers) {
-    for (size_t half = 0; half < 2; half++) {
-        unsigned odd = next(answers), both = half ? !left : left, quarters[2] = {odd, odd ^ both};
-        for (size_t i = 0; i < 2; i++) {
-            size_t quarter = 2 * (index + half) + i;
-            hg_know(&in->tree, level - 1, quarter, quarters[i]);
-            if (quarters[i] && enter(of, in, level - 1, quarter)) return HG_NO_MEMORY;
+/* Notes the first rank from one on, within a pair, of which it is not known whether it is wrong. */
+static int guess(const frame *of, pass *in, size_t rank) {
+    for (;; rank++) {
+        if (rank < of->plan->length && (in->by || hg_in_subset(in->key, rank)) &&
+            !hg_is_right(&in->tree, rank))
+            return push(&in->guesses, (uint32_t)rank);
+        if (rank & 1) return HG_OK;
+    }
+}
+
+/* Takes in the digits of a node: its halves, and the pair its error is in if there is only one. The next rounds ask which
+ * one of the pair is wrong, so no more than a guess is made of it here. */
+static int learn_digits(frame *of, pass *in, unsigned level, size_t index, stream *answers) {
+    size_t rank = index << level;
+    for (unsigned digit = level; --digit;) rank |= (size_t)(next(answers) ^ 1) << digit;
+    size_t half = rank >> (level - 1);
+    hg_know_halves(&in->tree, level - 1, 2 * index, !(half & 1));
+    if (guess(of, in, rank)) return HG_NO_MEMORY;
+    return enter(of, in, level - 1, half);
+}
+
+/* Takes in whether a rank is wrong: if so, it is cornered; if not, the other one of the pair may be, or else its node has
+ * three errors or more. */
+static int learn_guess(frame *of, pass *in, uint32_t node, uint32_t rank, unsigned odd) {
+    hg_know_rank(&in->tree, rank, odd);
+    if (!odd && !(rank & 1) && guess(of, in, rank + 1)) return HG_NO_MEMORY;
+    if (!odd) return enter(of, in, LEVEL(node), INDEX(node));
+    return push(&of->found, (uint32_t)(in->by ? hg_position(of->plan, in->by, rank) : rank));
+}
+
+/* Takes in left halves, where all were asked for by these. */
+static int learn_all_halves(frame *of, pass *in, stream *answers) {
+    if (grow(&in->fresh, in->fresh.count + in->chosen)) return HG_NO_MEMORY;
+    for (size_t i = 0; i < in->chosen; i++) {
+        uint32_t node = in->frontier.at[i], ahead = in->frontier.at[i + AHEAD < in->chosen ? i + AHEAD : i];
+        unsigned left = next(answers), level = LEVEL(node) - 1;
+        size_t index = 2 * INDEX(node);
+        hg_prefetch_node(&in->tree, LEVEL(ahead), INDEX(ahead));
+        hg_know_halves(&in->tree, level, index, left);
+        index += !left;
+        if (level && in->by && (index + 1) << level <= of->plan->length)
+            in->fresh.at[in->fresh.count++] = NODE(level, index); /* nothing of it is empty */
+        else if (enter(of, in, level, index))
+            return HG_NO_MEMORY;
+    }
+    return HG_OK;
+}
+
+static int learn_each(frame *of, pass *in, stream *answers) {
+    for (size_t i = 0; i < in->chosen; i++) {
+        uint32_t node = in->frontier.at[i], how = in->how.at[i];
+        int code = HG_OK;
+        if (how == HALF) {
+            unsigned left = next(answers);
+            hg_know_halves(&in->tree, LEVEL(node) - 1, 2 * INDEX(node), left);
+            code = enter(of, in, LEVEL(node) - 1, 2 * INDEX(node) + !left);
+        } else if (how == DIGITS) {
+            code = learn_digits(of, in, LEVEL(node), INDEX(node), answers);
+        } else {
+            code = learn_guess(of, in, node, how, next(answers));
         }
+        if (code) return code;
     }
     return HG_OK;
 }
@@ -334,21 +446,7 @@ static int learn_halves(hg_block *block, frame *of, stream *answers) {
     for (size_t p = 0; p < of->open; p++) {
         pass *in = &of->passes[p];
         if (!in->chosen) continue;
-        for (size_t i = 0; i < in->chosen; i++) {
-            unsigned level = LEVEL(in->frontier.at[i]) - 1, left = next(answers);
-            size_t index = 2 * INDEX(in->frontier.at[i]);
-            if (i + AHEAD < in->chosen)
-                hg_prefetch_node(&in->tree, LEVEL(in->frontier.at[i + AHEAD]), INDEX(in->frontier.at[i + AHEAD]));
-            hg_know_halves(&in->tree, level, index, left);
-            if (goes_deep(of, in, in->frontier.at[i])) {
-                if (learn_quarters(of, in, level, index, left, answers)) return HG_NO_MEMORY;
-                continue;
-            }
-            if (enter(of, in, level, index + !left)) return HG_NO_MEMORY;
-        }
-        in->frontier.count -= in->chosen;
-        memmove(in->frontier.at, in->frontier.at + in->chosen, in->frontier.count * sizeof *in->frontier.at);
-        in->chosen = 0;
+        if (in->how.count ? learn_each(of, in, answers) : learn_all_halves(of, in, answers)) return HG_NO_MEMORY;
         if (merge(block, in)) return HG_NO_MEMORY;
     }
     return HG_OK;
@@ -361,17 +459,33 @@ static int trivial(const frame *of, uint64_t key) { /* the parity of nothing and
     return inside == 0 || inside == length;
 }
 
-/* Asks for a new batch of subsets; the last one's are dropped. */
+/* Asks for the first subsets, or for new ones in place of those searched. The others are all even, and what was corrected
+ * did not depend on them: they tell as much of what may be left as new ones would. */
 static int ask_subsets(hg_block *block, frame *of) {
+    size_t kept = 0, wanted = of->keys_used ? 0 : HG_SUBSETS;
     while (of->open > of->permuted) free_pass(&of->passes[--of->open]);
-    if (of->keys_used + HG_SUBSETS > HG_KEYS) return HG_EXHAUSTED;
-    of->subsets = 0;
+    for (size_t i = 0; i < of->subsets; i++) {
+        if (of->searched >> i & 1)
+            wanted++;
+        else
+            of->keys[kept++] = of->keys[i];
+    }
+    if (of->keys_used + wanted > HG_KEYS) return HG_EXHAUSTED;
+    of->subsets = of->settled = kept;
     of->odd = of->searched = 0;
-    for (size_t i = 0; i < HG_SUBSETS; i++) {
-        uint64_t key = of->plan->keys[of->keys_used++], fold = 0;
+    uint64_t folds[HG_SUBSETS] = {0};
+    if (!of->keys_used) {
+        for (size_t j = 0; j < of->plan->words; j++)
+            for (size_t i = 0; i < HG_SUBSETS; i++) folds[i] ^= of->plan->masks[j][i] & of->own[j];
+    } else {
+        for (size_t i = 0; i < wanted; i++)
+            for (size_t j = 0; j < of->plan->words; j++)
+                folds[i] ^= hg_subset_word(of->plan->keys[of->keys_used + i], j) & of->own[j];
+    }
+    for (size_t i = 0; i < wanted; i++) {
+        uint64_t key = of->plan->keys[of->keys_used++];
         if (trivial(of, key)) continue;
-        for (size_t j = 0; j < of->plan->words; j++) fold ^= hg_subset_word(key, j) & of->own[j];
-        if (note(block, hg_parity(fold))) return HG_NO_MEMORY;
+        if (note(block, hg_parity(folds[i]))) return HG_NO_MEMORY;
         of->keys[of->subsets++] = key;
         of->asked = SUBSETS;
     }
@@ -379,7 +493,7 @@ static int ask_subsets(hg_block *block, frame *of) {
 }
 
 static void learn_subsets(frame *of, stream *answers) {
-    for (size_t i = 0; i < of->subsets; i++) of->odd |= (uint32_t)next(answers) << i;
+    for (size_t i = of->settled; i < of->subsets; i++) of->odd |= (uint32_t)next(answers) << i;
 }
 
 /* Opens the first odd subset to the search: the error found most often settles others too. */
@@ -390,11 +504,12 @@ static int search_a_subset(hg_block *block, frame *of) {
     while (((size_t)1 << top) < of->plan->length) top++;
     pass *in = &of->passes[of->open];
     of->searched |= 1u << i;
-    in->memory = calloc(pass_words(of->plan, top, 0), sizeof(uint64_t));
+    in->memory = malloc(pass_words(of->plan, top) * sizeof(uint64_t));
     in->key = of->keys[i];
     of->open++;
     if (!in->memory) return HG_NO_MEMORY;
     lay_pass(of, in, top, in->memory);
+    for (size_t j = 0; j < of->plan->words; j++) in->tree.low[j].own = of->own[j] & hg_subset_word(in->key, j);
     hg_know(&in->tree, top, 0, 1);
     if (enter(of, in, top, 0)) return HG_NO_MEMORY;
     return merge(block, in);
@@ -410,7 +525,6 @@ static void correct(const hg_block *block, frame *of, const list *found, uint32_
         for (size_t i = 0; i < found->count; i++) {
             size_t position = found->at[i], rank = in->by ? hg_rank(of->plan, in->by, position) : position;
             hg_prefetch(&in->tree.low[rank / 64]);
-            if (in->by && block->corrects) hg_prefetch(&in->own[rank / 64]);
             ranks[p * found->count + i] = in->by || hg_in_subset(in->key, position) ? (uint32_t)rank : NOWHERE;
         }
     }
@@ -425,51 +539,56 @@ static void correct(const hg_block *block, frame *of, const list *found, uint32_
             uint32_t rank = ranks[p * found->count + i];
             if (rank == NOWHERE) continue;
             hg_flip_above(&in->tree, rank);
-            if (block->corrects && in->by) hg_flip(in->own, rank);
+            if (block->corrects) in->tree.low[rank / 64].own ^= 1ULL << (63 - rank % 64);
         }
     }
 }
 
-/* Lets the smallest known node above each correction join the frontier if it is odd now. */
+/* Lets the smallest known node above each correction join the frontier if it is odd now, and leave it if it is not. */
 static int look_again(frame *of, size_t count, const uint32_t *ranks) {
     for (size_t p = 0; p < of->open; p++) {
         pass *in = &of->passes[p];
         for (size_t i = 0; i < count; i++) {
             uint32_t rank = ranks[p * count + i];
             if (rank == NOWHERE) continue;
-            int level = hg_lowest_known(&in->tree, rank);
-            if (level < 0 || !hg_is_odd(&in->tree, (unsigned)level, rank >> level)) continue;
-            if (!level) return HG_CONTRADICTION; /* a single bit, known to be right before, would now be wrong */
-            if (enter(of, in, (unsigned)level, rank >> level)) return HG_NO_MEMORY;
+            if (hg_is_right(&in->tree, rank)) return HG_CONTRADICTION; /* it was right before, and would now be wrong */
+            unsigned level = hg_lowest_known(&in->tree, rank);
+            if (!level) continue;
+            if (hg_is_odd(&in->tree, level, rank >> level) ? enter(of, in, level, rank >> level)
+                                                           : push(&in->gone, NODE(level, rank >> level)))
+                return HG_NO_MEMORY;
         }
+        for (size_t i = 0; i < count; i++)
+            if (ranks[p * count + i] != NOWHERE) hg_know_rank(&in->tree, ranks[p * count + i], 0);
     }
     return HG_OK;
 }
 
 /* Whether two passes have found the same error in this round: among the first few by looking, then by a bitmap. */
-static int seen(frame *of, const uint32_t *before, size_t count, uint32_t position) {
+static int seen(uint64_t *now, const uint32_t *before, size_t count, uint32_t position) {
     if (count < SHORT) {
         for (size_t i = 0; i < count; i++)
             if (before[i] == position) return 1;
         return 0;
     }
-    if (count == SHORT && !hg_bit(of->now, before[0]))
-        for (size_t i = 0; i < count; i++) hg_flip(of->now, before[i]);
-    if (hg_bit(of->now, position)) return 1;
-    hg_flip(of->now, position);
+    if (count == SHORT && !hg_bit(now, before[0]))
+        for (size_t i = 0; i < count; i++) hg_flip(now, before[i]);
+    if (hg_bit(now, position)) return 1;
+    hg_flip(now, position);
     return 0;
 }
 
 static int settle(hg_block *block, frame *of) {
+    uint64_t *now = block->now;
     while (of->found.count) {
         list round = of->found;
         size_t count = 0;
         int code = HG_OK;
         of->found = (list){0};
         for (size_t i = 0; i < round.count; i++)
-            if (!seen(of, round.at, count, round.at[i])) round.at[count++] = round.at[i];
+            if (!seen(now, round.at, count, round.at[i])) round.at[count++] = round.at[i];
         for (size_t i = 0; i < count; i++) {
-            if (count > SHORT) hg_flip(of->now, round.at[i]);
+            if (count >= SHORT && hg_bit(now, round.at[i])) hg_flip(now, round.at[i]);
             if (hg_bit(of->pattern, round.at[i])) code = HG_CONTRADICTION; /* corrected before, now wrong again */
         }
         round.count = count;
@@ -503,7 +622,7 @@ static int proceed(hg_block *block, frame *of) {
         else if (!of->keys_used || of->searched)
             return ask_subsets(block, of);
         else
-            return HG_OK; /* a whole batch without an odd subset */
+            return HG_OK; /* a whole number of subsets that are even, and in which nothing was searched */
         if (code || of->asked) return code;
     }
 }
@@ -518,28 +637,30 @@ hg_block *hg_block_new(const uint8_t *bits, size_t length, const hg_plan *plan, 
     block->length = length;
     block->frames = frames;
     block->stride = plan->length / 64;
+    block->share = HG_SHARES;
     block->corrects = corrects;
     size_t each = 0, rest = 0;
-    for (size_t p = 0; p < HG_PERMUTED; p++) {
-        each += pass_words(plan, plan->levels[p], 1);
-        rest += pass_words(last, last->levels[p], 1);
-    }
-    block->arena = hg_arena((3 * words + (frames - 1) * each + rest) * sizeof(uint64_t));
+    each = pass_words(plan, plan->first) + pass_words(plan, plan->highest) + pass_words(plan, plan->third);
+    rest = pass_words(last, last->first) + pass_words(last, last->highest) + pass_words(last, last->third);
+    size_t widest = last->words > plan->words ? last->words : plan->words;
+    block->arena = hg_arena((2 * words + widest + (frames - 1) * each + rest) * sizeof(uint64_t));
     block->at = calloc(frames, sizeof *block->at);
-    if (!block->arena || !block->at) {
+    block->active = malloc(frames * sizeof *block->active);
+    if (!block->arena || !block->at || !block->active) {
         hg_block_free(block);
         return NULL;
     }
     block->own = block->arena;
     block->pattern = block->own + words;
-    uint64_t *now = block->pattern + words;
+    block->now = block->pattern + words;
     hg_load_bits(block->own, bits, length);
+    memset(block->pattern, 0, (words + widest) * sizeof(uint64_t));
     for (size_t f = 0; f < frames; f++) {
         block->at[f].plan = f + 1 < frames ? plan : last;
         block->at[f].own = block->own + f * block->stride;
         block->at[f].pattern = block->pattern + f * block->stride;
-        block->at[f].now = now + f * block->stride;
-        block->at[f].memory = now + words + f * each;
+        block->at[f].memory = block->now + widest + f * each;
+        block->active[block->actives++] = (uint32_t)f;
     }
     return block;
 }
@@ -550,7 +671,7 @@ void hg_block_free(hg_block *block) {
         for (size_t p = 0; p < HG_PERMUTED + HG_SUBSETS; p++) free_pass(&block->at[f].passes[p]);
         free(block->at[f].found.at);
     }
-    free(block->arena), free(block->at), free(block->asked);
+    free(block->arena), free(block->at), free(block->active), free(block->asked), free(block->before);
     free(block->spare.at), free(block->ranks.at);
     free(block);
 }
@@ -571,26 +692,38 @@ int hg_block_begin(hg_block *block) {
     return flush(block) ? spoil(block, HG_NO_MEMORY) : HG_OK;
 }
 
+/* How many groups of pass 0, which alone is asked for first, are odd: what pass 1 is chosen by, for all frames alike. */
+static size_t odd_share(const hg_block *block, const uint8_t *parities) {
+    size_t odd = 0;
+    for (size_t i = 0; i < (block->count + 7) / 8; i++)
+        for (unsigned left = block->asked[i] ^ parities[i]; left; left &= left - 1) odd++;
+    size_t share = odd * 2 * HG_SHARES / block->count;
+    return share < HG_SHARES ? share : HG_SHARES - 1;
+}
+
 int hg_block_learn(hg_block *block, const uint8_t *parities) {
     if (block->spoilt || !block->count) return HG_MISUSE;
-    size_t bytes = (block->count + 7) / 8;
-    uint8_t *asked = block->asked; /* what comes next is written elsewhere */
-    stream answers = {asked, parities, 0};
-    block->asked = malloc(bytes + 8);
-    block->room = block->asked ? (bytes + 8) / 8 * 64 : 0;
+    if (block->share == HG_SHARES) block->share = odd_share(block, parities);
+    uint8_t *differences = block->asked; /* what comes next is written elsewhere */
+    size_t room = block->room, actives = 0;
+    for (size_t i = 0; i < (block->count + 7) / 8; i++) differences[i] ^= parities[i];
+    stream answers = {differences, 0};
+    block->asked = block->before, block->room = block->room_before;
+    block->before = differences, block->room_before = room;
     block->count = 0;
-    int code = block->asked ? HG_OK : HG_NO_MEMORY;
-    for (size_t f = 0; f < block->frames && !code; f++) {
-        frame *of = &block->at[f];
+    int code = HG_OK;
+    for (size_t i = 0; i < block->actives && !code; i++) {
+        frame *of = &block->at[block->active[i]];
         switch (of->asked) {
-        case NOTHING: continue;
         case TOPS: code = learn_tops(block, of, &answers); break;
         case HALVES: code = learn_halves(block, of, &answers); break;
         case SUBSETS: learn_subsets(of, &answers); break;
+        case NOTHING: break;
         }
         if (!code) code = proceed(block, of);
+        if (of->asked) block->active[actives++] = block->active[i];
     }
-    free(asked);
+    block->actives = actives;
     if (!code) code = flush(block);
     return code ? spoil(block, code) : HG_OK;
 }

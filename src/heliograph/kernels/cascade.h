@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 enum { HG_OK = 0, HG_NO_MEMORY = -1, HG_CONTRADICTION = -2, HG_MISUSE = -3, HG_EXHAUSTED = -4 };
-enum { HG_PERMUTED = 3, HG_SUBSET_DEEP = 9, HG_SUBSETS = 16, HG_TILE = 4096, HG_KEYS = 253 };
+enum { HG_PERMUTED = 3, HG_DIGITS = 5, HG_DIGITS_OF_SUBSETS = 9, HG_SUBSETS = 16, HG_TILE = 4096, HG_KEYS = 253, HG_SHARES = 256 };
 #define HG_FRAME_MAX ((size_t)1 << 18)
 #define HG_LENGTH_MAX ((size_t)1 << 30)
 
@@ -26,11 +26,13 @@ typedef struct {
 typedef struct hg_plan hg_plan;
 typedef struct hg_block hg_block;
 
-/* How frames of `length` bits are searched: groups of 2^levels[i] in permuted pass i; halves within `window` levels of
- * the smallest, all once `few` are left, and their halves too once `deep` are; keys: HG_KEYS of subsets. Copies
- * everything; NULL without memory or for tables that are no permutations. */
-hg_plan *hg_plan_new(size_t length, const unsigned levels[HG_PERMUTED], const hg_shuffle shuffles[HG_PERMUTED],
-                     const uint64_t keys[HG_KEYS], unsigned window, size_t few, size_t deep);
+/* How frames of `length` bits are searched: groups of 2^first, 2^second[i] and 2^third in the permuted passes, where in
+ * pass 0 of the whole block a share of odd groups from i / (2 * HG_SHARES) on is seen; halves within `window` levels of
+ * the smallest, of all once `few` are left, all digits of a place at once once `at_once` are; keys: HG_KEYS of subsets;
+ * portable: without what only some processors have. Copies everything; NULL without memory or for tables that are no permutations. */
+hg_plan *hg_plan_new(size_t length, unsigned first, const uint8_t second[HG_SHARES], unsigned third,
+                     const hg_shuffle shuffles[HG_PERMUTED], const uint64_t keys[HG_KEYS], unsigned window, size_t few,
+                     size_t at_once, int portable);
 void hg_plan_free(hg_plan *plan);
 
 /* bits: ceil(length / 8) bytes, most significant bit first. Frames follow `plan`, the last one `last`, whose lengths

@@ -8,7 +8,7 @@ A block is cut into frames, each searched by itself; one message has the paritie
 frame has three passes over a shuffle of its positions (a tree of halves each, :class:`cascade_tree.Tree`), then subsets
 of about half of them. Asking for the left half of an odd group splits it, since both halves together are odd. A
 correction flips all groups around it in every pass; that is all there is to backtracking, and each group once disclosed
-takes part in it. The end is a whole batch of subsets without an odd one.
+takes part in it. The end is sixteen even subsets in none of which was searched.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from heliograph.kernels.cascade_tree import SHIFT, Bits, Nodes, Tree, subset
 from heliograph.kernels.native import compiled
 from heliograph.kernels.shuffle import Shuffle, positions
 
-__all__ = ["CONTRADICTION", "EXHAUSTED", "FRAME_MAX", "KEYS", "Block", "Kernel", "Plan", "make_block"]
+__all__ = ["CONTRADICTION", "EXHAUSTED", "FRAME_MAX", "KEYS", "SHARES", "Block", "Kernel", "Plan", "make_block"]
 
 CONTRADICTION: Final = -2
 EXHAUSTED: Final = -4
 FRAME_MAX: Final = 1 << 18
 KEYS: Final = 253
+SHARES: Final = 256  # in which the share of odd groups in pass 0 is told apart, from 0 to 1/2
 _PERMUTED: Final = 3
-_SUBSETS: Final = 16  # compared at once; an even number of errors left stays unnoticed with probability 2^-16
+_SUBSETS: Final = 16  # even at the end; an even number of errors left stays unnoticed with probability 2^-16
 _TINY: Final = 128  # a subset of more positions is neither empty nor whole, but with probability 2^-127
 
 Kernel = Literal["compiled", "numpy"]
@@ -40,19 +41,23 @@ Kernel = Literal["compiled", "numpy"]
 class Plan:
     """How frames of ``length`` bits are searched, the same on both sides.
 
-    ``levels``: groups of 2^level in the three passes that permute; ``keys``: of :data:`KEYS` subsets, for
+    Groups of 2^``first``, 2^``second``[i] and 2^``third`` in the three passes that permute, where in pass 0 of the
+    whole block a share of odd groups from i / (2 * :data:`SHARES`) on was seen; ``keys``: of :data:`KEYS` subsets, for
     :func:`cascade_tree.subset`. A round compares halves of the odd nodes up to ``window`` levels above the smallest
-    one, and of all of them once no more than ``few`` are left; once no more than ``deep`` are, of quarters too: a bit
-    more for each two levels, in half the rounds.
+    one, and of all of them once no more than ``few`` are left. Once no more than ``at_once`` are, all
+    binary digits of a place in an odd node are compared at once: for each, the ranks where it is 0. A single error is
+    found by that in two rounds, the second of which asks whether it is one; three are searched on in one half.
     """
 
     length: int
-    levels: tuple[int, int, int]
+    first: int
+    second: bytes
+    third: int
     shuffles: tuple[Shuffle, Shuffle, Shuffle] = field(repr=False)
     keys: NDArray[np.uint64] = field(repr=False)
     window: int
     few: int
-    deep: int
+    at_once: int
 
 
 class Block(Protocol):
@@ -90,7 +95,9 @@ def make_block(
     if kernel == "numpy" or compiled is None:
         return ReferenceBlock(bits, length, plan, last, corrects=corrects)
     native = [
-        compiled.Plan(one.length, one.levels, one.shuffles, one.keys, one.window, one.few, one.deep)
+        compiled.Plan(
+            one.length, one.first, one.second, one.third, one.shuffles, one.keys, one.window, one.few, one.at_once
+        )
         for one in ((plan,) if last is plan else (plan, last))
     ]
     block: Block = compiled.Block(bits, length, native[0], native[-1], corrects)
@@ -98,7 +105,10 @@ def make_block(
 
 
 class _Frame:
-    """One frame: its trees, and what it has asked. ``odd``: the subsets of the current batch with an odd error."""
+    """One frame: its trees, and what it has asked.
+
+    ``share``: of odd groups in pass 0 of all frames. ``odd``: the subsets of the current batch with an odd error.
+    """
 
     def __init__(self, bits: Bits, plan: Plan, *, corrects: bool) -> None:
         self.bits = bits
@@ -110,6 +120,7 @@ class _Frame:
         self._masks: list[Bits] = []
         self._odd: Bits = np.empty(0, dtype=np.uint8)
         self._keys_used = 0
+        self.share = 0
         self._found: list[Nodes] = []
         self._stage: Literal["", "tops", "halves", "subsets"] = ""
         self.asked: Bits = np.empty(0, dtype=np.uint8)
@@ -128,7 +139,7 @@ class _Frame:
                     self._found.append(tree.learn_halves(differences[:count]))
                     differences = differences[count:]
             case "subsets":
-                self._odd = differences
+                self._odd[len(self._odd) - len(differences) :] = differences
 
     def proceed(self) -> int:
         """Do everything that needs no further exchange, then ask; nothing is asked at the end."""
@@ -147,7 +158,7 @@ class _Frame:
             elif not self._keys_used or self._opened:
                 return self._ask_subsets()
             else:
-                break  # a whole batch without an odd subset
+                break  # a whole number of subsets that are even, and in which nothing was searched
         return 0
 
     def _trees(self) -> list[Tree]:
@@ -156,7 +167,8 @@ class _Frame:
     def _open_permuted(self) -> None:
         index = len(self._permuted)
         order = positions(self._plan.shuffles[index], np.arange(len(self.bits)))
-        tree = Tree(self.bits, order, self._plan.levels[index])
+        top = (self._plan.first, self._plan.second[self.share], self._plan.third)[index]
+        tree = Tree(self.bits, order, top)
         self._permuted.append(tree)
         # Pass 0 leaves an even number of errors, which implies the last group of passes 1 and 2.
         count = tree.tops - (index > 0)
@@ -174,23 +186,30 @@ class _Frame:
         left = sum(len(tree.frontier) for tree in active)
         above = 32 if left <= self._plan.few else smallest + self._plan.window + 1
         self._stage = "halves"
-        self.asked = np.concatenate([tree.ask_halves(above, deep=left <= self._plan.deep) for tree in trees])
+        self.asked = np.concatenate([tree.ask_halves(above, at_once=left <= self._plan.at_once) for tree in trees])
         return True
 
     def _ask_subsets(self) -> int:
+        """Ask for the first subsets, or for new ones in place of those searched.
+
+        The others are all even, and what was corrected did not depend on them: they tell as much of what may be left as
+        new ones would.
+        """
+        wanted = len(self._opened) if self._keys_used else _SUBSETS
+        kept = [mask for i, mask in enumerate(self._masks) if i not in self._opened]
         self._opened = {}
-        if self._keys_used + _SUBSETS > KEYS:
+        if self._keys_used + wanted > KEYS:
             return EXHAUSTED
         n = len(self.bits)
-        keys = self._plan.keys[self._keys_used : self._keys_used + _SUBSETS].tolist()
-        self._keys_used += _SUBSETS
-        self._masks = [subset(key, n) for key in keys]
+        fresh = [subset(key, n) for key in self._plan.keys[self._keys_used : self._keys_used + wanted].tolist()]
+        self._keys_used += wanted
         if n < _TINY:  # the parity of nothing and of everything is known
-            self._masks = [mask for mask in self._masks if 0 < int(mask.sum()) < n]
+            fresh = [mask for mask in fresh if 0 < int(mask.sum()) < n]
+        self._masks = [*kept, *fresh]
         self._odd = np.zeros(len(self._masks), dtype=np.uint8)
-        if self._masks:
+        if fresh:
             self._stage = "subsets"
-            self.asked = np.array([int((mask & self.bits).sum()) & 1 for mask in self._masks], dtype=np.uint8)
+            self.asked = np.array([int((mask & self.bits).sum()) & 1 for mask in fresh], dtype=np.uint8)
         return 0
 
     def _search_a_subset(self, index: int) -> None:
@@ -238,6 +257,7 @@ class ReferenceBlock:
             for i, one in enumerate(plans)
         ]
         self._asked: Bits = np.empty(0, dtype=np.uint8)
+        self._first = True
         self._go_on()
 
     def _go_on(self) -> int:
@@ -262,6 +282,10 @@ class ReferenceBlock:
         if not self.count or len(parities) != (self.count + 7) // 8:
             raise ValueError("parities of another length")
         differences = self._asked ^ np.unpackbits(np.frombuffer(parities, dtype=np.uint8), count=self.count)
+        if self._first:  # the groups of pass 0 of all frames: what pass 1 is chosen by
+            self._first = False
+            for frame in self._frames:
+                frame.share = min(int(differences.sum()) * 2 * SHARES // self.count, SHARES - 1)
         self._asked = np.empty(0, dtype=np.uint8)
         for frame in self._frames:
             frame.learn(differences[: len(frame.asked)])

@@ -12,10 +12,13 @@ typedef struct {
 
 struct hg_plan {
     size_t length, words, whole; /* whole: positions in tiles */
-    unsigned levels[HG_PERMUTED], window;
-    size_t few, deep;
+    unsigned first, highest, third, window; /* highest of `second` */
+    uint8_t second[HG_SHARES];
+    size_t few, at_once;
+    int wide; /* whether the processor transposes four rows at a time */
     hg_tables tables[HG_PERMUTED];
     uint64_t keys[HG_KEYS];
+    uint64_t (*masks)[HG_SUBSETS]; /* word by word, the first subsets, which every frame compares */
 };
 
 static inline size_t hg_position(const hg_plan *plan, const hg_tables *by, size_t rank) {
@@ -30,8 +33,8 @@ static inline size_t hg_rank(const hg_plan *plan, const hg_tables *by, size_t po
     return (size_t)by->outs_back[slot / 64 * 64 + row] * 64 + slot % 64;
 }
 
-/* Writes the bits of a frame in the order of a pass; `out` is zero before. */
-void hg_shuffle_bits(const hg_plan *plan, const hg_tables *by, const uint64_t *bits, uint64_t *out);
+/* Writes the bits of a frame in the order of a pass, a word in every `stride`; `out` is zero before. */
+void hg_shuffle_bits(const hg_plan *plan, const hg_tables *by, const uint64_t *bits, uint64_t *out, size_t stride);
 
 /* Word `at` of a subset: the finalizer of SplitMix64 [Steele, Lea and Flood 2014] over key and counter. */
 static inline uint64_t hg_subset_word(uint64_t key, size_t at) {

@@ -19,7 +19,8 @@ _INDEX: Final = np.int64(2**32 - 1)
 _KNOWN: Final = np.uint8(2)
 _ODD: Final = np.uint8(3)
 _SUBSET_LEVELS: Final = 6  # above it a subset has no empty node, or only with probability 2^-64
-_DEEP_LEVEL, _DEEP_LEVEL_OF_SUBSETS = 2, 9  # where quarters may be asked for: none of them is empty
+_DIGITS, _DIGITS_OF_SUBSETS = 5, 9  # levels from which a place is asked for by its digits
+_BY_HALF, _BY_DIGITS = -1, -2  # how a node is asked about; else by the rank in it that digits led to
 
 
 def subset(key: int, length: int) -> Bits:
@@ -54,7 +55,8 @@ class Tree:
         self.frontier: Nodes = np.empty(0, dtype=np.int64)
         self.fresh: Nodes = np.empty(0, dtype=np.int64)
         self.chosen: Nodes = np.empty(0, dtype=np.int64)
-        self.deep: NDArray[np.bool_] = np.empty(0, dtype=np.bool_)
+        self.how: Nodes = np.empty(0, dtype=np.int64)
+        self.guesses: list[int] = []
 
     @property
     def tops(self) -> int:
@@ -113,7 +115,10 @@ class Tree:
                 np.bitwise_xor.at(self.own, where, np.uint8(1))
 
     def look_again(self, found: Nodes) -> Nodes | None:
-        """Let the smallest known node above each correction join the frontier if it is odd; None if that is a leaf."""
+        """Let the smallest known node above each correction join the frontier if it is odd; None if that is a leaf.
+
+        What was corrected is known to be right from now on.
+        """
         ranks = self.inside(found)
         levels = np.arange(self.top + 1, dtype=np.int64)[:, None]
         values = self.values[self.offsets[: self.top + 1, None] + (ranks[None, :] >> levels)]
@@ -121,7 +126,9 @@ class Tree:
         odd = values[lowest, np.arange(len(ranks))] == _ODD
         if (odd & (lowest == 0)).any():
             return None
-        return self.enter((lowest[odd].astype(np.int64) << SHIFT) | (ranks[odd] >> lowest[odd]))
+        cornered = self.enter((lowest[odd].astype(np.int64) << SHIFT) | (ranks[odd] >> lowest[odd]))
+        self.values[self.offsets[0] + ranks] = _KNOWN
+        return cornered
 
     def own_tops(self, count: int) -> Bits:
         """Return our own parities of the first ``count`` groups."""
@@ -149,48 +156,77 @@ class Tree:
     @property
     def asked(self) -> int:
         """How many parities were asked for."""
-        return len(self.chosen) + 2 * int(self.deep.sum())
+        digits = self.chosen[self.how == _BY_DIGITS] >> SHIFT
+        return len(self.chosen) + int((digits - 2).sum())
 
-    def ask_halves(self, above: int, *, deep: bool) -> Bits:
-        """Choose the nodes of the frontier below level ``above``; return our own parities of their left halves.
+    def ask_halves(self, above: int, *, at_once: bool) -> Bits:
+        """Choose the nodes of the frontier below level ``above``; return our own parities of what is asked about them.
 
-        ``deep``: behind each those of the left quarters of both halves too, where no quarter can be empty.
+        Of the left half, as a rule. ``at_once``: for each digit of the rank, of the ranks where it is 0. Where digits
+        led to a rank, of that bit alone.
         """
         self.chosen = self.frontier[: np.searchsorted(self.frontier, above << 32)]
         level, index = self.chosen >> SHIFT, self.chosen & _INDEX
-        lowest = _DEEP_LEVEL if self.mask is None else _DEEP_LEVEL_OF_SUBSETS
-        self.deep = (level >= lowest) & ((index + 1) << level <= len(self.order)) & deep
-        below = np.maximum(level - 2, 0)
-        own = [
-            self.own[self.at(level - 1, 2 * index)],
-            self.own[self.at(below, 4 * index) * self.deep],
-            self.own[self.at(below, (4 * index + 2) * self.deep)],
-        ]
-        return np.stack(own, axis=1)[self._wanted()]
+        self.how = np.full(len(self.chosen), _BY_HALF)
+        if at_once:
+            lowest = _DIGITS if self.mask is None else _DIGITS_OF_SUBSETS
+            whole = ((index + 1) << level <= len(self.order)) | (self.mask is not None)
+            self.how[(level >= lowest) & whole] = _BY_DIGITS
+        for rank in self.guesses:
+            self.how[rank >> level == index] = rank
+        self.guesses = []
+        if (self.how == _BY_HALF).all():
+            return self.own[self.at(level - 1, 2 * index)]
+        own = [self._own_about(*about) for about in zip(level.tolist(), index.tolist(), self.how.tolist(), strict=True)]
+        return np.concatenate(own)
 
-    def _wanted(self) -> NDArray[np.bool_]:
-        """Which of three parities of each chosen node are asked for."""
-        return np.stack([np.ones_like(self.deep), self.deep, self.deep], axis=1)
+    def _own_about(self, level: int, index: int, how: int) -> Bits:
+        if how == _BY_HALF:
+            return self.own[self.offsets[level - 1] + 2 * index :][:1]
+        if how != _BY_DIGITS:
+            return self.own[self.offsets[0] + how :][:1]
+        leaves = self.own[self.offsets[0] : self.offsets[1] if self.top else None]
+        leaves = leaves[index << level : (index + 1) << level]
+        ranks = np.arange(len(leaves))
+        sums = [int(leaves[ranks >> digit & 1 == 0].sum()) & 1 for digit in range(level - 1, 0, -1)]
+        return np.array(sums, dtype=np.uint8)
+
+    def _guess(self, first: int) -> None:
+        """Note the first rank from one on, within a pair, of which it is not known whether it is wrong."""
+        for rank in range(first, min(first // 2 * 2 + 2, len(self.order))):
+            inside = self.mask is None or self.mask[rank]
+            if inside and self.values[self.offsets[0] + rank] < _KNOWN:
+                self.guesses.append(rank)
+                return
 
     def learn_halves(self, differences: Bits) -> Nodes:
-        """Take in which left halves are odd, and which left quarters; return what is cornered.
+        """Take in the differences of what was asked about the chosen nodes; return what is cornered.
 
-        A right half is odd if the left one is not; a right quarter, if its half and the left one differ.
+        A right half is odd if the left one is not.
         """
-        table = np.zeros((len(self.chosen), 3), dtype=np.uint8)
-        table[self._wanted()] = differences
-        left = table[:, 0]
-        level, index = (self.chosen >> SHIFT) - 1, (self.chosen & _INDEX) << 1
+        level, index = self.chosen >> SHIFT, self.chosen & _INDEX
         self.frontier = self.frontier[len(self.chosen) :]
-        self.know(level, index, left)
-        self.know(level, index + 1, left ^ np.uint8(1))
-        odd = [((level << SHIFT) | (index + (left ^ np.uint8(1))))[~self.deep]]
-        level, index, table = level[self.deep] - 1, index[self.deep], table[self.deep]
-        for half in (0, 1):
-            whole, first = table[:, 0] ^ np.uint8(half), table[:, 1 + half]
-            for i, quarter in enumerate((first, first ^ whole)):
-                self.know(level, 2 * (index + half) + i, quarter)
-                odd.append(((level << SHIFT) | (2 * (index + half) + i))[quarter == 1])
-        cornered = self.enter(np.concatenate(odd))
+        sizes = np.where(self.how == _BY_DIGITS, level - 1, 1)
+        first = differences[np.cumsum(sizes) - sizes]
+        guessed = self.how >= 0
+        # Halves, which digits tell first.
+        under, left = level[~guessed] - 1, first[~guessed]
+        self.know(under, 2 * index[~guessed], left)
+        self.know(under, 2 * index[~guessed] + 1, left ^ np.uint8(1))
+        odd = [(under << SHIFT) | (2 * index[~guessed] + (left ^ np.uint8(1)))]
+        # Digits: the pair the error is in if there is only one; the next rounds ask which of the pair is wrong.
+        for i in np.flatnonzero(self.how == _BY_DIGITS).tolist():
+            start = int(sizes[:i].sum())
+            rank = int(index[i])
+            for digit in differences[start : start + int(sizes[i])].tolist():
+                rank = 2 * rank + (digit ^ 1)
+            self._guess(2 * rank)
+        # Guesses: a wrong bit is cornered; else its node is searched on: in the other one of the pair, if that may be.
+        self.know(np.zeros(int(guessed.sum()), dtype=np.int64), self.how[guessed], first[guessed])
+        for rank in self.how[guessed][first[guessed] == 0].tolist():
+            if rank % 2 == 0:
+                self._guess(rank + 1)
+        odd.append(self.chosen[guessed][first[guessed] == 0])
+        cornered = np.concatenate([self.enter(np.concatenate(odd)), self.order[self.how[guessed][first[guessed] == 1]]])
         self.merge()
         return cornered

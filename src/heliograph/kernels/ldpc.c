@@ -211,6 +211,7 @@ int hg_ldpc_decode(const hg_ldpc *code, const uint64_t *syndrome, unsigned chann
         if (code->starts[r + 1] - code->starts[r] > degree) degree = code->starts[r + 1] - code->starts[r];
     char *memory = hg_arena(checks / 8 + totals + messages + checks + degree * LANES);
     if (!memory) return HG_LDPC_NO_MEMORY;
+    memset(memory, 0, checks / 8 + totals + messages + checks + degree * LANES);
     uint64_t *found = (uint64_t *)(void *)memory;
     state s;
     s.totals = (int8_t *)memory + checks / 8;

@@ -61,7 +61,7 @@ class Conversation:
 
     def with_sent(self, frame: Frame) -> Conversation:
         """Return the conversation after ``frame`` was handed to the transport."""
-        return self._grown((*self.sent, frame.wire()), self.received)
+        return self._with((*self.sent, frame.wire()), self.received)
 
     def with_received(self, frame: Frame) -> Conversation:
         """Return the conversation after the peer's next frame. Raises RemoteProtocolError out of turn."""
@@ -73,10 +73,10 @@ class Conversation:
             raise RemoteProtocolError(f"frame {frame.sequence} where {len(self.received)} was due")
         if frame.last_seen > len(self.sent):
             raise RemoteProtocolError(f"the peer claims {frame.last_seen} frames of the {len(self.sent)} we sent")
-        return self._grown(self.sent, (*self.received, frame.wire()))
+        return self._with(self.sent, (*self.received, frame.wire()))
 
-    def _grown(self, sent: tuple[bytes, ...], received: tuple[bytes, ...]) -> Conversation:
-        # Not by dataclasses.replace: it takes twenty times as long, for each message of hundreds of rounds.
+    def _with(self, sent: tuple[bytes, ...], received: tuple[bytes, ...]) -> Conversation:
+        # Not by dataclasses.replace: reconciliation comes here twice a message, and waits.
         return Conversation(self.identity, self.epoch, self.block, self.own, sent, received)
 
     def open(self, frame: Frame) -> Message:

@@ -216,7 +216,8 @@ def check_opening(run: Run, theirs: Opening) -> None:
 
 def sifted(run: Run) -> SiftedBlock:
     """Return the bits as one block of a single intensity without test-basis counts: nothing else was recorded."""
-    return SiftedBlock(run.bits, np.zeros(len(run.bits), dtype=np.uint8), IntensityCounts((0,), (0,)))
+    marks = np.broadcast_to(np.uint8(0), len(run.bits))
+    return SiftedBlock(run.bits, marks, IntensityCounts((0,), (0,)))
 
 
 def limits(run: Run) -> Limits:

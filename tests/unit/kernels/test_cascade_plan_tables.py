@@ -18,7 +18,8 @@ def test_a_table_of_another_type_is_refused_and_not_read_after_its_end(name, kin
 
     def make(first):
         shuffles = (first, *plan.shuffles[1:])
-        return compiled.Plan(plan.length, plan.levels, shuffles, plan.keys, plan.window, plan.few, plan.deep)
+        levels = plan.first, plan.second, plan.third
+        return compiled.Plan(plan.length, *levels, shuffles, plan.keys, plan.window, plan.few, plan.at_once)
 
     make(plan.shuffles[0])
     with pytest.raises((TypeError, RuntimeError)):

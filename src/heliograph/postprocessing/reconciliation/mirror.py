@@ -13,10 +13,11 @@ from typing import Final
 from heliograph.bits import BitString
 from heliograph.errors import LocalProtocolError, ReconciliationFailed, RemoteProtocolError
 from heliograph.kernels.cascade import CONTRADICTION, Kernel, Plan, make_block
+from heliograph.kernels.shuffle import TILE
 from heliograph.postprocessing.reconciliation.limits import Limits
 from heliograph.postprocessing.reconciliation.passes import (
-    LEVELS_FEW_ROUNDS,
-    LEVELS_PATIENT,
+    FEW_ROUNDS_LEVELS,
+    PATIENT_LEVELS,
     SEED_BYTES,
     Levels,
     shuffle,
@@ -35,20 +36,21 @@ class Pace:
     """How rounds are traded for parities, the same on both sides.
 
     A round searches nodes up to 2^``window`` times the smallest one in need, so that an error is seldom looked for in
-    two passes at once; but all of a frame's once no more than 1 in ``few_share`` of its positions is left to search.
-    Once no more than ``deep`` nodes are left, quarters are compared with the halves: the frame that takes longest sets
-    the number of rounds, and it costs a bit for each round saved. ``levels``: the top groups of each pass.
+    two passes at once; less where pass 0 has small groups. It searches all of a frame's once no more than 1 in
+    ``few_share`` of its positions is left to search. Once no more than ``at_once`` nodes are left, all digits of a
+    place are compared at once: the frame that takes longest sets the number of rounds, and it costs half a bit for each
+    error found that way. ``levels``: the top groups of passes 0 and 1.
     """
 
     window: int
     few_share: int
-    deep: int
+    at_once: int
     levels: Levels = field(repr=False)
 
 
 # Our choices. Over a network a round trip costs more than a parity; where rounds cost nothing, parities count.
-FEW_ROUNDS: Final = Pace(window=4, few_share=2048, deep=2, levels=LEVELS_FEW_ROUNDS)
-PATIENT: Final = Pace(window=1, few_share=1 << 30, deep=0, levels=LEVELS_PATIENT)
+FEW_ROUNDS: Final = Pace(window=5, few_share=4096, at_once=10, levels=FEW_ROUNDS_LEVELS)
+PATIENT: Final = Pace(window=1, few_share=1 << 30, at_once=0, levels=PATIENT_LEVELS)
 
 
 class Mirror:
@@ -152,23 +154,26 @@ class Mirror:
 def _plans(length: int, seed: bytes, estimated_qber: float, pace: Pace) -> tuple[Plan, Plan]:
     """Return the plan of all frames but the last, and of the last one.
 
-    A block of up to 1.5 frames is one; else frames have equal lengths, multiples of 64 bits, near the usual one, and
-    the last has the rest.
+    A block of up to 1.5 frames is one; else frames have equal lengths, of whole tiles of the shuffle, and the last has
+    the rest.
     """
-    frames = max(1, (length + _FRAME // 2) // _FRAME)
-    each = -(-length // (64 * frames)) * 64 if frames > 1 else length
+    frames = 1 if length <= 3 * _FRAME // 2 else -(-length // _FRAME)
+    each = -(-length // (TILE * frames)) * TILE if frames > 1 else length
     frames = -(-length // each)
     keys = subset_keys(seed)
 
     def plan(size: int) -> Plan:
+        first, second, third = top_levels(estimated_qber, size, pace.levels)
         return Plan(
             length=size,
-            levels=top_levels(estimated_qber, size, pace.levels),
+            first=first,
+            second=second,
+            third=third,
             shuffles=(shuffle(seed, 0, size), shuffle(seed, 1, size), shuffle(seed, 2, size)),
             keys=keys,
-            window=pace.window,
+            window=max(0, min(pace.window, first - 1)),
             few=size // pace.few_share,
-            deep=pace.deep,
+            at_once=pace.at_once,
         )
 
     first, rest = plan(each), length - (frames - 1) * each

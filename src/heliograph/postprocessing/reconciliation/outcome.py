@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from heliograph.bits import BitString
 from heliograph.errors import LocalProtocolError, RemoteProtocolError
@@ -134,14 +135,20 @@ def _errors(sifted: SiftedBlock, wrong: BitString) -> tuple[int, ...]:
 
 
 def _detections(intensities: Marks, kinds: int) -> tuple[int, ...]:
+    if kinds == 1:
+        return (len(intensities),)
     # Kinds are few: a comparison for each is several times as fast as numpy.bincount, which makes integers first.
     return tuple(int(np.count_nonzero(intensities == kind)) for kind in range(kinds))
 
 
 def _ones_in_both(a: BitString, b: BitString) -> int:
-    both = np.frombuffer(a.to_bytes(), dtype=np.uint8) & np.frombuffer(b.to_bytes(), dtype=np.uint8)
-    return int(np.bitwise_count(both).sum(dtype=np.int64))
+    return int(np.bitwise_count(_words(a) & _words(b)).sum(dtype=np.int64))
 
 
 def _ones(bits: BitString) -> int:
-    return int(np.bitwise_count(np.frombuffer(bits.to_bytes(), dtype=np.uint8)).sum(dtype=np.int64))
+    return int(np.bitwise_count(_words(bits)).sum(dtype=np.int64))
+
+
+def _words(bits: BitString) -> NDArray[np.uint64]:
+    packed = bits.to_bytes()
+    return np.frombuffer(packed + bytes(-len(packed) % 8), dtype=np.uint64)

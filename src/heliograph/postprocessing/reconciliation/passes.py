@@ -7,6 +7,9 @@ over many groups in every pass. Each later pass is a random subset of about half
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -14,15 +17,16 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 from heliograph.errors import LocalProtocolError
-from heliograph.kernels.cascade import KEYS
+from heliograph.kernels.cascade import KEYS, SHARES
 from heliograph.kernels.shuffle import TILE, Shuffle
 
 __all__ = [
-    "LEVELS_FEW_ROUNDS",
-    "LEVELS_PATIENT",
+    "FEW_ROUNDS_LEVELS",
+    "PATIENT_LEVELS",
     "PERMUTED_PASSES",
     "SEED_BYTES",
     "Levels",
+    "draw_positions",
     "shuffle",
     "subset_keys",
     "top_level",
@@ -33,38 +37,54 @@ __all__ = [
 PERMUTED_PASSES: Final = 3
 SEED_BYTES: Final = 32
 
-# Our choices: log2 of the top groups' sizes of passes 0..2, for estimates up to the rate in the first column, found by
-# a search over blocks of 1e7 bits (benchmarks/cascade_levels.py). They decide efficiency and rounds, never the
-# correctness. Small groups in pass 1 keep the chains short in which one correction leads to the next, at one or two
-# hundredths of efficiency.
-Levels = tuple[tuple[float, tuple[int, int, int]], ...]
-LEVELS_FEW_ROUNDS: Final[Levels] = (
-    (0.0015, (10, 11, 14)),
-    (0.003, (8, 10, 14)),
-    (0.0048, (8, 9, 14)),
-    (0.0065, (7, 9, 14)),
-    (0.0105, (7, 8, 14)),
-    (0.0145, (6, 8, 14)),
-    (0.0225, (6, 7, 14)),
-    (0.034, (5, 7, 14)),
-    (0.045, (4, 7, 14)),
-    (0.062, (4, 6, 14)),
-    (0.5, (3, 6, 14)),
-)
-LEVELS_PATIENT: Final[Levels] = (
-    (0.0015, (10, 12, 14)),
-    (0.003, (9, 11, 14)),
-    (0.0048, (8, 11, 14)),
-    (0.0065, (8, 10, 14)),
-    (0.0095, (7, 10, 14)),
-    (0.012, (7, 9, 14)),
-    (0.016, (6, 9, 14)),
-    (0.024, (6, 8, 14)),
-    (0.036, (5, 8, 14)),
-    (0.075, (4, 7, 14)),
-    (0.095, (4, 6, 14)),
-    (0.5, (3, 6, 14)),
-)
+_THIRD: Final = 14
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """log2 of the top groups' sizes in passes 0 and 1; a pair is the highest error rate, and the level up to it.
+
+    ``first``: by the estimate. ``second``: for each level of pass 0, by the rate that its odd groups show.
+    """
+
+    first: tuple[tuple[float, int], ...]
+    second: Mapping[int, tuple[tuple[float, int], ...]]
+
+
+# Our choices, found by a search over blocks of 1e7 bits (benchmarks/cascade_levels.py). They decide efficiency and
+# rounds, never the correctness. Small groups in pass 1 keep the chains short in which one correction leads to the next,
+# at one or two hundredths of efficiency; a quarter more errors than they are meant for makes the chains twice as long.
+# No affordable sample is that good, but the many groups of pass 0 are, and cost nothing more.
+FEW_ROUNDS_LEVELS: Final = Levels(
+    first=(
+        (0.0015, 10), (0.0026, 9), (0.0055, 8), (0.0112, 7), (0.0235, 6), (0.041, 5), (0.065, 4), (0.5, 3),
+    ),
+    second={
+        10: ((0.0012, 11), (0.5, 10)),
+        9: ((0.003, 10), (0.5, 9)),
+        8: ((0.0055, 9), (0.5, 8)),
+        7: ((0.0072, 9), (0.0127, 8), (0.5, 7)),
+        6: ((0.0102, 9), (0.0157, 8), (0.026, 7), (0.5, 6)),
+        5: ((0.0212, 8), (0.036, 7), (0.5, 6)),
+        4: ((0.045, 7), (0.08, 6), (0.5, 5)),
+        3: ((0.06, 7), (0.5, 6)),
+    },
+)  # fmt: skip
+PATIENT_LEVELS: Final = Levels(
+    first=(
+        (0.0015, 10), (0.003, 9), (0.0065, 8), (0.012, 7), (0.024, 6), (0.036, 5), (0.095, 4), (0.5, 3),
+    ),
+    second={
+        10: ((0.5, 12),),
+        9: ((0.5, 11),),
+        8: ((0.0048, 11), (0.5, 10)),
+        7: ((0.0095, 10), (0.5, 9)),
+        6: ((0.016, 9), (0.5, 8)),
+        5: ((0.5, 8),),
+        4: ((0.075, 7), (0.5, 6)),
+        3: ((0.5, 6),),
+    },
+)  # fmt: skip
 
 
 def _keystream(seed: bytes, index: int, size: int) -> bytes:
@@ -108,14 +128,34 @@ def subset_keys(seed: bytes) -> NDArray[np.uint64]:
     return np.frombuffer(_keystream(seed, PERMUTED_PASSES, 8 * KEYS), dtype="<u8").astype(np.uint64)
 
 
+def draw_positions(seed: bytes, count: int, length: int) -> NDArray[np.int64]:
+    """Return ``count`` of ``length`` < 2^32 positions, drawn with replacement: from four bytes each of K(4)."""
+    words = np.frombuffer(_keystream(seed, PERMUTED_PASSES + 1, 4 * count), dtype="<u4").astype(np.int64)
+    return words * length >> 32
+
+
 def top_level(length: int) -> int:
     """Return the lowest level whose first node covers ``length`` positions: ceil(log2(length)), 0 for 0 or 1."""
     return max(length - 1, 0).bit_length()
 
 
-def top_levels(estimated_qber: float, length: int, table: Levels) -> tuple[int, int, int]:
-    """Return the top level of passes 0, 1 and 2 for an estimated error rate; any estimate gives legal levels."""
+def top_levels(estimated_qber: float, length: int, table: Levels) -> tuple[int, bytes, int]:
+    """Return the top levels of passes 0, 1 and 2 for an estimated error rate; any estimate gives legal levels.
+
+    That of pass 1 for each share of odd groups in pass 0, as ``kernels.cascade.Plan.second``.
+    """
     bounded = min(max(estimated_qber, 0.0), 0.5) if estimated_qber == estimated_qber else 0.5  # noqa: PLR0124  - NaN
-    first, second, third = next(levels for rate, levels in table if bounded <= rate)
     cap = top_level(length)
-    return min(first, cap), min(second, cap), min(third, cap)
+    first = _at(bounded, table.first)
+    shares = tuple((_odd_share(most, 1 << first), level) for most, level in table.second[first])
+    second = bytes(min(_at((i + 0.5) / (2 * SHARES), shares), cap) for i in range(SHARES))
+    return min(first, cap), second, min(_THIRD, cap)
+
+
+def _at(value: float, table: tuple[tuple[float, int], ...]) -> int:
+    return next(level for most, level in table if value <= most)
+
+
+def _odd_share(rate: float, group: int) -> float:
+    """Return the share of groups with an odd number of errors."""
+    return (1 - math.pow(1 - 2 * rate, group)) / 2

@@ -1,7 +1,7 @@
 """A first estimate of the error rate of keys about which nothing is known: a few parities, charged like all others.
 
 Parities of groups of eight bits tell rates of a few per cent with few bits; single bits tell a rate near one, when one
-side has its bit values inverted, which even groups cannot see. Positions are the first ones of a public shuffle of the
+side has its bit values inverted, which even groups cannot see. Positions are drawn over the
 whole key, so a burst does not fool the estimate.
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from heliograph.bits import BitString
 from heliograph.errors import RemoteProtocolError
 from heliograph.kernels.shuffle import positions
-from heliograph.postprocessing.reconciliation.passes import shuffle
+from heliograph.postprocessing.reconciliation.passes import draw_positions, shuffle
 
 __all__ = ["Estimate", "estimate", "sample_parities", "sample_size"]
 
@@ -28,6 +28,7 @@ _GROUPS: Final = 192
 _GROUPS_LONG: Final = 1024
 _BITS_PER_GROUP: Final = 2048
 _SINGLES: Final = 32
+_SHORT: Final = 1 << 16  # up to here no position comes twice; above, one of a group's eight does in 1 of 2,340 groups
 _LN_INVERSE_EPS: Final = 8.0  # of the lower bound, which only decides to stop early
 
 
@@ -54,10 +55,18 @@ def sample_size(length: int) -> int:
 
 
 def sample_parities(bits: BitString, seed: bytes) -> BitString:
-    """Return one side's parities of the sample: groups, then single bits behind them, in the order of pass 0."""
+    """Return one side's parities of the sample: groups, then single bits behind them.
+
+    Of short keys by the order of pass 0; to shuffle a long one for it would take longer than all its groups.
+    """
     groups, singles = _sizes(len(bits))
     first = groups << _LEVEL
-    chosen = bits.to_array()[positions(shuffle(seed, 0, len(bits)), np.arange(first + singles))]
+    if len(bits) <= _SHORT:
+        places = positions(shuffle(seed, 0, len(bits)), np.arange(first + singles))
+    else:
+        places = draw_positions(seed, first + singles, len(bits))
+    packed = np.frombuffer(bits.to_bytes(), dtype=np.uint8)
+    chosen = packed[places >> 3] >> (7 - (places & 7)).astype(np.uint8) & np.uint8(1)
     grouped: NDArray[np.uint8] = np.bitwise_xor.reduce(chosen[:first].reshape(groups, 1 << _LEVEL), axis=1)
     return BitString.from_array(np.concatenate([grouped, chosen[first:]]))
 
