@@ -80,7 +80,8 @@ def test_a_migrated_store_has_the_shape_of_a_new_one(old, tmp_path):
 
 def test_a_migration_that_fails_leaves_the_old_store(old, monkeypatch):
     before = old.read_bytes()
-    broken = {1: (*migrations.MIGRATIONS[1], "INSERT INTO no_such_table VALUES (1)")}
+    last = SCHEMA_VERSION - 1
+    broken = {**migrations.MIGRATIONS, last: (*migrations.MIGRATIONS[last], "INSERT INTO no_such_table VALUES (1)")}
     monkeypatch.setattr(migrations, "MIGRATIONS", broken)
     with pytest.raises(StoreUnavailable, match="nothing was changed"):
         migrate_store(old)
