@@ -13,11 +13,13 @@ import resource
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from heliograph.http.server import KmeServer
+from heliograph.http.store_groups import RunGroup
 from heliograph.http.tls import server_tls
 from heliograph.kme.supply import Accept, KeyStore, Limits, SaePair, Supply
 from heliograph.site.clocks import WallClock
@@ -100,19 +102,23 @@ def fill(database: Database, keys: KeyRecords, number: int, epoch: int = 1) -> N
     database.checkpoint()
 
 
+def _at_once(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    return [call() for call in calls]
+
+
 async def _serve(directory: Path, number: int, mode: str) -> None:
     ca = SiteCa.create("bench")
     files = ca.issue_kme("kme-a", ["127.0.0.1"]).write(directory, "kme")
     ca.issue_sae(MASTER).write(directory, "sae")
     store: KeyStore = _ConstantStore()
-    run = None
+    run: RunGroup = _at_once
     if mode != "constant":
         database, keys = open_keys(directory)
         fill(database, keys, number)
         store, run = keys, partial(run_group, database)
     limits = Limits(max_key_per_request=BATCH, max_key_count=max(number, 1))
     server = KmeServer(Supply(store, "kme-a", [SaePair(MASTER, SLAVE, "kme-b")], limits, WallClock()))
-    if mode == "durable" and run is not None:
+    if mode != "single":
         server.commit_together(run)
     await server.start("127.0.0.1", 0, server_tls(*files))
     _tell({"port": server.port})

@@ -128,7 +128,8 @@ class KeyChanges:
         found = self._audiences.get(name)
         if found is None:
             row = self._cursor.execute(
-                "SELECT audience, deliverable FROM key_audiences WHERE master = ? AND slave = ? AND owner_here = ?", name
+                "SELECT audience, deliverable FROM key_audiences WHERE master = ? AND slave = ? AND owner_here = ?",
+                name,
             ).fetchone()
             if row is None:
                 return None
@@ -269,7 +270,6 @@ def _runs(places: Sequence[int]) -> Iterator[tuple[int, int]]:
             first = at
         last = at
     yield first, last + 1
-
 
 
 # -- what is asked for -------------------------------------------------------------------------------------------

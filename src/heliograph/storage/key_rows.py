@@ -34,7 +34,13 @@ WAITING, DAMAGED, RELEASED, DELIVERED, EXPIRED, DISCARDED = 0, 2, 3, 4, 5, 6
 KEPT = (WAITING, DAMAGED, RELEASED)
 
 # Columns of key_audiences that count keys, by fate; of those that wait, by the chunk's state.
-TOTALS = {PENDING: "pending", DELIVERABLE: "deliverable", DAMAGED: "damaged", RELEASED: "released", DELIVERED: "delivered"}
+TOTALS = {
+    PENDING: "pending",
+    DELIVERABLE: "deliverable",
+    DAMAGED: "damaged",
+    RELEASED: "released",
+    DELIVERED: "delivered",
+}
 
 # The views show one row a key, for tests and for whoever looks into a store; the program does not read them.
 SCHEMA = """
