@@ -10,10 +10,9 @@ import os
 import socket
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, TypeVar
@@ -24,6 +23,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
 
 from heliograph.errors import ConfigurationError, HeliographError, StoreUnavailable
+from heliograph.http.answers import Answer
 from heliograph.http.plain_door import PlainDoor
 from heliograph.http.store_groups import RunGroup, StoreGroups
 from heliograph.kme.boundary import Network
@@ -48,16 +48,6 @@ _Result = TypeVar("_Result")
 
 class Overloaded(StoreUnavailable):
     """Too many requests wait for the key store; try again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer: HTTP status, body, further headers."""
-
-    status: int
-    body: bytes = field(repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict)
-    content_type: str = "application/json"
 
 
 class JsonHttpServer(ABC):

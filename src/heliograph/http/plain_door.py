@@ -1,7 +1,7 @@
 """A short way for plain requests: one whole request in one piece, with no header but the usual ones (ADR 0046).
 
-aiohttp's server is built for every form of HTTP and takes about three times as long for one of them. What is not exactly of
-the plain form goes, with its connection, to aiohttp for good: the short way refuses nothing and guesses nothing.
+aiohttp's server is built for every form of HTTP, and takes longer for each request. What is not exactly of the plain
+form goes, with its connection, to aiohttp for good: the short way refuses nothing and guesses nothing.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from typing import Any, Protocol
 
 from aiohttp.helpers import rfc822_formatted_time
 
-__all__ = ["PlainDoor", "PlainRequest", "PlainServer", "RawAnswer", "read_plain"]
+from heliograph.http.answers import Answer
+
+__all__ = ["PlainDoor", "PlainRequest", "PlainServer", "read_plain"]
 
 _HEAD_MAX = 2048  # our choice: heads are remembered, so that a client's next one costs no parsing
 _HEADS_MAX = 512
+_BODY_MAX = 16 * 1024  # our choice: more than 128 key_IDs take
 
 _HEAD = re.compile(
     # No empty segment in front, no fragment, no other scheme: where yarl could see something else than this.
@@ -28,18 +31,6 @@ _HEAD = re.compile(
 )
 _IGNORED = frozenset({"accept", "accept-encoding", "accept-language", "content-type", "user-agent"})
 _LENGTH = re.compile(r"0|[1-9][0-9]{0,4}")
-
-
-class RawAnswer(Protocol):
-    """What ``json_http.Answer`` has."""
-
-    status: int
-    body: bytes
-    content_type: str
-
-    @property
-    def headers(self) -> Any:  # noqa: ANN401  - a mapping of names to texts
-        """Further headers."""
 
 
 class _Connection(Protocol):
@@ -64,7 +55,7 @@ class PlainRequest:
 class PlainServer(Protocol):
     """Whose requests these are."""
 
-    async def answer_plain(self, request: PlainRequest) -> RawAnswer:
+    async def answer_plain(self, request: PlainRequest) -> Answer:
         """Answer one request; never raises."""
 
     def takes(self, transport: asyncio.BaseTransport) -> bool:
@@ -92,7 +83,7 @@ def _read_head(head: bytes) -> tuple[str, str, str, int] | None:
     for line in found[4].decode("ascii").split("\r\n")[:-1]:
         name, _, value = line.partition(":")
         name, value = name.lower(), value.strip(" \t")
-        if name == "content-length" and length is None and _LENGTH.fullmatch(value):
+        if name == "content-length" and length is None and _LENGTH.fullmatch(value) and int(value) <= _BODY_MAX:
             length = value
         elif name == "host":
             hosts += 1
@@ -103,7 +94,7 @@ def _read_head(head: bytes) -> tuple[str, str, str, int] | None:
     return found[1].decode(), found[2].decode(), (found[3] or b"").decode(), int(length or 0)
 
 
-def _written(answer: RawAnswer, common: bytes) -> bytes:
+def _written(answer: Answer, common: bytes) -> bytes:
     further = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
     return b"HTTP/1.1 %d %s\r\n%sContent-Type: %s\r\nContent-Length: %d\r\nDate: %s\r\n%s\r\n%s" % (
         answer.status,

@@ -10,6 +10,8 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -46,7 +48,7 @@ class Audience:
     deliverable: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Chunk:
     """Keys of one block for one audience, sealed, with their segment's sealed key while one of them is kept."""
 
@@ -69,11 +71,11 @@ class Chunk:
     ciphertexts: bytes | None = field(repr=False)
     erased: list[int] = field(default_factory=list)
     changed_at: float = 0.0
+    is_group: bool = field(init=False)  # whether several slaves share these keys
 
-    @property
-    def is_group(self) -> bool:
-        """Tell whether several slaves share these keys."""
-        return len(audience_members(self.slave)) > 1
+    def __post_init__(self) -> None:
+        self.fates = bytearray(self.fates)
+        self.is_group = len(audience_members(self.slave)) > 1
 
     def key_id(self, at: int) -> str:
         """Return the key_ID at a place."""
@@ -84,13 +86,6 @@ class Chunk:
         if self.positions is None:
             return self.first + at
         return int.from_bytes(self.positions[4 * at : 4 * at + 4], "big")
-
-    def ciphertext(self, at: int) -> bytes:
-        """Return a key's ciphertext; empty where there is none."""
-        if self.ciphertexts is None:
-            return b""
-        size = len(self.ciphertexts) // len(self.fates)
-        return self.ciphertexts[at * size : at * size + size]
 
     def waiting(self, at_most: int) -> list[int]:
         """Return the first places of keys that were not taken yet."""
@@ -146,7 +141,7 @@ class KeyChanges:
         for row in self._cursor.execute(_SELECT + condition, arguments).fetchall():
             chunk = self._chunks.get(row[0])
             if chunk is None:
-                chunk = self._chunks[row[0]] = Chunk(*row[:12], bytearray(row[12]), *row[13:])
+                chunk = self._chunks[row[0]] = Chunk(*row)
             found.append(chunk)
         return found
 
@@ -203,16 +198,19 @@ class KeyChanges:
 
     def put(self, places: Iterable[Place], fate: int, now: float) -> None:
         """Give these keys a fate; unless it is one of ``KEPT`` they are erased when this is written."""
-        kept = fate in KEPT
-        for chunk, at in places:
-            before = chunk.fates[at] or chunk.state
-            chunk.fates[at] = fate
-            self._totals[chunk.audience, before] -= 1
-            self._totals[chunk.audience, fate] += 1
+        for chunk, run in groupby(places, key=itemgetter(0)):
+            before: Counter[int] = Counter()
+            at_places = [at for _, at in run]
+            for at in at_places:
+                before[chunk.fates[at] or chunk.state] += 1
+                chunk.fates[at] = fate
+            for state, number in before.items():
+                self._totals[chunk.audience, state] -= number
+            self._totals[chunk.audience, fate] += len(at_places)
             self._changed[chunk.number] = chunk
             chunk.changed_at = now
-            if not kept:
-                chunk.erased.append(at)
+            if fate not in KEPT:
+                chunk.erased += at_places
 
     def write(self) -> bool:
         """Write what was changed. Returns whether a segment key was erased."""
@@ -258,7 +256,8 @@ class KeyChanges:
         size = len(chunk.ciphertexts) // len(chunk.fates)
         with self._cursor.connection.blobopen("key_ciphertexts", "ciphertexts", chunk.number) as blob:
             for first, last in _runs(sorted(chunk.erased)):
-                blob[first * size : last * size] = bytes((last - first) * size)
+                blob.seek(first * size)
+                blob.write(bytes((last - first) * size))
 
 
 def _runs(places: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -324,6 +323,8 @@ def _waits_for(changes: KeyChanges, place: Place, slave: str) -> bool:
 
 def nobody_waits(changes: KeyChanges, places: Sequence[Place]) -> list[Place]:
     """Return the places of which no slave of this site has a share to fetch."""
+    if not any(chunk.is_group for chunk, _ in places):
+        return list(places)
     return [(chunk, at) for chunk, at in places if not (chunk.is_group and changes.unserved(chunk.key_id(at)))]
 
 

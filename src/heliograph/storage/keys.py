@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
+from itertools import count, groupby
+from operator import itemgetter
 
 from cryptography.exceptions import InvalidTag
 
@@ -25,7 +26,7 @@ from heliograph.errors import KeySupplyError, LocalProtocolError, StoreUnavailab
 from heliograph.ports import RandomSource
 from heliograph.storage.database import Database
 from heliograph.storage.key_chunks import Chunk, KeyChanges, Place, held, kept_of, nobody_waits, oldest
-from heliograph.storage.key_contexts import key_context_parts, nonce, segment_context
+from heliograph.storage.key_contexts import key_context_parts, nonce
 from heliograph.storage.key_rows import (
     DAMAGED,
     DELIVERABLE,
@@ -338,7 +339,7 @@ class KeyRecords:
         return int(counts.get(1, 0)), int(counts.get(0, 0))
 
     def delivered_key_ids(self, *, owner_here: bool) -> list[str]:
-        """List the key_IDs this site delivered to its masters (``owner_here``) or to its slaves, as they were stored."""
+        """List the key_IDs this site delivered to its masters (``owner_here``) or its slaves, in the store's order."""
         with self._database.reading() as cursor:
             found = cursor.execute(
                 "SELECT fates, key_ids FROM key_chunks JOIN key_audiences USING (audience) WHERE owner_here = ? "
@@ -362,23 +363,22 @@ class KeyRecords:
         A damaged key is never delivered, and must not stand for ever in the way of the sound ones behind it.
         """
         keys: list[StoredKey] = []
-        chunk: Chunk | None = None
-        for now_in, at in places:
-            if now_in is not chunk:
-                chunk = now_in
-                block = chunk.block if chunk.block is not None else -1
-                cipher = changes.cipher(chunk, self._database.vault)
-                before, after = key_context_parts(chunk.master, chunk.slave, chunk.epoch, block)
-                metadata, origin = chunk.metadata or "{}", (chunk.epoch, block)
-            key_id = chunk.key_id(at)
-            try:
-                material = cipher.decrypt(
-                    nonce(chunk.position(at)), chunk.ciphertext(at), before + key_id.encode() + after
-                )
-            except (InvalidTag, ValueError):  # ValueError: shorter than a tag
-                changes.put([(chunk, at)], DAMAGED, now)
-                return [], StoreUnavailable(f"key {key_id} was altered in the store; it is set aside")
-            keys.append(StoredKey(key_id, chunk.master, chunk.slave, material, chunk.created_at, metadata, origin))
+        for chunk, run in groupby(places, key=itemgetter(0)):
+            cipher = changes.cipher(chunk, self._database.vault)
+            origin = chunk.epoch, chunk.block or 0
+            before, after = key_context_parts(chunk.master, chunk.slave, *origin)
+            master, slave, created_at, metadata = chunk.master, chunk.slave, chunk.created_at, chunk.metadata or "{}"
+            ids, sealed = chunk.key_ids, chunk.ciphertexts or b""
+            size = len(sealed) // len(chunk.fates)
+            for _, at in run:
+                key_id = key_id_text(ids[16 * at : 16 * at + 16])
+                bound = before + key_id.encode() + after
+                try:
+                    material = cipher.decrypt(nonce(chunk.position(at)), sealed[at * size : at * size + size], bound)
+                except (InvalidTag, ValueError):  # ValueError: shorter than a tag
+                    changes.put([(chunk, at)], DAMAGED, now)
+                    return [], StoreUnavailable(f"key {key_id} was altered in the store; it is set aside")
+                keys.append(StoredKey(key_id, master, slave, material, created_at, metadata, origin))
         return keys, None
 
     def _checkpoint(self) -> None:

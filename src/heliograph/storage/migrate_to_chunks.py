@@ -81,8 +81,8 @@ def gather_keys(connection: sqlite3.Connection) -> None:
 
 def _gather_kept(connection: sqlite3.Connection) -> None:
     rows = connection.execute(
-        "SELECT segment, epoch, master, slave, owner_here, state = 0, created_at, length(ciphertext), key_id, position, "
-        "state FROM old_key_records JOIN key_segments USING (segment) "
+        "SELECT segment, epoch, master, slave, owner_here, state = 0, created_at, length(ciphertext), "
+        "key_id, position, state FROM old_key_records JOIN key_segments USING (segment) "
         "ORDER BY segment, master, slave, owner_here, state = 0, created_at, length(ciphertext), position"
     )
     for same, keys in groupby(rows, key=lambda row: row[:8]):

@@ -111,9 +111,8 @@ def test_an_anchor_that_cannot_be_written_tells_no_key(store):
 
 def test_a_damaged_key_costs_its_own_request_and_is_set_aside(store):
     database, keys, _, rows = store
-    with database.transaction() as cursor:
-        with cursor.connection.blobopen("key_ciphertexts", "ciphertexts", 1) as blob:
-            blob[48:96] = b"x" * 48  # of rows[1]
+    with database.transaction() as cursor, cursor.connection.blobopen("key_ciphertexts", "ciphertexts", 1) as blob:
+        blob[48:96] = b"x" * 48  # of rows[1]
     one, damaged, two = run_group(database, [get(keys, 1), get(keys, 1), get(keys, 1)])
     assert isinstance(damaged, StoreUnavailable)
     assert [k.key_id for k in (*one, *two)] == [rows[0].key_id, rows[2].key_id]
