@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 
-from heliograph.errors import HeliographError
+from heliograph.errors import HeliographError, StoreUnavailable
 from heliograph.http.callers import Callers, CertificateCallers
 from heliograph.http.json_http import HEADERS, KEEPALIVE_SECONDS, MAX_BODY_BYTES, Answer, JsonHttpServer, read_body
 from heliograph.http.plain_door import PlainDoor, PlainRequest
@@ -22,6 +22,7 @@ from heliograph.kme.boundary import Network
 from heliograph.kme.key_facts import KeyFacts
 from heliograph.kme.quotas import TooManyRequests
 from heliograph.kme.supply import RequestRefused, Supply
+from heliograph.types import StoredKey
 
 __all__ = ["MAX_BODY_BYTES", "KmeServer", "serve"]
 
@@ -125,12 +126,22 @@ class KmeServer(JsonHttpServer):
             asked = asked or etsi014.read_key_request(body or b"", limits)
             facts, wishes = asked.wishes.facts, asked.wishes
             number, further = asked.number, asked.additional
-            keys = await self._on_store_for(
-                caller,
-                lambda: supply.enc_keys(
+            taken = False
+
+            def take() -> list[StoredKey]:
+                nonlocal taken
+                found = supply.enc_keys(
                     caller, peer, number, additional=further, max_age_s=wishes.max_age_s, accept=wishes.check
-                ),
-            )
+                )
+                taken = True
+                return found
+
+            try:
+                keys = await self._on_store_for(caller, take)
+            except StoreUnavailable:
+                if taken:  # the request's group could not be committed
+                    supply.give_back(caller, peer, number, further)
+                raise
         else:
             named = etsi014.read_key_ids_query(query) if body is None else etsi014.read_key_ids(body, limits)
             facts, key_ids = named.facts, named.key_ids
