@@ -38,7 +38,7 @@ HANDSHAKE_SECONDS = 5.0
 BACKLOG = 128
 KEEPALIVE_SECONDS = 75.0
 SHUTDOWN_SECONDS = 5.0
-STORE_THREADS = 1  # the store takes one at a time: a second thread would only wait for it
+STORE_THREADS = 2
 MAX_WAITING = 256  # requests queued for the store; one more is told to come back
 HEADERS = MappingProxyType({"Cache-Control": "no-store", "Server": "heliograph"})
 
