@@ -157,7 +157,7 @@ class _PlainConnection(asyncio.Protocol):
         """Take a connection, if it comes from where it may."""
         self.transport = cast("asyncio.Transport", transport)  # no subclass of it in other event loops
         if not self._door.server.takes(transport):
-            transport.abort()
+            self.transport.abort()
             return
         self._door.connections.add(self)
         self._last = self._loop.time()

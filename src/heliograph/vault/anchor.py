@@ -19,7 +19,7 @@ _SLOT_BYTES = 512  # a sector: written whole or not at all by most disks, and th
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """A mark as the file has it, and in which slot; -1 for the form of one line that releases before 0.2 wrote."""
+    """A mark as the file has it, and in which slot; -1 for the form of one line that came before (ADR 0046)."""
 
     epoch: int
     block: int

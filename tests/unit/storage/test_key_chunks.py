@@ -1,6 +1,7 @@
 """Keys in chunks: what a delivery costs, what is left of a key, and what a group's requests see of each other."""
 
 import os
+import shutil
 import sqlite3
 import uuid
 from collections import Counter
@@ -254,3 +255,33 @@ def test_a_pool_that_is_swept_leaves_no_ciphertext_and_no_segment_key(store):
     assert store.keys.expire(50.0, 60.0) == 600
     assert [store.rows(t) for t in ("key_segments", "key_ciphertexts", "key_records")] == [0, 0, 0]
     assert store.rows("key_tombstones") == 600
+
+
+def test_a_power_cut_at_any_statement_of_a_group_burns_all_of_it_or_nothing(tmp_path, store):
+    mine, theirs = store.add([key() for _ in range(150)]), store.add([key(here=False) for _ in range(9)])
+    images = []
+
+    def cut(_):
+        image = tmp_path / f"image-{len(images)}"
+        shutil.copytree(store.path.parent, image / "store")
+        images.append(image)
+
+    connection = store.database._connection
+    connection.set_trace_callback(cut)
+    outcomes = run_group(store.database, [take(store, 3), fetch(store, theirs[2:5]), take(store, 137), take(store, 1)])
+    connection.set_trace_callback(None)
+    cut("after")
+    assert ids(outcomes[0] + outcomes[2] + outcomes[3]) == ids(mine[:141])
+    states = []
+    for image in images:
+        database = Database(image / "store" / "s.db", FileKek(tmp_path / "kek", OsRandom()))
+        keys = KeyRecords(database, OsRandom())
+        states.append((keys.stored_key_count("sae-a", "sae-b"), keys.counts("sae-b", "sae-a").held))
+        rest = keys.deliver_to_master("sae-a", "sae-b", states[-1][0], 3.0)
+        assert ids(rest) == ids(mine[-len(rest) :])
+        assert [k.material for k in rest] == [row.material for row in mine[-len(rest) :]]
+        database.close()
+        shutil.rmtree(image)
+    assert len(states) > 5
+    assert (states[0], states[-1]) == ((150, 9), (9, 6))
+    assert set(states) == {(150, 9), (9, 6)}
