@@ -277,8 +277,8 @@ class KeyRecords:
                     break
                 after = numbers[-1]
                 changes = KeyChanges(cursor)
-                for _, number in numbers:
-                    (chunk,) = changes.chunks("WHERE chunk = ?", (number,))
+                # In a damaged file an index may name a chunk that is not there: the others are destroyed all the same.
+                for chunk in [found for _, number in numbers for found in changes.chunks("WHERE chunk = ?", (number,))]:
                     places = [(chunk, at) for at, fate in enumerate(chunk.fates) if fate in KEPT and ends(chunk, at)]
                     changes.put(places, EXPIRED, now)
                     gone += len(places)
