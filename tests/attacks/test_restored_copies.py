@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -44,7 +45,8 @@ class Copyable:
 
     def stock(self, number):
         rows = [
-            NewKey(f"key-{i}", *PAIR, owner_here=True, material=bytes([i]) * 32, created_at=0.0) for i in range(number)
+            NewKey(str(uuid.UUID(int=i)), *PAIR, owner_here=True, material=bytes([i]) * 32, created_at=0.0)
+            for i in range(number)
         ]
         with self.database.transaction() as cursor:
             self.store.keys.add(cursor, 1, 1, rows)
@@ -134,4 +136,6 @@ def test_an_ordinary_crash_is_no_rollback(site):
 def test_keys_that_nobody_fetches_are_bounded_oldest_first(site):
     site.stock(5)
     assert site.store.keys.trim(*PAIR, owner_here=True, keep=2, now=1.0) == 3
-    assert [key.key_id for key in site.store.keys.deliver_to_master(*PAIR, 2, 0.0)] == ["key-3", "key-4"]
+    assert [key.key_id for key in site.store.keys.deliver_to_master(*PAIR, 2, 0.0)] == [
+        str(uuid.UUID(int=i)) for i in (3, 4)
+    ]

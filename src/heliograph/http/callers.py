@@ -7,23 +7,28 @@ import ssl
 import struct
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Protocol
-
-from aiohttp import web
+from typing import Any, Protocol
 
 from heliograph.errors import NotPermitted
 from heliograph.kme.boundary import Boundary, Way
 from heliograph.kme.identity import sae_id_from_certificate
 
-__all__ = ["Callers", "CertificateCallers", "UserCallers", "client_certificate", "peer_uid"]
+__all__ = ["Callers", "CertificateCallers", "Connected", "UserCallers", "client_certificate", "peer_uid"]
 
 _UCRED = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
+
+
+class Connected(Protocol):
+    """A request, as far as its connection tells who is calling: aiohttp's, or a ``PlainRequest``."""
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: ANN401
+        """Return what the transport knows."""
 
 
 class Callers(Protocol):
     """Tells the SAE ID behind a connection."""
 
-    def identify(self, request: web.BaseRequest) -> str:
+    def identify(self, request: Connected) -> str:
         """Return the caller's SAE ID. Raises NotPermitted."""
 
 
@@ -33,7 +38,7 @@ class CertificateCallers:
     def __init__(self, boundary: Boundary | None = None) -> None:
         self._boundary = boundary or Boundary()
 
-    def identify(self, request: web.BaseRequest) -> str:
+    def identify(self, request: Connected) -> str:
         """Return the certificate's SAE ID. Raises NotPermitted."""
         sae = _sae_id(client_certificate(request))
         self._boundary.check(sae, Way.CERTIFICATE)
@@ -47,7 +52,7 @@ class UserCallers:
         self._users = dict(users)
         self._boundary = boundary
 
-    def identify(self, request: web.BaseRequest) -> str:
+    def identify(self, request: Connected) -> str:
         """Return the SAE ID of the user who connected. Raises NotPermitted."""
         uid = peer_uid(request.get_extra_info("socket"))
         sae = self._users.get(uid)
@@ -57,7 +62,7 @@ class UserCallers:
         return sae
 
 
-def client_certificate(request: web.BaseRequest) -> bytes:
+def client_certificate(request: Connected) -> bytes:
     """Return the certificate, DER, that the caller showed in the handshake. Raises NotPermitted if there is none."""
     connection = request.get_extra_info("ssl_object")
     certificate = connection.getpeercert(binary_form=True) if isinstance(connection, ssl.SSLObject) else None

@@ -10,10 +10,9 @@ import os
 import socket
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, TypeVar
@@ -24,6 +23,8 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
 
 from heliograph.errors import ConfigurationError, HeliographError, StoreUnavailable
+from heliograph.http.answers import Answer
+from heliograph.http.plain_door import PlainDoor
 from heliograph.http.store_groups import RunGroup, StoreGroups
 from heliograph.kme.boundary import Network
 from heliograph.kme.supply import RequestRefused
@@ -49,16 +50,6 @@ class Overloaded(StoreUnavailable):
     """Too many requests wait for the key store; try again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer: HTTP status, body, further headers."""
-
-    status: int
-    body: bytes = field(repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict)
-    content_type: str = "application/json"
-
-
 class JsonHttpServer(ABC):
     """A listening server. ``close`` lets requests that are under way finish.
 
@@ -75,6 +66,7 @@ class JsonHttpServer(ABC):
         self._waiting = 0
         self._runner: web.ServerRunner | None = None
         self._servers: list[asyncio.Server] = []
+        self._plain: PlainDoor | None = None
 
     @abstractmethod
     async def serve_request(self, request: web.BaseRequest) -> Answer:
@@ -110,12 +102,10 @@ class JsonHttpServer(ABC):
 
     async def renew(self, tls: ssl.SSLContext) -> None:
         """Use ``tls`` for every connection from now on. Established ones go on, and none that waits is lost."""
-        assert self._runner is not None
-        assert self._runner.server is not None
         fresh = [
             # The same listening socket under a second descriptor: closing the first one does not close it.
             await asyncio.get_running_loop().create_server(
-                self._runner.server,
+                self._factory,
                 sock=raw.dup(),
                 ssl=tls,
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
@@ -143,6 +133,8 @@ class JsonHttpServer(ABC):
         for server in self._servers:
             server.close()
         self._servers = []
+        if self._plain is not None:
+            await self._plain.close(SHUTDOWN_SECONDS)
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -168,13 +160,25 @@ class JsonHttpServer(ABC):
         """Return how many requests may wait for the store."""
         return MAX_WAITING
 
-    async def _set_up(self) -> web.Server:
+    def takes(self, transport: asyncio.BaseTransport) -> bool:
+        """Tell whether a connection from there is taken at all."""
+        if not self._networks or _inside(transport, self._networks):
+            return True
+        _log.warning("connection from outside the declared networks closed")
+        return False
+
+    def _connections(self, general: web.Server) -> Callable[[], asyncio.BaseProtocol]:
+        """Return what makes the protocol of each new connection."""
+        return general
+
+    async def _set_up(self) -> Callable[[], asyncio.BaseProtocol]:
         self._runner = web.ServerRunner(
-            _Server(self._handle, self.plain_refusal, self._networks), shutdown_timeout=SHUTDOWN_SECONDS
+            _Server(self._handle, self.plain_refusal, self.takes), shutdown_timeout=SHUTDOWN_SECONDS
         )
         await self._runner.setup()
         assert self._runner.server is not None
-        return self._runner.server
+        self._factory = self._connections(self._runner.server)
+        return self._factory
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:
         return _response(await self.settled(self.serve_request(request)))
@@ -269,11 +273,11 @@ class _Server(web.Server):
         self,
         handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
         plain_refusal: Callable[[int, str], Answer],
-        networks: Sequence[Network],
+        takes: Callable[[asyncio.BaseTransport], bool],
     ) -> None:
         super().__init__(handler, request_factory=_limited_request)
         self.plain_refusal = plain_refusal
-        self.networks = networks
+        self.takes = takes
 
     def __call__(self) -> web.RequestHandler:
         return _RequestHandler(self)
@@ -305,9 +309,7 @@ class _RequestHandler(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        networks = self._json_server.networks
-        if networks and not _inside(transport, networks):
-            _log.warning("connection from outside the declared networks closed")
+        if not self._json_server.takes(transport):
             assert isinstance(transport, asyncio.Transport)
             transport.abort()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 from collections import Counter
@@ -12,14 +13,16 @@ from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 
-from heliograph.errors import HeliographError
+from heliograph.errors import HeliographError, StoreUnavailable
 from heliograph.http.callers import Callers, CertificateCallers
-from heliograph.http.json_http import MAX_BODY_BYTES, Answer, JsonHttpServer, read_body
+from heliograph.http.json_http import HEADERS, KEEPALIVE_SECONDS, MAX_BODY_BYTES, Answer, JsonHttpServer, read_body
+from heliograph.http.plain_door import PlainDoor, PlainRequest
 from heliograph.kme import etsi014
 from heliograph.kme.boundary import Network
 from heliograph.kme.key_facts import KeyFacts
 from heliograph.kme.quotas import TooManyRequests
 from heliograph.kme.supply import RequestRefused, Supply
+from heliograph.types import StoredKey
 
 __all__ = ["MAX_BODY_BYTES", "KmeServer", "serve"]
 
@@ -69,6 +72,19 @@ class KmeServer(JsonHttpServer):
             lambda: read_body(request),
         )
 
+    async def answer_plain(self, request: PlainRequest) -> Answer:
+        """Answer a request that came the short way, by the same rules."""
+
+        async def body() -> bytes:
+            return request.body
+
+        caller = lambda: self._callers.identify(request)  # noqa: E731
+        return await self.settled(self.answer(request.verb, request.path, request.query, caller, body))
+
+    def _connections(self, general: web.Server) -> Callable[[], asyncio.BaseProtocol]:
+        self._plain = PlainDoor(self, general, dict(HEADERS), KEEPALIVE_SECONDS)
+        return self._plain
+
     async def answer(
         self, verb: str, path: str, query: str, caller: Callable[[], str], body: Callable[[], Awaitable[bytes]]
     ) -> Answer:
@@ -110,17 +126,28 @@ class KmeServer(JsonHttpServer):
             asked = asked or etsi014.read_key_request(body or b"", limits)
             facts, wishes = asked.wishes.facts, asked.wishes
             number, further = asked.number, asked.additional
-            keys = await self._on_store_for(
-                caller,
-                lambda: supply.enc_keys(
+            taken = False
+
+            def take() -> list[StoredKey]:
+                nonlocal taken
+                found = supply.enc_keys(
                     caller, peer, number, additional=further, max_age_s=wishes.max_age_s, accept=wishes.check
-                ),
-            )
+                )
+                taken = True
+                return found
+
+            try:
+                keys = await self._on_store_for(caller, take)
+            except StoreUnavailable:
+                if taken:  # the request's group could not be committed
+                    supply.give_back(caller, peer, number, further)
+                raise
         else:
             named = etsi014.read_key_ids_query(query) if body is None else etsi014.read_key_ids(body, limits)
             facts, key_ids = named.facts, named.key_ids
             keys = await self._on_store_for(caller, lambda: supply.dec_keys(caller, peer, key_ids))
-        _log.info("%s for %s with %s: %s", method, caller, peer, " ".join(key.key_id for key in keys))
+        if _log.isEnabledFor(logging.INFO):
+            _log.info("%s for %s with %s: %s", method, caller, peer, " ".join(key.key_id for key in keys))
         told = KeyFacts(supply.now(), supply.path(caller, peer)) if facts else None
         return Answer(200, etsi014.container_document(keys, told))
 

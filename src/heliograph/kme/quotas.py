@@ -5,6 +5,7 @@ Both are buckets that fill at a constant rate. They are counted in memory: a res
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -46,6 +47,7 @@ class Quotas:
     requests: Quota | None = None
     keys: Mapping[tuple[str, str], Quota] = field(default_factory=dict)
     _buckets: dict[tuple[str, ...], _Bucket] = field(default_factory=dict)
+    _returned: deque[tuple[str, str, int]] = field(default_factory=deque)
 
     def admit(self, sae: str) -> None:
         """Count one request of a registered SAE. Raises TooManyRequests. One caller at a time."""
@@ -56,12 +58,25 @@ class Quotas:
 
     def take(self, master: str, audience: str, number: int) -> None:
         """Count ``number`` keys before they are handed out. Raises TooManyRequests. One caller at a time."""
+        while self._returned:
+            *back, many = self._returned.popleft()
+            if (bucket := self._buckets.get(tuple(back))) is not None:
+                bucket.level += many  # ``_take`` cuts it to the burst
         quota = self.keys.get((master, audience))
         if quota is not None and not self._take((master, audience), quota, number):
             raise TooManyRequests(
                 f"the quota of this pair of SAEs is {quota.burst:g} keys at once and {3600 * quota.per_second:g} an "
                 "hour; try again later"
             )
+
+    def give_back(self, master: str, audience: str, number: int) -> None:
+        """Undo a ``take``: the keys were not handed out. May be called at any time, from any thread."""
+        self._returned.append((master, audience, number))
+
+    def most(self, master: str, audience: str) -> float:
+        """Return how many keys of a pair can ever be had at once."""
+        quota = self.keys.get((master, audience))
+        return float("inf") if quota is None else quota.burst
 
     def _take(self, name: tuple[str, ...], quota: Quota, number: int) -> bool:
         now = self.clock.now()

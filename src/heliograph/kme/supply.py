@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from heliograph.errors import ConfigurationError, InsufficientKeys, KeyNotFound, KeySupplyError, NotPermitted
+from heliograph.errors import (
+    ConfigurationError,
+    InsufficientKeys,
+    KeyNotFound,
+    KeySupplyError,
+    NotPermitted,
+    StoreUnavailable,
+)
 from heliograph.kme.groups import Groups, SaeGroup
 from heliograph.kme.quotas import Quotas, TooManyRequests
 from heliograph.ports import Clock
@@ -277,12 +284,39 @@ class Supply:
                 "additional_slave_SAE_IDs: these SAEs are not registered to share a key with the calling SAE"
             )
         audience = group.audience if group else peer
-        now = self._clock.now()
+        if number > (at_once := self._quotas.most(caller, audience)):
+            # Refused for good, not for now: no waiting would fill the bucket so far.
+            raise RequestRefused(f"number exceeds the quota of this pair of SAEs, {at_once:g} keys at once")
+        counted = False
 
         def last_word(keys: list[StoredKey]) -> None:
+            nonlocal counted
             accept(keys)
             self._quotas.take(caller, audience, number)
+            counted = True
 
+        try:
+            return self._take(group, caller, audience, number, max_age_s, last_word)
+        except StoreUnavailable:
+            if counted:
+                self._quotas.give_back(caller, audience, number)
+            raise
+
+    def give_back(self, caller: str, peer: str, number: int, additional: Sequence[str] = ()) -> None:
+        """Give the quota back that ``enc_keys`` took, when its keys could not be made durable after it returned."""
+        group = self._groups.find(caller, (peer, *additional))
+        self._quotas.give_back(caller, group.audience if group else peer, number)
+
+    def _take(
+        self,
+        group: SaeGroup | None,
+        caller: str,
+        audience: str,
+        number: int,
+        max_age_s: float | None,
+        last_word: Accept,
+    ) -> list[StoredKey]:
+        now = self._clock.now()
         if group is not None and group.local:
             if self._issue is None:
                 raise RequestRefused("keys between SAEs of one site are not served here")

@@ -1,4 +1,9 @@
-"""``heliograph bench kme``: requests and keys a second over mutual TLS, every delivery durable, beside their limits."""
+"""``heliograph bench kme``: requests and keys a second over mutual TLS, every delivery durable, beside their limits.
+
+The clients are written in Python too and take as much time as the server. So each has a processor of its own where
+there are two, and beside what came in a second there is what came for each second of the server's own processor time:
+the first depends on who else uses the machine, the second hardly.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,8 @@ import ssl
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,6 +33,7 @@ __all__ = ["run"]
 
 CLIENTS: Final = 64
 _KEY_BITS: Final = 256
+_SMALL_POOL: Final = 100_000
 _PATH: Final = f"/api/v1/keys/{SLAVE}/enc_keys"
 
 
@@ -48,15 +55,66 @@ class _Seen:
     seconds: list[float] = field(default_factory=list)
     refused: int = 0
 
+    def add(self, other: _Seen) -> None:
+        """Count what another measurement saw."""
+        self.key_ids += other.key_ids
+        self.keys += other.keys
+        self.refused += other.refused
+
     def duplicates(self) -> int:
         """Return how many keys came again, under the same name or under another one."""
         return max(len(found) - len(set(found)) for found in (self.key_ids, self.keys))
 
 
-def run(*, singles: int = 6000, batches: int = 512, store_calls: int = 2000) -> dict[str, Any]:
-    """Return the stage's document. Counts of requests; each client has one connection and waits for each answer."""
+def run(*, singles: int = 6000, batches: int = 512, store_calls: int = 2000, pool: int | None = None) -> dict[str, Any]:
+    """Return the stage's document. Counts of requests; each client has one connection and waits for each answer.
+
+    ``pool``: measure a store of 100,000 keys and one of so many instead, in one server and one run.
+    """
+    server_cpu, client_cpu = _processors()
+    affinity = os.sched_getaffinity(0)
+    if client_cpu >= 0:
+        os.sched_setaffinity(0, {client_cpu})
+    try:
+        seen = _Seen()
+        if pool is not None:
+            document = asyncio.run(_pools(pool, singles, batches, server_cpu, seen))
+        else:
+            document = _rates(singles, batches, store_calls, server_cpu, seen)
+    finally:
+        os.sched_setaffinity(0, affinity)
+    duplicates = seen.duplicates()
+    failures = [f"{duplicates} keys were delivered twice"] if duplicates else []
+    if seen.refused:
+        failures.append(f"{seen.refused} requests were refused or answered without their keys")
+    own = f"the server alone on processor {server_cpu}, the clients on processor {client_cpu}"
+    return {
+        "stage": "kme",
+        **document,
+        "duplicates": duplicates,
+        "delivered": len(seen.key_ids),
+        "clients": CLIENTS,
+        "profile": {
+            "machine": platform.machine(),
+            "cpus": os.cpu_count(),
+            "load": os.getloadavg()[0],
+            "python": platform.python_version(),
+            "openssl": ssl.OPENSSL_VERSION,
+            "server": f"one process; {own if server_cpu >= 0 else 'the clients share its processor'}",
+            "durability": "SQLite WAL, synchronous=FULL, anchor synced",
+        },
+        "failures": failures,
+    }
+
+
+def _processors() -> tuple[int, int]:
+    """Return a processor for the server and one for the clients, (-1, -1) where there is only one."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return (allowed[-1], allowed[0]) if len(allowed) > 1 else (-1, -1)
+
+
+def _rates(singles: int, batches: int, store_calls: int, cpu: int, seen: _Seen) -> dict[str, Any]:
     results: list[dict[str, Any]] = []
-    seen = _Seen()
     figures: dict[str, dict[str, Any]] = {}
     # Name, what the server does, keys in a request, requests.
     for name, mode, number, requests in (
@@ -66,41 +124,59 @@ def run(*, singles: int = 6000, batches: int = 512, store_calls: int = 2000) -> 
         ("limit: single requests, constant answer", "constant", 1, singles),
         ("limit: batched requests, constant answer", "constant", BATCH, batches),
     ):
-        figures[name], found = asyncio.run(_measure(name, mode, number, requests))
+        figures[name] = asyncio.run(_alone(name, mode, number, requests, cpu, seen))
         results.append(figures[name])
-        if mode != "constant":  # each server has its own store; a key of one in another would be a duplicate too
-            seen.key_ids += found.key_ids
-            seen.keys += found.keys
-            seen.refused += found.refused
     results += _store_alone(store_calls)
     single, batched = figures["single requests"], figures["batched requests"]
-    duplicates = seen.duplicates()
-    failures = [f"{duplicates} keys were delivered twice"] if duplicates else []
-    if seen.refused:
-        failures.append(f"{seen.refused} requests were refused or answered without their keys")
     return {
-        "stage": "kme",
         "single_requests_per_s": single["requests_per_s"],
+        "single_requests_per_cpu_s": single["requests_per_cpu_s"],
         "batched_keys_per_s": batched["keys_per_s"],
+        "batched_keys_per_cpu_s": batched["keys_per_cpu_s"],
         "p50_ms": single["p50_ms"],
         "p99_ms": single["p99_ms"],
-        "duplicates": duplicates,
-        "delivered": len(seen.key_ids),
-        "clients": CLIENTS,
-        "profile": {
-            "machine": platform.machine(),
-            "cpus": os.cpu_count(),
-            "python": platform.python_version(),
-            "openssl": ssl.OPENSSL_VERSION,
-            "server": "one process; the clients share the machine",
-            "durability": "SQLite WAL, synchronous=FULL, anchor synced",
-        },
         "results": results,
-        "failures": failures,
     }
 
 
-async def _measure(name: str, mode: str, number: int, requests: int) -> tuple[dict[str, Any], _Seen]:
+async def _alone(name: str, mode: str, number: int, requests: int, cpu: int, seen: _Seen) -> dict[str, Any]:
+    async with _server(mode, number * requests, cpu) as (server, port, tls):
+        figures, found = await _load(server, port, tls, name, number, requests)
+    if mode != "constant":  # each server has its own store; a key of one in another would be a duplicate too
+        seen.add(found)
+    return figures
+
+
+async def _pools(pool: int, singles: int, batches: int, cpu: int, seen: _Seen) -> dict[str, Any]:
+    """Measure with a small pool and with a large one; what the measurements take is put in beside."""
+    small, used = min(_SMALL_POOL, pool), singles + BATCH * batches
+    results, filling = [], []
+    async with _server("durable", small + used, cpu) as (server, port, tls):
+        for size, more in ((small, 0), (pool, pool - small + used)):
+            if more:
+                began = time.perf_counter()
+                await _used(server, f"fill {more}")
+                filling.append(more / (time.perf_counter() - began))
+            for what, number, requests in (("single", 1, singles), ("batched", BATCH, batches)):
+                name = f"pool of {size:,} keys: {what} requests"
+                figures, found = await _load(server, port, tls, name, number, requests)
+                results.append(figures)
+                seen.add(found)
+    few, few_batched, many, many_batched = results[:4]
+    return {
+        "pool": pool,
+        "filled_keys_per_s": filling[0],
+        "single_ratio": many["requests_per_cpu_s"] / few["requests_per_cpu_s"],
+        "batched_ratio": many_batched["keys_per_cpu_s"] / few_batched["keys_per_cpu_s"],
+        "memory_ratio": many_batched["rss_kb"] / few_batched["rss_kb"],
+        "results": results,
+    }
+
+
+@asynccontextmanager
+async def _server(
+    mode: str, keys: int, cpu: int
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, int, ssl.SSLContext]]:
     with tempfile.TemporaryDirectory(prefix="heliograph-bench-") as place:
         directory = Path(place)
         server = await asyncio.create_subprocess_exec(
@@ -108,27 +184,33 @@ async def _measure(name: str, mode: str, number: int, requests: int) -> tuple[di
             "-m",
             "heliograph.lab.kme_under_load",
             place,
-            str(number * requests),
+            str(keys),
             mode,
+            str(cpu),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
         assert server.stdin is not None
         try:
             port = int((await _line(server))["port"])
-            tls = client_tls(directory / "sae.pem", directory / "sae.key", directory / "ca.pem", "kme-a")
-            seen, left = _Seen(), iter(range(requests))
-            ends = [await asyncio.open_connection("127.0.0.1", port, ssl=tls) for _ in range(CLIENTS)]
-            before = await _used(server)
-            began = time.perf_counter()
-            await asyncio.gather(*(_consume(*end, number, left, seen) for end in ends))
-            seconds = time.perf_counter() - began
-            after = await _used(server)
-            for _, writer in ends:
-                writer.transport.abort()
+            yield server, port, client_tls(directory / "sae.pem", directory / "sae.key", directory / "ca.pem", "kme-a")
         finally:
             server.stdin.close()
             await server.wait()
+
+
+async def _load(
+    server: asyncio.subprocess.Process, port: int, tls: ssl.SSLContext, name: str, number: int, requests: int
+) -> tuple[dict[str, Any], _Seen]:
+    seen, left = _Seen(), iter(range(requests))
+    ends = [await asyncio.open_connection("127.0.0.1", port, ssl=tls) for _ in range(CLIENTS)]
+    before = await _used(server)
+    began = time.perf_counter()
+    await asyncio.gather(*(_consume(*end, number, left, seen) for end in ends))
+    seconds = time.perf_counter() - began
+    after = await _used(server)
+    for _, writer in ends:
+        writer.transport.abort()
     cpu = after["cpu_s"] - before["cpu_s"]
     delays = sorted(seen.seconds)
     answered = len(delays)
@@ -206,7 +288,7 @@ async def _line(server: asyncio.subprocess.Process) -> dict[str, Any]:
     return document
 
 
-async def _used(server: asyncio.subprocess.Process) -> dict[str, Any]:
+async def _used(server: asyncio.subprocess.Process, order: str = "") -> dict[str, Any]:
     assert server.stdin is not None
-    server.stdin.write(b"\n")
+    server.stdin.write(order.encode() + b"\n")
     return await _line(server)

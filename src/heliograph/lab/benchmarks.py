@@ -10,9 +10,9 @@ from heliograph.lab import bench_authentication, bench_kme, bench_postprocessing
 
 __all__ = ["STAGES", "Stage"]
 
-# Takes nothing and returns the document: ``stage`` and ``results`` (``lab.bench_rows.row``), whatever else the stage
+# Without arguments it returns the document: ``stage`` and ``results`` (``lab.bench_rows.row``), whatever else the stage
 # measures, and ``failures``: one line for each thing that must be true and is not, which makes the command exit 1.
-Stage = Callable[[], dict[str, Any]]
+Stage = Callable[..., dict[str, Any]]
 
 STAGES: Final[Mapping[str, Stage]] = MappingProxyType(
     {

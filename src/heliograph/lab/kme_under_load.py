@@ -1,6 +1,7 @@
-"""``python -m heliograph.lab.kme_under_load DIR KEYS durable|single|constant``: a key manager to be measured.
+"""``python -m heliograph.lab.kme_under_load DIR KEYS durable|single|constant CPU``: a key manager to be measured.
 
-It writes one JSON line when it listens; for each line on its standard input it answers with its CPU time and memory.
+It runs on one processor, number CPU (-1: on all), and writes one JSON line when it listens. For each line on its
+standard input it answers with its CPU time and memory; after the line ``fill N`` its store holds N keys more.
 durable: as a site runs it; single: the same, each request with a commit of its own; constant: the same server, whose
 store answers the same keys again and again, which shows what HTTP and TLS alone cost.
 """
@@ -9,15 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
+import os
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from heliograph.http.server import KmeServer
+from heliograph.http.store_groups import RunGroup
 from heliograph.http.tls import server_tls
 from heliograph.kme.supply import Accept, KeyStore, Limits, SaePair, Supply
 from heliograph.site.clocks import WallClock
@@ -85,7 +88,7 @@ def open_keys(directory: Path) -> tuple[Database, KeyRecords]:
 
 
 def fill(database: Database, keys: KeyRecords, number: int, epoch: int = 1) -> None:
-    """Put ``number`` fresh keys into the store, as blocks do."""
+    """Put ``number`` fresh keys into the store, as the blocks of a new ``epoch`` do."""
     randomness, now = SystemRandomness(), WallClock().now()
     for block, first in enumerate(range(0, number, _SEGMENT), 1):
         many = min(_SEGMENT, number - first)
@@ -100,26 +103,41 @@ def fill(database: Database, keys: KeyRecords, number: int, epoch: int = 1) -> N
     database.checkpoint()
 
 
-async def _serve(directory: Path, number: int, mode: str) -> None:
+def _at_once(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    return [call() for call in calls]
+
+
+async def _serve(directory: Path, number: int, mode: str, cpu: int) -> None:
+    if cpu >= 0:
+        os.sched_setaffinity(0, {cpu})
     ca = SiteCa.create("bench")
     files = ca.issue_kme("kme-a", ["127.0.0.1"]).write(directory, "kme")
     ca.issue_sae(MASTER).write(directory, "sae")
     store: KeyStore = _ConstantStore()
-    run = None
+    run: RunGroup = _at_once
     if mode != "constant":
         database, keys = open_keys(directory)
         fill(database, keys, number)
         store, run = keys, partial(run_group, database)
-    limits = Limits(max_key_per_request=BATCH, max_key_count=max(number, 1))
+    limits = Limits(max_key_per_request=BATCH, max_key_count=10**7)
     server = KmeServer(Supply(store, "kme-a", [SaePair(MASTER, SLAVE, "kme-b")], limits, WallClock()))
-    if mode == "durable" and run is not None:
+    if mode != "single":
         server.commit_together(run)
     await server.start("127.0.0.1", 0, server_tls(*files))
     _tell({"port": server.port})
-    while await asyncio.to_thread(sys.stdin.readline):
-        used = {"cpu_s": time.process_time(), "rss_kb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
-        _tell(used)
+    epoch = 1
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        if line.startswith("fill ") and mode != "constant":
+            epoch += 1
+            await asyncio.to_thread(fill, database, keys, int(line.split()[1]), epoch)
+        _tell({"cpu_s": time.process_time(), "rss_kb": _resident_kb()})
     await server.close()
+
+
+def _resident_kb() -> int:
+    """Return the memory that is resident now, not the most that ever was."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") // 1024
 
 
 def _tell(document: dict[str, float]) -> None:
@@ -129,7 +147,7 @@ def _tell(document: dict[str, float]) -> None:
 
 def main(arguments: list[str]) -> None:
     """Serve until standard input ends."""
-    asyncio.run(_serve(Path(arguments[0]), int(arguments[1]), arguments[2]))
+    asyncio.run(_serve(Path(arguments[0]), int(arguments[1]), arguments[2], int(arguments[3])))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from heliograph.errors import HeliographError, StoreUnavailable, TransportClosed
 from heliograph.kme import stream_messages as m
 from heliograph.kme.etsi004 import Close, GetKey, GetKeyReply, OpenConnect, OpenReply, Reply, Request, Status
 from heliograph.kme.one_time import KEYS_FOR_EACH_MESSAGE, OneTimeKeys, read_request
+from heliograph.kme.quotas import TooManyRequests
 from heliograph.kme.stream_records import Missing, Opening, Stream
 from heliograph.kme.streams import AHEAD_MAX, WINDOW, Streams
 from heliograph.kme.supply import Supply
@@ -74,7 +75,17 @@ class StreamService:
     # -- applications ------------------------------------------------------------------------------------------------
 
     async def call(self, caller: str, request: Request) -> Reply:
-        """Answer one call. Raises NotPermitted for an SAE that is not registered here, StoreUnavailable."""
+        """Answer one call. Raises NotPermitted for an SAE that is not registered here, StoreUnavailable.
+
+        A call beyond the SAE's ``requests_per_s`` gets INSUFFICIENT_KEY, since 004 has no status of its own for it; a
+        CLOSE, which has none at all, raises TooManyRequests.
+        """
+        try:
+            self._supply.admit(caller)
+        except TooManyRequests:
+            if isinstance(request, Close):
+                raise
+            return (OpenReply if isinstance(request, OpenConnect) else GetKeyReply)(Status.INSUFFICIENT_KEY)
         match request:
             case OpenConnect():
                 return await self._open(caller, request)

@@ -9,13 +9,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 from heliograph.errors import ConfigurationError, LocalProtocolError, StoreUnavailable
 from heliograph.ports import Vault
 
-__all__ = ["SCHEMA_VERSION", "Database", "lock_store"]
+__all__ = ["SCHEMA_VERSION", "BatchOwner", "Database", "lock_store"]
 
-SCHEMA_VERSION = 2  # an older one is brought up by storage/migrations.py
+SCHEMA_VERSION = 3  # an older one is brought up by storage/migrations.py
 BUSY_TIMEOUT_MS = 5000
 
 # What an operator reads for SQLite's result codes, by prefix; the rest are named as SQLite names them.
@@ -28,6 +29,19 @@ _REASONS = (
     ("SQLITE_CANTOPEN", "the file cannot be opened; check its owner, its mode and its directory"),
     ("SQLITE_BUSY", "another connection holds it; let only this program open it"),
 )
+
+
+_Batch = TypeVar("_Batch")
+
+
+class BatchOwner(Protocol[_Batch]):
+    """Whose changes are gathered in memory and written once before the commit."""
+
+    def begin(self, cursor: sqlite3.Cursor) -> _Batch:
+        """Return an empty batch. It reads through ``cursor`` and changes nothing there."""
+
+    def finish(self, batch: _Batch, cursor: sqlite3.Cursor) -> Sequence[Callable[[], None]]:
+        """Write the batch; return what is to run once it is durable, the first last."""
 
 
 class Database:
@@ -51,6 +65,7 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._deferred: list[Callable[[], None]] | None = None  # not None while a group is open
         self._in_savepoint = False
+        self._batch: tuple[BatchOwner[Any], Any, sqlite3.Cursor] | None = None  # of the open group
         in_memory = self._name == ":memory:"
         if not in_memory:
             self._lock_file = lock_store(Path(path))
@@ -121,8 +136,8 @@ class Database:
         with self._turn, self._translated():
             connection = self._open()
             if self._deferred is not None and not self._in_savepoint:
-                if not connection.in_transaction:
-                    raise StoreUnavailable(f"store {self._name}: a group of transactions was rolled back; try again")
+                self._write_batch(connection)  # what comes now must see it, and a refusal of its own must not undo it
+                self._check_group(connection)
                 with self._savepoint(connection) as cursor:
                     yield cursor
                 return
@@ -138,6 +153,47 @@ class Database:
                 raise
             finally:
                 cursor.close()
+
+    @contextmanager
+    def batch(self, owner: BatchOwner[_Batch]) -> Iterator[_Batch]:
+        """Yield the batch of ``owner``, which is written when the block ends; in a ``group``, once for the whole group.
+
+        If the block raises, the batch must be as it was before: the group goes on with it. Raises as ``transaction``.
+        """
+        with self._turn, self._translated():
+            connection = self._open()
+            if self._deferred is None or self._in_savepoint:
+                with self.transaction() as cursor:
+                    batch = owner.begin(cursor)
+                    yield batch
+                    afterwards = owner.finish(batch, cursor)
+            else:
+                self._check_group(connection)
+                if self._batch is None or self._batch[0] is not owner:
+                    self._write_batch(connection)
+                    cursor = connection.cursor()
+                    self._batch = owner, owner.begin(cursor), cursor
+                yield self._batch[1]
+                afterwards = []
+        for call in reversed(afterwards):
+            call()
+
+    def _write_batch(self, connection: sqlite3.Connection) -> None:
+        if self._batch is None or self._deferred is None or self._in_savepoint:
+            return
+        (owner, batch, cursor), self._batch = self._batch, None
+        try:
+            self._check_group(connection)
+            self._deferred += owner.finish(batch, cursor)
+        except BaseException:
+            self._roll_back(connection)  # half a batch must not be committed: the whole group goes
+            raise
+        finally:
+            cursor.close()
+
+    def _check_group(self, connection: sqlite3.Connection) -> None:
+        if not connection.in_transaction:
+            raise StoreUnavailable(f"store {self._name}: a group of transactions was rolled back; try again")
 
     @contextmanager
     def _savepoint(self, connection: sqlite3.Connection) -> Iterator[sqlite3.Cursor]:
@@ -175,13 +231,14 @@ class Database:
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 yield
+                self._write_batch(connection)
                 connection.execute("COMMIT")  # refused if SQLite has rolled the group back by itself
                 deferred = self._deferred
             except BaseException:
                 self._roll_back(connection)
                 raise
             finally:
-                self._deferred = None
+                self._deferred = self._batch = None
         # The latest first: of several marks for the anchor it is the only one that has to be written.
         for call in reversed(deferred):
             call()
@@ -198,7 +255,9 @@ class Database:
     def reading(self) -> Iterator[sqlite3.Cursor]:
         """Yield a cursor for SELECT. Raises StoreUnavailable."""
         with self._turn, self._translated():
-            cursor = self._open().cursor()
+            connection = self._open()
+            self._write_batch(connection)
+            cursor = connection.cursor()
             try:
                 yield cursor
             finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-__all__ = ["key_context", "nonce", "segment_context"]
+__all__ = ["key_context", "key_context_parts", "nonce", "segment_context"]
 
 
 def nonce(position: int) -> bytes:
@@ -19,5 +19,11 @@ def segment_context(epoch: int, block: int) -> bytes:
 
 def key_context(key_id: str, master: str, slave: str, epoch: int, block: int) -> bytes:
     """Return what a key's ciphertext is bound to: its name, its pair, its block."""
-    names = b"".join(struct.pack(">I", len(name)) + name for name in (n.encode() for n in (key_id, master, slave)))
-    return struct.pack(">24sQQ", b"heliograph stored key  1", epoch, block) + names
+    before, after = key_context_parts(master, slave, epoch, block)
+    return before + key_id.encode() + after
+
+
+def key_context_parts(master: str, slave: str, epoch: int, block: int) -> tuple[bytes, bytes]:
+    """Return what stands before and after the key_ID in ``key_context``: the same for all keys of a pair and block."""
+    before = struct.pack(">24sQQI", b"heliograph stored key  1", epoch, block, 36)  # 36: length of a UUID as text
+    return before, b"".join(struct.pack(">I", len(name)) + name for name in (master.encode(), slave.encode()))

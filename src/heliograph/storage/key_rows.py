@@ -1,153 +1,102 @@
-"""Rows of keys at rest, and the steps of one transaction with them: find, hold against a request, erase."""
+"""Tables of keys at rest: up to 128 keys of one block and one audience stand in one row, a chunk (ADR 0046).
+
+A chunk's key_IDs stay where they are when its keys have left: they are the tombstones. Its ciphertexts stand in a row
+of their own, which is overwritten key by key and goes with the last one.
+"""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-
-from heliograph.errors import KeyNotFound, KeySupplyError, NotPermitted
-from heliograph.protocol.audience import audience_members
-
 __all__ = [
+    "CHUNK_KEYS",
     "DAMAGED",
     "DELIVERABLE",
+    "DELIVERED",
+    "DISCARDED",
+    "EXPIRED",
+    "KEPT",
     "PENDING",
     "RELEASED",
     "SCHEMA",
-    "Row",
-    "bury",
-    "held_rows",
-    "is_known",
-    "rows_of",
-    "serve_share",
-    "without_shares",
+    "TOTALS",
+    "WAITING",
+    "key_id_bytes",
+    "key_id_text",
+    "key_name",
 ]
 
+CHUNK_KEYS = 128  # our choice: max_key_per_request by default, and a row that fits into one page
+
+# A chunk waits for the peer's acknowledgement as a whole (security.md 8).
+PENDING, DELIVERABLE = 0, 1
+# What became of each key of it, one byte for each. DAMAGED: does not open, set aside. RELEASED: the master here has its
+# copy, slaves of the same site have theirs still to fetch. The last three are gone.
+WAITING, DAMAGED, RELEASED, DELIVERED, EXPIRED, DISCARDED = 0, 2, 3, 4, 5, 6
+KEPT = (WAITING, DAMAGED, RELEASED)
+
+# Columns of key_audiences that count keys, by fate; of those that wait, by the chunk's state.
+TOTALS = {
+    PENDING: "pending",
+    DELIVERABLE: "deliverable",
+    DAMAGED: "damaged",
+    RELEASED: "released",
+    DELIVERED: "delivered",
+}
+
+# The views show one row a key, for tests and for whoever looks into a store; the program does not read them.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS key_segments(
   segment INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, block INTEGER NOT NULL,
   sealed_key BLOB NOT NULL, metadata TEXT NOT NULL, UNIQUE(epoch, block));
-CREATE TABLE IF NOT EXISTS key_records(
-  key_id TEXT PRIMARY KEY, segment INTEGER NOT NULL REFERENCES key_segments(segment), position INTEGER NOT NULL,
-  master TEXT NOT NULL, slave TEXT NOT NULL, owner_here INTEGER NOT NULL, state INTEGER NOT NULL,
-  created_at REAL NOT NULL, ciphertext BLOB NOT NULL, UNIQUE(segment, position)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS key_supply ON key_records(master, slave, owner_here, state, segment, position);
-CREATE TABLE IF NOT EXISTS key_tombstones(
-  key_id TEXT PRIMARY KEY, master TEXT NOT NULL, slave TEXT NOT NULL, owner_here INTEGER NOT NULL,
-  epoch INTEGER NOT NULL, fate TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS key_audiences(
+  audience INTEGER PRIMARY KEY, master TEXT NOT NULL, slave TEXT NOT NULL, owner_here INTEGER NOT NULL,
+  pending INTEGER NOT NULL DEFAULT 0, deliverable INTEGER NOT NULL DEFAULT 0, damaged INTEGER NOT NULL DEFAULT 0,
+  released INTEGER NOT NULL DEFAULT 0, delivered INTEGER NOT NULL DEFAULT 0, UNIQUE(master, slave, owner_here));
+CREATE TABLE IF NOT EXISTS key_chunks(
+  chunk INTEGER PRIMARY KEY, segment INTEGER REFERENCES key_segments(segment), epoch INTEGER NOT NULL,
+  audience INTEGER NOT NULL, first INTEGER NOT NULL, positions BLOB, state INTEGER NOT NULL, created_at REAL NOT NULL,
+  changed_at REAL NOT NULL, waiting INTEGER NOT NULL, fates BLOB NOT NULL, key_ids BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS key_ciphertexts(
+  chunk INTEGER PRIMARY KEY REFERENCES key_chunks(chunk), ciphertexts BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS key_names(
+  name INTEGER NOT NULL, chunk INTEGER NOT NULL, PRIMARY KEY(name, chunk)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS key_shares(
   key_id TEXT NOT NULL, sae TEXT NOT NULL, served_at REAL, PRIMARY KEY(key_id, sae)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS key_fates ON key_tombstones(fate, owner_here);
+CREATE INDEX IF NOT EXISTS key_supply ON key_chunks(audience, state, chunk, created_at) WHERE waiting > 0;
+CREATE INDEX IF NOT EXISTS key_kept ON key_chunks(segment, chunk, created_at, audience) WHERE segment IS NOT NULL;
+CREATE VIEW IF NOT EXISTS key_list AS
+  WITH RECURSIVE place(at) AS (SELECT 0 UNION ALL SELECT at + 1 FROM place WHERE at < 127),
+  named AS (SELECT key_chunks.*, at, lower(hex(substr(key_ids, 16 * at + 1, 16))) AS h,
+    CAST(hex(substr(fates, at + 1, 1)) AS INTEGER) AS fate FROM key_chunks JOIN place ON at < length(fates))
+  SELECT substr(h, 1, 8) || '-' || substr(h, 9, 4) || '-' || substr(h, 13, 4) || '-' || substr(h, 17, 4) || '-'
+    || substr(h, 21) AS key_id, chunk, at AS place, segment, epoch, master, slave, owner_here, state, fate, created_at,
+    changed_at, substr(ciphertexts, 1 + at * (length(ciphertexts) / length(fates)),
+      length(ciphertexts) / length(fates)) AS ciphertext
+  FROM named JOIN key_audiences USING (audience) LEFT JOIN key_ciphertexts USING (chunk);
+CREATE VIEW IF NOT EXISTS key_records AS
+  SELECT key_id, chunk, place, segment, master, slave, owner_here, CASE fate WHEN 0 THEN state ELSE fate END AS state,
+    created_at, ciphertext FROM key_list WHERE fate < 4;
+CREATE VIEW IF NOT EXISTS key_tombstones AS
+  SELECT key_id, master, slave, owner_here, epoch,
+    CASE fate WHEN 4 THEN 'delivered' WHEN 5 THEN 'expired' ELSE 'discarded' END AS fate, changed_at AS at
+  FROM key_list WHERE fate >= 4;
 """
 
-# RELEASED: the master here has its copy, slaves of the same site have theirs still to fetch.
-PENDING, DELIVERABLE, DAMAGED, RELEASED = 0, 1, 2, 3
-_SELECT = (
-    "SELECT key_id, segment, epoch, block, position, master, slave, owner_here, state, created_at, metadata, "
-    "ciphertext, sealed_key FROM key_records JOIN key_segments USING (segment) "
-)
+
+def key_id_text(raw: bytes) -> str:
+    """Return a key_ID as ETSI GS QKD 014 writes it: a UUID in lower case."""
+    h = raw.hex()
+    return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One key that waits, sealed, with its segment's sealed key."""
-
-    key_id: str
-    segment: int
-    epoch: int
-    block: int
-    position: int
-    master: str
-    slave: str
-    owner_here: int
-    state: int
-    created_at: float
-    metadata: str
-    ciphertext: bytes = field(repr=False)
-    sealed_key: bytes = field(repr=False)
+def key_id_bytes(text: str) -> bytes | None:
+    """Return a key_ID's 16 bytes, None for what is no UUID: no key has that name."""
+    try:
+        raw = bytes.fromhex(text.replace("-", ""))
+    except ValueError:
+        return None
+    return raw if len(raw) == 16 and key_id_text(raw) == text.lower() else None
 
 
-def rows_of(cursor: sqlite3.Cursor, condition: str, arguments: tuple[object, ...]) -> list[Row]:
-    """Return the rows for which ``condition`` (SQL) holds."""
-    return [Row(*found) for found in cursor.execute(_SELECT + condition, arguments).fetchall()]
-
-
-def held_rows(cursor: sqlite3.Cursor, slave: str, master: str, key_ids: Sequence[str]) -> list[Row]:
-    """Return the rows of keys held for ``slave``, in the order named; all or none.
-
-    A key of a group is held for each of its slaves of this site until that one has fetched it.
-    Raises NotPermitted if one was allocated to other slave SAEs (ETSI GS QKD 014 5.4), KeyNotFound if one is not
-    here for this pair, KeySupplyError for a repeated or absent key_ID.
-    """
-    if not key_ids or len(set(key_ids)) != len(key_ids):
-        raise KeySupplyError("key_IDs: at least one is needed, and each only once")
-    rows: list[Row] = []
-    missing = False
-    for key_id in key_ids:
-        found = rows_of(cursor, "WHERE key_id = ?", (key_id,))
-        if slave not in audience_members(found[0].slave if found else _buried_for(cursor, key_id) or slave):
-            raise NotPermitted("one or more keys specified were not allocated to this SAE")
-        missing = missing or not found or found[0].master != master or not _waits_for(cursor, found[0], slave)
-        rows.extend(found)
-    if missing:
-        raise KeyNotFound("one or more keys specified are not found on KME")
-    return rows
-
-
-def _buried_for(cursor: sqlite3.Cursor, key_id: str) -> str | None:
-    """Return whom a key that is gone was allocated to: who was not named stays refused after the delivery (5.4)."""
-    found = cursor.execute("SELECT slave FROM key_tombstones WHERE key_id = ?", (key_id,)).fetchone()
-    return None if found is None else str(found[0])
-
-
-def _waits_for(cursor: sqlite3.Cursor, row: Row, slave: str) -> bool:
-    if row.state != (RELEASED if row.owner_here else DELIVERABLE):
-        return False
-    if row.slave == slave:  # a pair's key: the row itself is the one copy
-        return True
-    share = "SELECT 1 FROM key_shares WHERE key_id = ? AND sae = ? AND served_at IS NULL"
-    return cursor.execute(share, (row.key_id, slave)).fetchone() is not None
-
-
-def serve_share(cursor: sqlite3.Cursor, rows: Sequence[Row], slave: str, now: float) -> list[Row]:
-    """Note that ``slave`` has these keys now. Returns the rows that nobody of this site waits for any more."""
-    cursor.executemany(
-        "UPDATE key_shares SET served_at = ? WHERE key_id = ? AND sae = ? AND served_at IS NULL",
-        [(now, row.key_id, slave) for row in rows],
-    )
-    return without_shares(cursor, rows)
-
-
-def without_shares(cursor: sqlite3.Cursor, rows: Sequence[Row]) -> list[Row]:
-    """Return the rows of which no slave of this site has a share to fetch."""
-    waiting = "SELECT 1 FROM key_shares WHERE key_id = ? AND served_at IS NULL LIMIT 1"
-    return [row for row in rows if cursor.execute(waiting, (row.key_id,)).fetchone() is None]
-
-
-def is_known(cursor: sqlite3.Cursor, key_id: str) -> bool:
-    """Tell whether a key of that key_ID is here, or was in this epoch."""
-    query = "SELECT 1 FROM key_records WHERE key_id = ? UNION ALL SELECT 1 FROM key_tombstones WHERE key_id = ?"
-    return cursor.execute(query, (key_id, key_id)).fetchone() is not None
-
-
-def bury(cursor: sqlite3.Cursor, rows: Sequence[Row], fate: str, now: float) -> bool:
-    """Erase the rows, leave tombstones, and erase the segment keys that nothing needs any more.
-
-    Returns whether a segment key was erased.
-    """
-    cursor.executemany(
-        "INSERT INTO key_tombstones VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [(row.key_id, row.master, row.slave, row.owner_here, row.epoch, fate, now) for row in rows],
-    )
-    cursor.executemany("DELETE FROM key_records WHERE key_id = ?", [(row.key_id,) for row in rows])
-    groups = [(row.key_id,) for row in rows if len(audience_members(row.slave)) > 1]
-    cursor.executemany("DELETE FROM key_shares WHERE key_id = ?", groups)
-    return (
-        cursor.executemany(
-            "DELETE FROM key_segments WHERE segment = ?1 "
-            "AND NOT EXISTS (SELECT 1 FROM key_records WHERE key_records.segment = ?1)",
-            [(segment,) for segment in {row.segment for row in rows}],
-        ).rowcount
-        > 0
-    )
+def key_name(raw: bytes) -> int:
+    """Return under which number a key_ID is found. Two keys may have the same one: whole key_IDs are compared then."""
+    return int.from_bytes(raw[:8], "big", signed=True)

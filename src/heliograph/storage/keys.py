@@ -15,57 +15,39 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
+from itertools import count, groupby
+from operator import itemgetter
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from heliograph.errors import (
-    InsufficientKeys,
-    KeySupplyError,
-    LocalProtocolError,
-    StoreUnavailable,
-)
+from heliograph.errors import KeySupplyError, LocalProtocolError, StoreUnavailable
 from heliograph.ports import RandomSource
 from heliograph.storage.database import Database
-from heliograph.storage.key_contexts import key_context, nonce, segment_context
+from heliograph.storage.key_chunks import Chunk, KeyChanges, Place, held, kept_of, nobody_waits, oldest
+from heliograph.storage.key_contexts import key_context_parts, nonce
 from heliograph.storage.key_rows import (
     DAMAGED,
     DELIVERABLE,
+    DELIVERED,
+    DISCARDED,
+    EXPIRED,
+    KEPT,
     PENDING,
     RELEASED,
     SCHEMA,
-    Row,
-    bury,
-    held_rows,
-    is_known,
-    rows_of,
-    serve_share,
-    without_shares,
+    WAITING,
+    key_id_text,
+    key_name,
 )
+from heliograph.storage.new_keys import NewKey, insert_keys
 from heliograph.storage.store_seal import StoreSeal
 from heliograph.types import StoredKey
 
 __all__ = ["KeyCounts", "KeyRecords", "NewKey"]
 
-SEGMENT_KEY_BYTES = 32
-
-
-@dataclass(frozen=True, slots=True)
-class NewKey:
-    """A key cut from a committed block. ``owner_here``: this site, not the peer, hands it to the master SAE.
-
-    ``created_at``: seconds on the clock that ``now`` and ``expire`` use; it must go on across restarts.
-    ``shares``: for a group, whose name ``slave_sae`` then is, its slaves at this site.
-    """
-
-    key_id: str
-    master_sae: str
-    slave_sae: str
-    owner_here: bool
-    material: bytes = field(repr=False)
-    created_at: float
-    shares: tuple[str, ...] = ()
+_SWEPT_AT_ONCE = 64  # our choice: chunks that are in memory together while many are destroyed
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +62,6 @@ class KeyCounts:
     held: int = 0
     damaged: int = 0
     released: int = 0
-
-
-class _DamagedKeyError(Exception):
-    def __init__(self, key_id: str) -> None:
-        super().__init__(key_id)
-        self.key_id = key_id
 
 
 class KeyRecords:
@@ -103,19 +79,18 @@ class KeyRecords:
         self._unwitnessed: int | None = None  # the last mark the anchor could not be told
         database.define(SCHEMA)
 
-    def _mark(self, cursor: sqlite3.Cursor) -> int:
-        if self._seal is None:
-            return 0
-        if self._unwitnessed is not None:
-            # The anchor could not be written: no more keys are burnt for answers that could not be given.
-            self._seal.witness(self._unwitnessed)
-            self._unwitnessed = None
-        return self._seal.mark(cursor)
+    # -- what is delivered together is written and counted once -------------------------------------------------
 
-    def _witness(self, mark: int) -> None:
-        if self._seal is not None:
-            seal = self._seal
-            self._database.when_durable(lambda: self._tell(seal, mark))
+    def begin(self, cursor: sqlite3.Cursor) -> KeyChanges:
+        """Begin a batch (``database.BatchOwner``)."""
+        return KeyChanges(cursor)
+
+    def finish(self, batch: KeyChanges, cursor: sqlite3.Cursor) -> list[Callable[[], None]]:
+        """Write a batch; return what is to be done once it is on the disk (``database.BatchOwner``)."""
+        afterwards: list[Callable[[], None]] = [self._checkpoint] if batch.write() else []
+        if self._seal is not None and batch.delivers:
+            afterwards.append(partial(self._tell, self._seal, self._seal.mark(cursor)))
+        return afterwards
 
     def _tell(self, seal: StoreSeal, mark: int) -> None:
         try:
@@ -124,63 +99,46 @@ class KeyRecords:
             self._unwitnessed = max(mark, self._unwitnessed or 0)
             raise
 
+    @contextmanager
+    def _delivering(self) -> Iterator[KeyChanges]:
+        with self._database.batch(self) as changes:
+            if self._unwitnessed is not None and self._seal is not None:
+                # The anchor could not be written: no more keys are burnt for answers that could not be given.
+                self._seal.witness(self._unwitnessed)
+                self._unwitnessed = None
+            yield changes
+
+    # -- a block's keys ---------------------------------------------------------------------------------------
+
     def add(self, cursor: sqlite3.Cursor, epoch: int, block: int, rows: Sequence[NewKey], metadata: str = "{}") -> None:
         """Store a committed block's keys inside the caller's transaction.
 
         ``metadata``: a JSON object about the block (eps, protocol, qber, assurance), without key material.
         Raises LocalProtocolError for a block or a key_ID that was stored before.
         """
-        if not rows:
-            return
-        if not isinstance(json.loads(metadata), dict):
-            raise LocalProtocolError("a segment's metadata is a JSON object")
-        if cursor.execute("SELECT 1 FROM key_segments WHERE epoch = ? AND block = ?", (epoch, block)).fetchone():
-            raise LocalProtocolError(f"the keys of block {block} of epoch {epoch} are stored already")
-        for row in rows:
-            if is_known(cursor, row.key_id):
-                raise LocalProtocolError(f"key_ID {row.key_id} was used before")
-        segment_key = self._randomness.draw(SEGMENT_KEY_BYTES)
-        if len(segment_key) != SEGMENT_KEY_BYTES:
-            raise LocalProtocolError(f"the random source drew {len(segment_key)} bytes for a segment key")
-        cursor.execute(
-            "INSERT INTO key_segments(epoch, block, sealed_key, metadata) VALUES (?, ?, ?, ?)",
-            (epoch, block, self._database.vault.seal(segment_key, segment_context(epoch, block)), metadata),
-        )
-        segment = cursor.lastrowid
-        cipher = AESGCM(segment_key)
-        cursor.executemany(
-            "INSERT INTO key_records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                (
-                    row.key_id,
-                    segment,
-                    position,
-                    row.master_sae,
-                    row.slave_sae,
-                    int(row.owner_here),
-                    PENDING if row.owner_here else DELIVERABLE,
-                    row.created_at,
-                    cipher.encrypt(
-                        nonce(position),
-                        row.material,
-                        key_context(row.key_id, row.master_sae, row.slave_sae, epoch, block),
-                    ),
-                )
-                for position, row in enumerate(rows)
-            ),
-        )
-        cursor.executemany(
-            "INSERT INTO key_shares(key_id, sae) VALUES (?, ?)",
-            [(row.key_id, sae) for row in rows for sae in row.shares],
-        )
+        if rows:
+            if not isinstance(json.loads(metadata), dict):
+                raise LocalProtocolError("a segment's metadata is a JSON object")
+            insert_keys(cursor, self._database.vault, self._randomness, epoch, block, rows, metadata)
 
     def acknowledge(self, cursor: sqlite3.Cursor, epoch: int, block: int) -> int:
         """Make a block's keys deliverable: the peer has durably acknowledged their allocation. Returns how many."""
-        return cursor.execute(
-            "UPDATE key_records SET state = ? WHERE state = ? AND segment = "
-            "(SELECT segment FROM key_segments WHERE epoch = ? AND block = ?)",
-            (DELIVERABLE, PENDING, epoch, block),
-        ).rowcount
+        of_block = "state = ? AND segment = (SELECT segment FROM key_segments WHERE epoch = ? AND block = ?)"
+        found = cursor.execute(
+            f"SELECT sum(waiting), audience FROM key_chunks WHERE {of_block} GROUP BY audience",  # noqa: S608
+            (PENDING, epoch, block),
+        ).fetchall()
+        cursor.execute(f"UPDATE key_chunks SET state = ? WHERE {of_block}", (DELIVERABLE, PENDING, epoch, block))  # noqa: S608
+        cursor.executemany(
+            "UPDATE key_audiences SET pending = pending - ?1, deliverable = deliverable + ?1 WHERE audience = ?2", found
+        )
+        return sum(number for number, _ in found)
+
+    def release(self, cursor: sqlite3.Cursor, epoch: int, block: int, now: float) -> None:
+        """Leave a block's keys to the slaves of this site alone: their master has its copy by another way."""
+        changes = KeyChanges(cursor)
+        changes.put(kept_of(changes, epoch, block), RELEASED, now)
+        changes.write()
 
     def deliver_to_master(
         self,
@@ -201,31 +159,21 @@ class KeyRecords:
         """
         if number < 1:
             raise KeySupplyError(f"number = {number}: at least one key must be asked for")
-        with self._quarantine(), self._database.transaction() as cursor:
-            rows = rows_of(
-                cursor,
-                "WHERE master = ? AND slave = ? AND owner_here = 1 AND state = ? AND created_at >= ? "
-                "ORDER BY segment, position LIMIT ?",
-                (master, slave, DELIVERABLE, since, number + keep),
-            )
-            if len(rows) < number + keep:
-                stored = max(0, len(rows) - keep)
-                raise InsufficientKeys(f"insufficient keys: {number} asked for, {stored} stored; try again later")
-            rows = rows[:number]
+        with self._delivering() as changes:
+            places = oldest(changes, master, slave, number, keep, since)
             # (1) Decrypt first: a key that does not open must not be marked as delivered.
-            keys = self._opened(rows)
-            accept(keys)
-            # (2) Erase and mark; leaving this block makes it durable.
-            over = without_shares(cursor, rows)
-            segment_gone = bury(cursor, over, "delivered", now)
-            gone = {row.key_id for row in over}
-            released = [(RELEASED, row.key_id) for row in rows if row.key_id not in gone]
-            cursor.executemany("UPDATE key_records SET state = ? WHERE key_id = ?", released)
-            mark = self._mark(cursor)
-        self._witness(mark)
-        if segment_gone:
-            self._empty_log()
-        # (3) Only now may a byte of a key leave (design rule 3: burn before use).
+            keys, damaged = self._opened(changes, places, now)
+            if damaged is None:
+                accept(keys)
+                # (2) Erase and mark; leaving this block, and the group if there is one, makes it durable.
+                changes.delivers = True
+                over = nobody_waits(changes, places)
+                changes.put(over, DELIVERED, now)
+                if len(over) < len(places):
+                    changes.put([place for place in places if place not in over], RELEASED, now)
+        if damaged is not None:
+            raise damaged
+        # (3) Only now, or at the group's end, may a byte of a key leave (design rule 3: burn before use).
         return keys
 
     def deliver_to_slave(
@@ -242,27 +190,34 @@ class KeyRecords:
         to another slave SAE (ETSI GS QKD 014 5.4), KeyNotFound if one is unknown, delivered, expired or of another
         master, KeySupplyError for a repeated or absent key_ID.
         """
-        with self._quarantine(), self._database.transaction() as cursor:
-            rows = held_rows(cursor, slave, master, key_ids)
-            keys = self._opened(rows)
-            accept(keys)
-            segment_gone = bury(cursor, serve_share(cursor, rows, slave, now), "delivered", now)
-            mark = self._mark(cursor)
-        self._witness(mark)
-        if segment_gone:
-            self._empty_log()
+        with self._delivering() as changes:
+            places = held(changes, slave, master, key_ids)
+            keys, damaged = self._opened(changes, places, now)
+            if damaged is None:
+                accept(keys)
+                changes.delivers = True
+                for chunk, at in places:
+                    if chunk.is_group:
+                        changes.serve(chunk.key_id(at), slave, now)
+                changes.put(nobody_waits(changes, places), DELIVERED, now)
+        if damaged is not None:
+            raise damaged
         return keys
 
     def check_held(self, slave: str, master: str, key_ids: Sequence[str]) -> None:
         """Return if ``deliver_to_slave`` would find these keys. Raises as it does; nothing changes."""
         with self._database.reading() as cursor:
-            held_rows(cursor, slave, master, key_ids)
+            held(KeyChanges(cursor), slave, master, key_ids)
+
+    # -- keys that nobody gets --------------------------------------------------------------------------------
 
     def discard(self, cursor: sqlite3.Cursor, epoch: int, block: int, now: float) -> int:
         """Destroy what is left of a block's keys inside the caller's transaction. Returns how many."""
-        rows = rows_of(cursor, "WHERE epoch = ? AND block = ?", (epoch, block))
-        bury(cursor, rows, "discarded", now)
-        return len(rows)
+        changes = KeyChanges(cursor)
+        places = kept_of(changes, epoch, block)
+        changes.put(places, DISCARDED, now)
+        changes.write()
+        return len(places)
 
     def expire(self, before: float, now: float, grace: float = 0.0) -> int:
         """Destroy the keys made before ``before``. Returns how many.
@@ -270,13 +225,12 @@ class KeyRecords:
         Keys held for a slave live ``grace`` seconds longer, so that one delivered to the master at the last moment
         is still there when the slave asks.
         """
-        with self._database.transaction() as cursor:
-            condition = "WHERE created_at < CASE WHEN owner_here = 1 AND state <> ? THEN ? ELSE ? END"
-            rows = rows_of(cursor, condition, (RELEASED, before, before - grace))
-            segment_gone = bury(cursor, rows, "expired", now)
-        if segment_gone:
-            self._empty_log()
-        return len(rows)
+
+        def ends(chunk: Chunk, at: int) -> bool:
+            masters = chunk.owner_here and chunk.fates[at] != RELEASED
+            return chunk.created_at < (before if masters else before - grace)
+
+        return self._sweep("created_at < ?", (before,), now, ends)
 
     def trim(self, master: str, slave: str, *, owner_here: bool, keep: int, now: float) -> int:
         """Destroy a pair's oldest keys beyond the ``keep`` newest. Returns how many.
@@ -284,23 +238,67 @@ class KeyRecords:
         Nobody fetches them, and without a bound they would fill the disk. A holder keeps more than the owner does, so
         that what the owner still hands out is there.
         """
+        with self._database.reading() as cursor:
+            found = cursor.execute(
+                "SELECT audience, deliverable + released FROM key_audiences "
+                "WHERE master = ? AND slave = ? AND owner_here = ?",
+                (master, slave, int(owner_here)),
+            ).fetchone()
+        over = found[1] - keep if found else 0
+        if over <= 0:
+            return 0
+        left = count(over, -1)
+
+        def ends(chunk: Chunk, at: int) -> bool:
+            fate = chunk.fates[at]
+            stock = fate == RELEASED or (fate == WAITING and chunk.state == DELIVERABLE)
+            return stock and next(left) > 0
+
+        return self._sweep("audience = ?", (found[0],), now, ends, at_most=over)
+
+    def _sweep(
+        self,
+        condition: str,
+        arguments: tuple[object, ...],
+        now: float,
+        ends: Callable[[Chunk, int], bool],
+        at_most: float = float("inf"),
+    ) -> int:
+        """Destroy, in one transaction and oldest first, the kept keys of which ``ends`` says so. Returns how many."""
+        gone, after, segment_gone = 0, (-1, -1), False
         with self._database.transaction() as cursor:
-            rows = rows_of(
-                cursor,
-                "WHERE master = ? AND slave = ? AND owner_here = ? AND state IN (?, ?) "
-                "ORDER BY segment DESC, position DESC LIMIT -1 OFFSET ?",
-                (master, slave, int(owner_here), DELIVERABLE, RELEASED, keep),
-            )
-            segment_gone = bury(cursor, rows, "expired", now)
+            while gone < at_most:
+                numbers = cursor.execute(
+                    "SELECT segment, chunk FROM key_chunks WHERE segment IS NOT NULL AND (segment, chunk) > (?, ?) "  # noqa: S608
+                    f"AND {condition} ORDER BY segment, chunk LIMIT ?",
+                    (*after, *arguments, _SWEPT_AT_ONCE),
+                ).fetchall()
+                if not numbers:
+                    break
+                after = numbers[-1]
+                changes = KeyChanges(cursor)
+                # In a damaged file an index may name a chunk that is not there: the others are destroyed all the same.
+                for chunk in [found for _, number in numbers for found in changes.chunks("WHERE chunk = ?", (number,))]:
+                    places = [(chunk, at) for at, fate in enumerate(chunk.fates) if fate in KEPT and ends(chunk, at)]
+                    changes.put(places, EXPIRED, now)
+                    gone += len(places)
+                segment_gone = changes.write() or segment_gone
         if segment_gone:
-            self._empty_log()
-        return len(rows)
+            self._database.when_durable(self._checkpoint)
+        return gone
 
     def forget_epochs_before(self, cursor: sqlite3.Cursor, epoch: int) -> int:
         """Drop the tombstones of older epochs of which no key is left. Returns how many."""
-        return cursor.execute(
-            "DELETE FROM key_tombstones WHERE epoch < ? AND epoch NOT IN (SELECT epoch FROM key_segments)", (epoch,)
-        ).rowcount
+        over = "epoch < ? AND epoch NOT IN (SELECT epoch FROM key_segments)"
+        gone = 0
+        for (number,) in cursor.execute(f"SELECT chunk FROM key_chunks WHERE {over}", (epoch,)).fetchall():  # noqa: S608
+            (ids,) = cursor.execute("DELETE FROM key_chunks WHERE chunk = ? RETURNING key_ids", (number,)).fetchone()
+            names = [(key_name(ids[at : at + 16]), number) for at in range(0, len(ids), 16)]
+            cursor.executemany("DELETE FROM key_names WHERE name = ? AND chunk = ?", names)
+            gone += len(names)
+        return gone
+
+    # -- questions ----------------------------------------------------------------------------------------------
 
     def stored_key_count(self, master: str, slave: str) -> int:
         """Count the keys that ``deliver_to_master`` could hand out for the pair now."""
@@ -309,24 +307,20 @@ class KeyRecords:
     def counts(self, master: str, slave: str) -> KeyCounts:
         """Count the pair's keys by state."""
         with self._database.reading() as cursor:
-            found = cursor.execute(
-                "SELECT owner_here, state, COUNT(*) FROM key_records WHERE master = ? AND slave = ? "
-                "GROUP BY owner_here, state",
+            rows = cursor.execute(
+                "SELECT owner_here, pending, deliverable, damaged, released FROM key_audiences "
+                "WHERE master = ? AND slave = ?",
                 (master, slave),
             ).fetchall()
-        table = {(owner_here, state): number for owner_here, state, number in found}
-        return KeyCounts(
-            pending=table.get((1, PENDING), 0),
-            deliverable=table.get((1, DELIVERABLE), 0),
-            held=table.get((0, DELIVERABLE), 0),
-            damaged=table.get((0, DAMAGED), 0) + table.get((1, DAMAGED), 0),
-            released=table.get((1, RELEASED), 0),
-        )
+        sides = {owner_here: numbers for owner_here, *numbers in rows}
+        pending, deliverable, damaged, released = sides.get(1, (0, 0, 0, 0))
+        _, held, damaged_there, _ = sides.get(0, (0, 0, 0, 0))
+        return KeyCounts(pending, deliverable, held, damaged + damaged_there, released)
 
     def known(self, key_id: str) -> bool:
         """Tell whether this store has, or had in this epoch, a key of that key_ID."""
         with self._database.reading() as cursor:
-            return is_known(cursor, key_id)
+            return KeyChanges(cursor).find(key_id) is not None
 
     def metadata(self, epoch: int, block: int) -> str | None:
         """Return the JSON text stored with a block's keys, None once the last of them has left."""
@@ -340,51 +334,52 @@ class KeyRecords:
         """Return how many keys were ever delivered here, to masters and to slaves; a group's when all here have it."""
         with self._database.reading() as cursor:
             counts = dict(
-                cursor.execute(
-                    "SELECT owner_here, count(*) FROM key_tombstones WHERE fate = 'delivered' GROUP BY owner_here"
-                ).fetchall()
+                cursor.execute("SELECT owner_here, sum(delivered) FROM key_audiences GROUP BY owner_here").fetchall()
             )
         return int(counts.get(1, 0)), int(counts.get(0, 0))
 
     def delivered_key_ids(self, *, owner_here: bool) -> list[str]:
-        """List the key_IDs this site delivered to its masters (``owner_here``) or to its slaves, oldest first."""
+        """List the key_IDs this site delivered to its masters (``owner_here``) or its slaves, in the store's order."""
         with self._database.reading() as cursor:
             found = cursor.execute(
-                "SELECT key_id FROM key_tombstones WHERE owner_here = ? AND fate = 'delivered' ORDER BY at, key_id",
+                "SELECT fates, key_ids FROM key_chunks JOIN key_audiences USING (audience) WHERE owner_here = ? "
+                "ORDER BY chunk",
                 (int(owner_here),),
             ).fetchall()
-        return [str(key_id) for (key_id,) in found]
+        return [
+            key_id_text(ids[16 * at : 16 * at + 16])
+            for fates, ids in found
+            for at, fate in enumerate(fates)
+            if fate == DELIVERED
+        ]
 
     # -- one transaction's steps -------------------------------------------------------------------------------
 
-    def _opened(self, rows: Sequence[Row]) -> list[StoredKey]:
-        ciphers: dict[int, AESGCM] = {}
+    def _opened(
+        self, changes: KeyChanges, places: Sequence[Place], now: float
+    ) -> tuple[list[StoredKey], StoreUnavailable | None]:
+        """Return the keys; or, for the first that was altered, the refusal, with that key set aside.
+
+        A damaged key is never delivered, and must not stand for ever in the way of the sound ones behind it.
+        """
         keys: list[StoredKey] = []
-        for row in rows:
-            if row.segment not in ciphers:
-                context = segment_context(row.epoch, row.block)
-                ciphers[row.segment] = AESGCM(self._database.vault.unseal(row.sealed_key, context))
-            context = key_context(row.key_id, row.master, row.slave, row.epoch, row.block)
-            try:
-                material = ciphers[row.segment].decrypt(nonce(row.position), row.ciphertext, context)
-            except InvalidTag:
-                raise _DamagedKeyError(row.key_id) from None
-            origin = row.epoch, row.block
-            keys.append(StoredKey(row.key_id, row.master, row.slave, material, row.created_at, row.metadata, origin))
-        return keys
-
-    @contextmanager
-    def _quarantine(self) -> Iterator[None]:
-        # A damaged key is never delivered, and must not stand for ever in the way of the sound ones behind it.
-        try:
-            yield
-        except _DamagedKeyError as error:
-            with self._database.transaction() as cursor:
-                cursor.execute("UPDATE key_records SET state = ? WHERE key_id = ?", (DAMAGED, error.key_id))
-            raise StoreUnavailable(f"key {error.key_id} was altered in the store; it is set aside") from None
-
-    def _empty_log(self) -> None:
-        self._database.when_durable(self._checkpoint)
+        for chunk, run in groupby(places, key=itemgetter(0)):
+            cipher = changes.cipher(chunk, self._database.vault)
+            origin = chunk.epoch, chunk.block or 0
+            before, after = key_context_parts(chunk.master, chunk.slave, *origin)
+            master, slave, created_at, metadata = chunk.master, chunk.slave, chunk.created_at, chunk.metadata or "{}"
+            ids, sealed = chunk.key_ids, chunk.ciphertexts or b""
+            size = len(sealed) // len(chunk.fates)
+            for _, at in run:
+                key_id = key_id_text(ids[16 * at : 16 * at + 16])
+                bound = before + key_id.encode() + after
+                try:
+                    material = cipher.decrypt(nonce(chunk.position(at)), sealed[at * size : at * size + size], bound)
+                except (InvalidTag, ValueError):  # ValueError: shorter than a tag
+                    changes.put([(chunk, at)], DAMAGED, now)
+                    return [], StoreUnavailable(f"key {key_id} was altered in the store; it is set aside")
+                keys.append(StoredKey(key_id, master, slave, material, created_at, metadata, origin))
+        return keys, None
 
     def _checkpoint(self) -> None:
         # The log may still hold erased segment keys, sealed. If this fails the deliveries stand: they are committed

@@ -14,7 +14,6 @@ from heliograph.errors import InsufficientKeys
 from heliograph.ports import RandomSource
 from heliograph.protocol.audience import audience_members
 from heliograph.storage.database import Database
-from heliograph.storage.key_rows import RELEASED
 from heliograph.storage.keys import KeyRecords, NewKey
 from heliograph.types import StoredKey
 
@@ -63,7 +62,5 @@ class LocalKeys:
             ).fetchone()
             for step, key in enumerate(issued, 1):
                 self._keys.add(cursor, LOCAL_EPOCH, block + step, [key], about)
-            cursor.executemany(
-                "UPDATE key_records SET state = ? WHERE key_id = ?", [(RELEASED, key.key_id) for key in issued]
-            )
+                self._keys.release(cursor, LOCAL_EPOCH, block + step, now)
         return keys

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from types import MappingProxyType
 
 from heliograph.errors import ConfigurationError, StoreUnavailable
 from heliograph.storage.database import SCHEMA_VERSION, lock_store
+from heliograph.storage.migrate_to_chunks import gather_keys
 
 __all__ = ["MIGRATIONS", "migrate_store"]
 
-# From each schema to the next one. A statement here is never changed after a release: stores have run it.
-MIGRATIONS = MappingProxyType(
+# From each schema to the next one: statements, or a function of the open transaction. What stands here is never changed
+# after a release: stores have run it.
+_Step = str | Callable[[sqlite3.Connection], None]
+MIGRATIONS: Mapping[int, tuple[_Step, ...]] = MappingProxyType(
     {
         # Groups of SAEs have shares of a key (ADR 0035). To count deliveries, which each look at a site does, every
         # tombstone of the epoch was read.
@@ -27,6 +31,8 @@ MIGRATIONS = MappingProxyType(
             """CREATE TABLE IF NOT EXISTS key_shares(
   key_id TEXT NOT NULL, sae TEXT NOT NULL, served_at REAL, PRIMARY KEY(key_id, sae)) WITHOUT ROWID""",
         ),
+        # Many keys in one row (ADR 0046): a delivery of 128 changed 128 rows of three trees.
+        2: (gather_keys,),
     }
 )
 
@@ -55,8 +61,11 @@ def migrate_store(path: Path) -> tuple[int, int]:
             connection.execute("PRAGMA secure_delete=ON")
             connection.execute("BEGIN IMMEDIATE")
             for version in range(found, SCHEMA_VERSION):
-                for statement in MIGRATIONS[version]:
-                    connection.execute(statement)
+                for step in MIGRATIONS[version]:
+                    if isinstance(step, str):
+                        connection.execute(step)
+                    else:
+                        step(connection)
             connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             connection.execute("COMMIT")
             return found, SCHEMA_VERSION

@@ -8,6 +8,7 @@ import uuid
 
 import pytest
 
+from heliograph.errors import StoreUnavailable
 from heliograph.kme.groups import SaeGroup
 from heliograph.kme.quotas import Quota, Quotas
 from heliograph.kme.supply import Limits
@@ -277,3 +278,24 @@ def test_who_was_not_named_stays_refused_after_the_key_is_gone(site, wire):
         ]
 
     assert site.run(act) == [401, 200, 400, 401, 401]
+
+
+def test_a_request_whose_group_is_not_committed_costs_no_quota(site, wire):
+    site.add_owned(4)
+    tls = site.sae_tls("sae-a")
+    quotas = Quotas(ManualClock(0.0), keys={("sae-a", "sae-b"): Quota(2, 0.001)})
+    disk = {"full": True}
+
+    def run(calls):
+        outcomes = [call() for call in calls]
+        return [StoreUnavailable("the disk is full")] * len(calls) if disk["full"] else outcomes
+
+    async def act(kme):
+        kme.commit_together(run)
+        refused = await wire.ask(kme.port, tls, "GET", f"{ENC}?number=2")
+        disk["full"] = False
+        return refused[0], [(await wire.ask(kme.port, tls, "GET", f"{ENC}?number={n}"))[0] for n in (2, 1, 3)]
+
+    refused, later = site.run(act, quotas=quotas)
+    assert refused == 503
+    assert later == [200, 503, 400]  # had; used up for now; above what can ever be had at once

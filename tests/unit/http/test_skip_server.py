@@ -13,12 +13,14 @@ from heliograph.errors import ConfigurationError
 from heliograph.http.skip_server import SkipServer
 from heliograph.http.tls import SKIP_SUITE, skip_server_tls
 from heliograph.kme.boundary import Boundary
+from heliograph.kme.quotas import Quota, Quotas
 from heliograph.kme.skip import SkipSystems
 from heliograph.kme.supply import Limits, SaePair, Supply
 
 PAIRS = [SaePair("sae-a", "sae-b", "kme-b"), SaePair("sae-2", "sae-b", "kme-b"), SaePair("sae-a", "sae-c", "kme-c")]
 SYSTEMS = SkipSystems("key-provider-a", {"site-b-[0-9]": ("sae-b",), "site-c*": ("sae-c",), "*-[!0-9]": ("sae-c",)})
 ID = "00000000000040008000000000000000"
+KEY = "/key?remoteSystemID=site-b-1"
 
 
 class OsRandom:
@@ -33,10 +35,16 @@ class StoppedClock:
         return 200.0
 
 
-def served(site, act, callers=None, systems=SYSTEMS):
+def served(site, act, callers=None, systems=SYSTEMS, quotas=None):
     async def main():
         supply = Supply(
-            site.keys, "kme-a", PAIRS, Limits(), StoppedClock(), owner_reachable=lambda _: site.owner_reachable
+            site.keys,
+            "kme-a",
+            PAIRS,
+            Limits(),
+            StoppedClock(),
+            owner_reachable=lambda _: site.owner_reachable,
+            quotas=quotas,
         )
         server = SkipServer(supply, systems, OsRandom(), callers)
         await server.start("127.0.0.1", 0, skip_server_tls(*site.kme_files))
@@ -293,3 +301,19 @@ def test_long_system_ids_are_taken_as_the_draft_wants(site, wire):
         return await wire.ask(server.port, tls, "GET", f"/key?remoteSystemID={'r' * 256}")
 
     assert served(site, act, systems=SkipSystems("s" * 256, {"r" * 256: ("sae-b",)}))[0] == 200
+
+
+def test_the_rate_of_requests_bounds_every_request_of_one_sae_and_of_no_other(site, wire):
+    """SKIP has no status of its own for it: 503, as for too little key, and nothing is taken."""
+    site.add_owned(3)
+    one, two = site.sae_tls("sae-a"), site.sae_tls("sae-2")
+
+    async def act(server):
+        mine = [await wire.ask(server.port, one, "GET", path) for path in ("/capabilities", "/entropy", KEY, KEY)]
+        return mine, await wire.ask(server.port, two, "GET", "/capabilities")
+
+    mine, other = served(site, act, quotas=Quotas(StoppedClock(), requests=Quota(3, 0.001)))
+    assert [status for status, _, _ in mine] == [200, 200, 200, 503]
+    assert mine[3][1]["retry-after"] == "1"
+    assert other[0] == 200
+    assert site.keys.stored_key_count("sae-a", "sae-b") == 2

@@ -3,19 +3,23 @@
 import hashlib
 import os
 import sqlite3
+import uuid
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from heliograph.errors import ConfigurationError, InsufficientKeys, StoreUnavailable
+from heliograph.errors import ConfigurationError, InsufficientKeys, KeyNotFound, NotPermitted, StoreUnavailable
+from heliograph.protocol.audience import audience_name
 from heliograph.storage import migrations
 from heliograph.storage.database import SCHEMA_VERSION, Database
-from heliograph.storage.keys import KeyRecords
+from heliograph.storage.keys import KeyCounts, KeyRecords
 from heliograph.storage.migrations import migrate_store
 from heliograph.vault.filekek import FileKek
 
 FIXTURE = Path(__file__).with_name("schema_1.sql")
+LAST_ROWS = Path(__file__).with_name("schema_2.sql")  # the last form with one row for each key
+GROUP = audience_name(["sae-b", "sae-c", "sae-l"])
 
 
 class OsRandom:
@@ -28,7 +32,16 @@ class OsRandom:
 @pytest.fixture
 def old(tmp_path):
     """Return a store that the first form of schema 1 wrote, with its key-encryption key."""
-    text = FIXTURE.read_text()
+    return written(tmp_path, FIXTURE.read_text())
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Return a store with one row for each key: pairs, groups, pending, damaged, released and gone keys."""
+    return written(tmp_path, LAST_ROWS.read_text())
+
+
+def written(tmp_path, text):
     kek = tmp_path / "kek"
     kek.write_bytes(bytes.fromhex(text.split("-- kek: ")[1].split("\n")[0]))
     kek.chmod(0o600)
@@ -80,7 +93,8 @@ def test_a_migrated_store_has_the_shape_of_a_new_one(old, tmp_path):
 
 def test_a_migration_that_fails_leaves_the_old_store(old, monkeypatch):
     before = old.read_bytes()
-    broken = {1: (*migrations.MIGRATIONS[1], "INSERT INTO no_such_table VALUES (1)")}
+    last = SCHEMA_VERSION - 1
+    broken = {**migrations.MIGRATIONS, last: (*migrations.MIGRATIONS[last], "INSERT INTO no_such_table VALUES (1)")}
     monkeypatch.setattr(migrations, "MIGRATIONS", broken)
     with pytest.raises(StoreUnavailable, match="nothing was changed"):
         migrate_store(old)
@@ -110,3 +124,79 @@ def test_a_store_in_use_an_absent_one_and_no_store_are_refused(old, tmp_path):
     blank.touch(0o600)
     with pytest.raises(ConfigurationError, match="no store of this program"):
         migrate_store(blank)
+
+
+def key_id(number):
+    return str(uuid.UUID(bytes=hashlib.sha256(b"id %d" % number).digest()[:16], version=4))
+
+
+def material(number):
+    return hashlib.sha256(b"key %d" % number).digest()
+
+
+def test_rows_become_chunks_and_every_key_keeps_its_bytes_its_fate_and_its_owner(rows):
+    assert migrate_store(rows) == (2, SCHEMA_VERSION)
+    database, keys = open_keys(rows)
+    assert keys.counts("sae-a", "sae-b") == KeyCounts(pending=2, deliverable=3)
+    assert keys.counts("sae-b", "sae-a").held == 7
+    assert keys.counts("sae-a", "sae-x") == KeyCounts(deliverable=3, damaged=1)
+    assert keys.counts("sae-a", GROUP) == KeyCounts(deliverable=1, released=1)
+    assert keys.delivered_counts() == (1, 1)
+    # A key in the middle of a block had left: the others were encrypted at positions that are no row any more.
+    got = keys.deliver_to_master("sae-a", "sae-b", 3, 300.0)
+    assert [(key.key_id, key.material) for key in got] == [(key_id(n), material(n)) for n in (4, 8, 12)]
+    assert [key.material for key in keys.deliver_to_master("sae-a", "sae-x", 3, 300.0)] == [
+        material(n) for n in (6, 10, 14)
+    ]
+    held = [15, 1, 9]
+    got = keys.deliver_to_slave("sae-a", "sae-b", [key_id(n) for n in held], 300.0)
+    assert [key.material for key in got] == [material(n) for n in held]
+    with database.transaction() as cursor:
+        assert keys.acknowledge(cursor, 1, 2) == 2
+    assert [key.material for key in keys.deliver_to_master("sae-a", "sae-b", 2, 300.0)] == [
+        material(n) for n in (20, 21)
+    ]
+    database.close()
+
+
+def test_a_group_has_the_shares_left_that_it_had(rows):
+    migrate_store(rows)
+    database, keys = open_keys(rows)
+    assert keys.deliver_to_slave("sae-l", "sae-a", [key_id(30)], 300.0)[0].material == material(30)
+    with pytest.raises(KeyNotFound):  # the master does not have it yet
+        keys.deliver_to_slave("sae-l", "sae-a", [key_id(31)], 300.0)
+    with pytest.raises(KeyNotFound):  # fetched before the migration
+        keys.deliver_to_slave("sae-c", "sae-m", [key_id(32)], 300.0)
+    assert keys.deliver_to_slave("sae-b", "sae-m", [key_id(32)], 300.0)[0].material == material(32)
+    database.close()
+
+
+def test_a_key_that_was_gone_stays_known_and_refused(rows):
+    migrate_store(rows)
+    database, keys = open_keys(rows)
+    for number in (0, 7, 40, 50):
+        assert keys.known(key_id(number))
+    for number, master, slave in ((7, "sae-b", "sae-a"), (40, "sae-a", "sae-b")):
+        with pytest.raises(KeyNotFound):
+            keys.deliver_to_slave(slave, master, [key_id(number)], 300.0)
+    with pytest.raises(NotPermitted):  # and to whom it was allocated is remembered
+        keys.deliver_to_slave("sae-x", "sae-b", [key_id(7)], 300.0)
+    with database.reading() as cursor:
+        fates = dict(cursor.execute("SELECT key_id, fate FROM key_tombstones").fetchall())
+    assert fates == {
+        key_id(n): fate for n, fate in ((0, "delivered"), (7, "delivered"), (40, "discarded"), (50, "expired"))
+    }
+    database.close()
+
+
+def test_no_ciphertext_of_the_old_rows_is_left_beside_the_chunks(rows):
+    """The old tables go with their pages overwritten: what is delivered later is then nowhere in the file."""
+    with closing(sqlite3.connect(rows)) as connection:
+        (sealed,) = connection.execute("SELECT ciphertext FROM key_records WHERE key_id = ?", (key_id(4),)).fetchone()
+    assert sealed in rows.read_bytes()
+    migrate_store(rows)
+    database, keys = open_keys(rows)
+    keys.deliver_to_master("sae-a", "sae-b", 1, 300.0)
+    database.checkpoint()
+    assert sealed not in rows.read_bytes()
+    database.close()

@@ -15,6 +15,7 @@ from heliograph.errors import AuthenticationFailed, KeyNotFound, RemoteProtocolE
 from heliograph.kme import stream_messages as m
 from heliograph.kme.etsi004 import JSON, NULL_KSID, Qos, Status
 from heliograph.kme.one_time import ATTEMPTS_MAX, read_request
+from heliograph.kme.quotas import Quota, Quotas
 from heliograph.site.streams import one_time_keys
 from heliograph.storage.streams import StreamRecords
 from heliograph.transport.etsi004_client import Etsi004Client
@@ -567,5 +568,24 @@ def test_no_chunk_lies_in_the_clear(tmp_path):
         keys += [(await w.one.get_key(ksid, position)).key for position, _ in sealed[:4]]
         for path in tmp_path.rglob("site.db*"):
             assert not any(key in path.read_bytes() for key in keys), path
+
+    run(act, tmp_path)
+
+
+def test_the_rate_of_requests_counts_calls_of_streams_too(tmp_path):
+    async def act(w):
+        ksid = await opened(w.one, w.two)
+        w.a.supply._quotas = Quotas(w.clock, requests=Quota(2, 0.5))
+        stored = w.a.stored()
+        assert [(await w.one.get_key(ksid, 0)).status for _ in range(3)] == [
+            Status.SUCCESSFUL,
+            Status.INSUFFICIENT_KEY,  # handed out already
+            Status.INSUFFICIENT_KEY,  # beyond the rate
+        ]
+        assert (await w.one.open_connect(SOURCE, DESTINATION, QOS)).status is Status.INSUFFICIENT_KEY
+        assert (await w.two.get_key(ksid, 0)).status is Status.SUCCESSFUL  # an SAE of the other site has its own rate
+        w.clock.advance(4.0)
+        assert (await w.one.get_key(ksid, 1)).status is Status.SUCCESSFUL
+        assert w.a.stored() <= stored
 
     run(act, tmp_path)

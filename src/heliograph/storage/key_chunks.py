@@ -1,0 +1,336 @@
+"""Chunks of keys as an open transaction sees and changes them: in memory first, written once before the commit.
+
+So a group of requests that take keys from the same chunk rewrites one row, not one for each. A change cannot fail
+half-way: what may fail (reading, opening, whoever must agree) comes before it, and writing fails the whole transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from heliograph.errors import InsufficientKeys, KeyNotFound, KeySupplyError, NotPermitted
+from heliograph.ports import Vault
+from heliograph.protocol.audience import audience_members
+from heliograph.storage.key_contexts import segment_context
+from heliograph.storage.key_rows import (
+    DELIVERABLE,
+    KEPT,
+    RELEASED,
+    TOTALS,
+    WAITING,
+    key_id_bytes,
+    key_id_text,
+    key_name,
+)
+
+__all__ = ["Audience", "Chunk", "KeyChanges", "Place", "held", "kept_of", "nobody_waits", "oldest"]
+
+_SELECT = (
+    "SELECT chunk, key_chunks.segment, key_chunks.epoch, block, audience, master, slave, owner_here, first, positions, "
+    "state, created_at, fates, key_ids, sealed_key, metadata, ciphertexts FROM key_chunks "
+    "JOIN key_audiences USING (audience) LEFT JOIN key_segments ON key_segments.segment = key_chunks.segment "
+    "LEFT JOIN key_ciphertexts USING (chunk) "
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """A pair, or a master and a group, on one of its two sides. ``deliverable``: keys, before what is changed here."""
+
+    number: int
+    deliverable: int
+
+
+@dataclass(slots=True, eq=False)
+class Chunk:
+    """Keys of one block for one audience, sealed, with their segment's sealed key while one of them is kept."""
+
+    number: int
+    segment: int | None
+    epoch: int
+    block: int | None
+    audience: int
+    master: str
+    slave: str
+    owner_here: int
+    first: int
+    positions: bytes | None
+    state: int
+    created_at: float
+    fates: bytearray
+    key_ids: bytes
+    sealed_key: bytes | None = field(repr=False)
+    metadata: str | None
+    ciphertexts: bytes | None = field(repr=False)
+    erased: list[int] = field(default_factory=list)
+    changed_at: float = 0.0
+    is_group: bool = field(init=False)  # whether several slaves share these keys
+
+    def __post_init__(self) -> None:
+        self.fates = bytearray(self.fates)
+        self.is_group = len(audience_members(self.slave)) > 1
+
+    def key_id(self, at: int) -> str:
+        """Return the key_ID at a place."""
+        return key_id_text(self.key_ids[16 * at : 16 * at + 16])
+
+    def position(self, at: int) -> int:
+        """Return the position in its segment that a key was encrypted under."""
+        if self.positions is None:
+            return self.first + at
+        return int.from_bytes(self.positions[4 * at : 4 * at + 4], "big")
+
+    def waiting(self, at_most: int) -> list[int]:
+        """Return the first places of keys that were not taken yet."""
+        found: list[int] = []
+        at = self.fates.find(WAITING)
+        while at >= 0 and len(found) < at_most:
+            found.append(at)
+            at = self.fates.find(WAITING, at + 1)
+        return found
+
+
+Place = tuple[Chunk, int]
+
+
+class KeyChanges:
+    """What the transaction of ``cursor`` has read and changed. Another writer must not come in between."""
+
+    def __init__(self, cursor: sqlite3.Cursor) -> None:
+        self._cursor = cursor
+        self._chunks: dict[int, Chunk] = {}
+        self._changed: dict[int, Chunk] = {}
+        self._named: dict[bytes, Place] = {}
+        self._audiences: dict[tuple[str, str, bool], Audience] = {}
+        self._lines: dict[int, list[Chunk]] = {}
+        self._totals: Counter[tuple[int, int]] = Counter()
+        self._served: dict[tuple[str, str], float] = {}
+        self._ciphers: dict[bytes, AESGCM] = {}
+        self.delivers = False  # whether a key leaves by what was changed
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def audience(self, master: str, slave: str, *, owner_here: bool) -> Audience | None:
+        """Return an audience; None if it never had a key."""
+        name = master, slave, owner_here
+        found = self._audiences.get(name)
+        if found is None:
+            row = self._cursor.execute(
+                "SELECT audience, deliverable FROM key_audiences WHERE master = ? AND slave = ? AND owner_here = ?",
+                name,
+            ).fetchone()
+            if row is None:
+                return None
+            found = self._audiences[name] = Audience(*row)
+        return found
+
+    def deliverable(self, audience: Audience | None) -> int:
+        """Count the keys of an audience that could be taken now."""
+        return audience.deliverable + self._totals[audience.number, DELIVERABLE] if audience else 0
+
+    def chunks(self, condition: str, arguments: Sequence[object]) -> list[Chunk]:
+        """Return the chunks for which ``condition`` (SQL) holds, each as it was changed here."""
+        found = []
+        for row in self._cursor.execute(_SELECT + condition, arguments).fetchall():
+            chunk = self._chunks.get(row[0])
+            if chunk is None:
+                chunk = self._chunks[row[0]] = Chunk(*row)
+            found.append(chunk)
+        return found
+
+    def oldest(self, audience: Audience, since: float) -> Iterator[Chunk]:
+        """Return the audience's deliverable chunks, none made before ``since``, the oldest first."""
+        everything = since == float("-inf")
+        line = self._lines.setdefault(audience.number, []) if everything else []
+        while line and WAITING not in line[0].fates:
+            if len(line) == 1:
+                break  # the last one stays: it says where reading goes on
+            del line[0]
+        yield from list(line)
+        after = line[-1].number if line else -1
+        while found := self.chunks(
+            "WHERE audience = ? AND state = ? AND waiting > 0 AND chunk > ? AND created_at >= ? ORDER BY chunk LIMIT 1",
+            (audience.number, DELIVERABLE, after, since),
+        ):
+            line.append(found[0])
+            after = found[0].number
+            yield found[0]
+
+    def find(self, key_id: str) -> Place | None:
+        """Return where a key is, or was in this epoch."""
+        raw = key_id_bytes(key_id)
+        if raw is None:
+            return None
+        if raw not in self._named:
+            name = "WHERE chunk IN (SELECT chunk FROM key_names WHERE name = ?)"
+            for chunk in self.chunks(name, (key_name(raw),)):
+                # The next key_IDs of a request stand as a rule in the same chunk: they are found here.
+                ids = chunk.key_ids
+                self._named.update({ids[16 * at : 16 * at + 16]: (chunk, at) for at in range(len(chunk.fates))})
+        return self._named.get(raw)
+
+    def unserved(self, key_id: str) -> set[str]:
+        """Return the slaves of this site that have a share of a group's key still to fetch."""
+        rows = self._cursor.execute("SELECT sae FROM key_shares WHERE key_id = ? AND served_at IS NULL", (key_id,))
+        return {sae for (sae,) in rows.fetchall() if (key_id, sae) not in self._served}
+
+    def cipher(self, chunk: Chunk, vault: Vault) -> AESGCM:
+        """Return what opens a segment's keys; it is forgotten with this transaction. Raises StoreUnavailable."""
+        sealed = chunk.sealed_key or b""
+        found = self._ciphers.get(sealed)
+        if found is None:
+            key = vault.unseal(sealed, segment_context(chunk.epoch, chunk.block or 0))
+            found = self._ciphers[sealed] = AESGCM(key)
+        return found
+
+    # -- changing ----------------------------------------------------------------------------------------------
+
+    def serve(self, key_id: str, sae: str, now: float) -> None:
+        """Note that a slave has its share."""
+        self._served[key_id, sae] = now
+
+    def put(self, places: Iterable[Place], fate: int, now: float) -> None:
+        """Give these keys a fate; unless it is one of ``KEPT`` they are erased when this is written."""
+        for chunk, run in groupby(places, key=itemgetter(0)):
+            before: Counter[int] = Counter()
+            at_places = [at for _, at in run]
+            for at in at_places:
+                before[chunk.fates[at] or chunk.state] += 1
+                chunk.fates[at] = fate
+            for state, number in before.items():
+                self._totals[chunk.audience, state] -= number
+            self._totals[chunk.audience, fate] += len(at_places)
+            self._changed[chunk.number] = chunk
+            chunk.changed_at = now
+            if fate not in KEPT:
+                chunk.erased += at_places
+
+    def write(self) -> bool:
+        """Write what was changed. Returns whether a segment key was erased."""
+        segments = {segment for chunk in self._changed.values() if (segment := self._write(chunk)) is not None}
+        self._cursor.executemany(
+            "UPDATE key_shares SET served_at = ? WHERE key_id = ? AND sae = ? AND served_at IS NULL",
+            [(now, key_id, sae) for (key_id, sae), now in self._served.items()],
+        )
+        for (audience, state), number in self._totals.items():
+            if number and state in TOTALS:
+                column = TOTALS[state]
+                self._cursor.execute(
+                    f"UPDATE key_audiences SET {column} = {column} + ? WHERE audience = ?",  # noqa: S608
+                    (number, audience),
+                )
+        gone = self._cursor.executemany(
+            "DELETE FROM key_segments WHERE segment = ?1 "
+            "AND NOT EXISTS (SELECT 1 FROM key_chunks WHERE key_chunks.segment = ?1)",
+            [(segment,) for segment in segments],
+        ).rowcount
+        return gone > 0
+
+    def _write(self, chunk: Chunk) -> int | None:
+        """Write a chunk; return its segment if the last of its keys has left."""
+        cursor, fates = self._cursor, chunk.fates
+        kept = any(fate in fates for fate in KEPT)
+        cursor.execute(
+            "UPDATE key_chunks SET fates = ?, waiting = ?, changed_at = ?, segment = ? WHERE chunk = ?",
+            (bytes(fates), fates.count(WAITING), chunk.changed_at, chunk.segment if kept else None, chunk.number),
+        )
+        if kept:
+            self._overwrite(chunk)
+        else:
+            cursor.execute("DELETE FROM key_ciphertexts WHERE chunk = ?", (chunk.number,))
+        if chunk.is_group:
+            ids = [(chunk.key_id(at),) for at in chunk.erased]
+            cursor.executemany("DELETE FROM key_shares WHERE key_id = ?", ids)
+        return None if kept else chunk.segment
+
+    def _overwrite(self, chunk: Chunk) -> None:
+        if not chunk.erased or chunk.ciphertexts is None:
+            return
+        size = len(chunk.ciphertexts) // len(chunk.fates)
+        with self._cursor.connection.blobopen("key_ciphertexts", "ciphertexts", chunk.number) as blob:
+            for first, last in _runs(sorted(chunk.erased)):
+                blob.seek(first * size)
+                blob.write(bytes((last - first) * size))
+
+
+def _runs(places: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Return neighbouring places as (first, behind the last)."""
+    first = last = places[0]
+    for at in places[1:]:
+        if at != last + 1:
+            yield first, last + 1
+            first = at
+        last = at
+    yield first, last + 1
+
+
+# -- what is asked for -------------------------------------------------------------------------------------------
+
+
+def oldest(changes: KeyChanges, master: str, slave: str, number: int, keep: int, since: float) -> list[Place]:
+    """Return the ``number`` oldest keys owned for the pair, if ``keep`` more stay. Raises InsufficientKeys."""
+    audience = changes.audience(master, slave, owner_here=True)
+    stored = changes.deliverable(audience)
+    places: list[Place] = []
+    if audience is not None and stored >= number + keep:
+        some_only = since != float("-inf")  # then ``stored`` counts keys that are too old as well
+        wanted = number + keep if some_only else number
+        for chunk in changes.oldest(audience, since):
+            places += [(chunk, at) for at in chunk.waiting(wanted - len(places))]
+            if len(places) == wanted:
+                return places[:number]
+        stored = len(places)
+    raise InsufficientKeys(f"insufficient keys: {number} asked for, {max(0, stored - keep)} stored; try again later")
+
+
+def held(changes: KeyChanges, slave: str, master: str, key_ids: Sequence[str]) -> list[Place]:
+    """Return the places of keys held for ``slave``, in the order named; all or none.
+
+    A key of a group is held for each of its slaves of this site until that one has fetched it.
+    Raises NotPermitted if one was allocated to other slave SAEs (ETSI GS QKD 014 5.4), and stays so when the key is
+    gone; KeyNotFound if one is not here for this pair, KeySupplyError for a repeated or absent key_ID.
+    """
+    if not key_ids or len({key_id.lower() for key_id in key_ids}) != len(key_ids):
+        raise KeySupplyError("key_IDs: at least one is needed, and each only once")
+    places: list[Place] = []
+    for key_id in key_ids:
+        found = changes.find(key_id)
+        if found is None:
+            continue
+        if found[0].slave != slave and slave not in audience_members(found[0].slave):
+            raise NotPermitted("one or more keys specified were not allocated to this SAE")
+        if found[0].master == master and _waits_for(changes, found, slave):
+            places.append(found)
+    if len(places) < len(key_ids):
+        raise KeyNotFound("one or more keys specified are not found on KME")
+    return places
+
+
+def _waits_for(changes: KeyChanges, place: Place, slave: str) -> bool:
+    chunk, at = place
+    if chunk.fates[at] != (RELEASED if chunk.owner_here else WAITING):
+        return False
+    # A pair's key: the row itself is the one copy.
+    return chunk.slave == slave or slave in changes.unserved(chunk.key_id(at))
+
+
+def nobody_waits(changes: KeyChanges, places: Sequence[Place]) -> list[Place]:
+    """Return the places of which no slave of this site has a share to fetch."""
+    if not any(chunk.is_group for chunk, _ in places):
+        return list(places)
+    return [(chunk, at) for chunk, at in places if not (chunk.is_group and changes.unserved(chunk.key_id(at)))]
+
+
+def kept_of(changes: KeyChanges, epoch: int, block: int) -> list[Place]:
+    """Return the places of a block's keys that are still here."""
+    chunks = changes.chunks(
+        "WHERE key_chunks.segment = (SELECT segment FROM key_segments WHERE epoch = ? AND block = ?)", (epoch, block)
+    )
+    return [(chunk, at) for chunk in chunks for at, fate in enumerate(chunk.fates) if fate in KEPT]

@@ -1,0 +1,287 @@
+"""Keys in chunks: what a delivery costs, what is left of a key, and what a group's requests see of each other."""
+
+import os
+import shutil
+import sqlite3
+import uuid
+from collections import Counter
+
+import pytest
+
+from heliograph.errors import InsufficientKeys, KeyNotFound, StoreUnavailable
+from heliograph.storage.database import Database
+from heliograph.storage.group_commit import run_group
+from heliograph.storage.key_rows import key_id_bytes
+from heliograph.storage.keys import KeyCounts, KeyRecords, NewKey
+from heliograph.vault.filekek import FileKek
+
+
+class OsRandom:
+    kind = "computational"
+
+    def draw(self, size):
+        return os.urandom(size)
+
+
+def key(slave="sae-b", *, here=True, key_id=None, created_at=1.0):
+    pair = ("sae-a", slave) if here else (slave, "sae-a")
+    return NewKey(key_id or str(uuid.uuid4()), *pair, here, os.urandom(32), created_at)
+
+
+class Store:
+    def __init__(self, directory):
+        FileKek.create(directory / "kek", OsRandom())
+        self.path = directory / "store" / "s.db"
+        self.database = Database(self.path, FileKek(directory / "kek", OsRandom()))
+        self.keys = KeyRecords(self.database, OsRandom())
+        self.blocks = 0
+
+    def add(self, rows):
+        self.blocks += 1
+        with self.database.transaction() as cursor:
+            self.keys.add(cursor, 1, self.blocks, rows)
+            self.keys.acknowledge(cursor, 1, self.blocks)
+        return rows
+
+    def rows(self, table):
+        with self.database.reading() as cursor:
+            return cursor.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+
+    def ciphertext(self, row):
+        with self.database.reading() as cursor:
+            return cursor.execute("SELECT ciphertext FROM key_records WHERE key_id = ?", (row.key_id,)).fetchone()[0]
+
+    def rows_changed(self, call):
+        before = self.database._connection.total_changes
+        call()
+        return self.database._connection.total_changes - before
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path)
+    yield store
+    store.database.close()
+
+
+def take(store, number=1, slave="sae-b"):
+    return lambda: store.keys.deliver_to_master("sae-a", slave, number, 2.0)
+
+
+def fetch(store, rows):
+    return lambda: store.keys.deliver_to_slave("sae-a", "sae-b", [row.key_id for row in rows], 2.0)
+
+
+def ids(keys):
+    return [key.key_id for key in keys]
+
+
+def test_a_delivery_of_128_keys_changes_as_few_rows_as_one_of_two(store):
+    store.add([key() for _ in range(1024)])
+    few = store.rows_changed(take(store, 2))
+    store.keys.deliver_to_master("sae-a", "sae-b", 126, 2.0)
+    assert store.rows_changed(take(store, 128)) <= few + 1  # the chunk's ciphertexts go as one row
+    rows = store.add([key(here=False) for _ in range(256)])
+    assert store.rows_changed(fetch(store, rows[128:256])) <= few + 1
+
+
+def test_a_groups_requests_rewrite_a_chunk_once(store):
+    store.add([key() for _ in range(128)])
+    one = store.rows_changed(take(store))
+    assert store.rows_changed(lambda: run_group(store.database, [take(store)] * 60)) == one
+
+
+def test_pairs_that_took_turns_in_a_block_have_chunks_of_their_own(store):
+    rows = store.add([key(("sae-b", "sae-c", "sae-d")[turn % 3]) for turn in range(300)])
+    assert store.rows("key_chunks") == 3
+    for slave in ("sae-d", "sae-b", "sae-c"):
+        got = store.keys.deliver_to_master("sae-a", slave, 100, 2.0)
+        assert [(k.key_id, k.material) for k in got] == [(r.key_id, r.material) for r in rows if r.slave_sae == slave]
+
+
+def test_a_key_taken_from_the_middle_of_a_chunk_is_overwritten_and_its_neighbours_are_not(store):
+    rows = store.add([key(here=False) for _ in range(6)])
+    sealed = [store.ciphertext(row) for row in rows]
+    store.keys.deliver_to_slave("sae-a", "sae-b", [rows[4].key_id, rows[1].key_id, rows[2].key_id], 2.0)
+    store.database.checkpoint()
+    disk = store.path.read_bytes()
+    assert [text in disk for text in sealed] == [True, False, False, True, False, True]
+    left = fetch(store, [rows[0], rows[5], rows[3]])()
+    assert [k.material for k in left] == [rows[0].material, rows[5].material, rows[3].material]
+
+
+def test_two_key_ids_with_the_same_beginning_are_two_keys(store):
+    first = str(uuid.uuid4())
+    twin = first[:-4] + ("0000" if first[-4:] != "0000" else "ffff")
+    (one,) = store.add([key(here=False, key_id=first)])
+    (two,) = store.add([key(here=False, key_id=twin)])
+    third = first[:-4] + "1234"
+    assert not store.keys.known(third)
+    assert fetch(store, [two])()[0].material == two.material
+    assert store.keys.known(twin)
+    assert fetch(store, [one])()[0].material == one.material
+
+
+@pytest.mark.parametrize("text", ["", "x", "0" * 32, "{%s}" % ("0" * 36), "0" * 35 + " ", "g" * 36, "-" * 36])
+def test_what_is_no_uuid_names_no_key(store, text):
+    assert key_id_bytes(text) is None
+    assert not store.keys.known(text)
+
+
+def test_what_one_request_of_a_group_took_the_next_does_not_find(store):
+    mine, theirs = store.add([key() for _ in range(3)]), store.add([key(here=False) for _ in range(2)])
+    found = run_group(
+        store.database,
+        [take(store, 2), take(store, 2), fetch(store, theirs), fetch(store, theirs[:1]), take(store, 1)],
+    )
+    assert ids(found[0] + found[4]) == ids(mine)
+    assert isinstance(found[1], InsufficientKeys)
+    assert ids(found[2]) == ids(theirs)
+    assert isinstance(found[3], KeyNotFound)
+
+
+def test_other_work_in_a_group_sees_what_was_taken_before_it(store):
+    """Counts, sweeps and whole transactions come after deliveries that are in memory only."""
+    store.add([key() for _ in range(10)])
+    keys = store.keys
+    found = run_group(
+        store.database,
+        [
+            take(store, 3),
+            lambda: keys.stored_key_count("sae-a", "sae-b"),
+            take(store, 2),
+            lambda: keys.trim("sae-a", "sae-b", owner_here=True, keep=1, now=2.0),
+            take(store, 1),
+            lambda: keys.counts("sae-a", "sae-b"),
+        ],
+    )
+    assert (found[1], found[3], len(found[4])) == (7, 4, 1)
+    assert found[5] == KeyCounts()
+    assert keys.delivered_counts() == (6, 0)
+
+
+def test_a_refusal_after_a_delivery_in_a_group_undoes_itself_only(store):
+    rows = store.add([key() for _ in range(4)])
+
+    def refused(_):
+        raise InsufficientKeys("the quota")
+
+    found = run_group(
+        store.database,
+        [
+            take(store),
+            lambda: store.keys.deliver_to_master("sae-a", "sae-b", 2, 2.0, accept=refused),
+            take(store),
+        ],
+    )
+    assert ids(found[0] + found[2]) == ids(rows[:2])
+    assert store.keys.stored_key_count("sae-a", "sae-b") == 2
+
+
+def test_a_group_whose_changes_cannot_be_written_tells_no_key_and_takes_none(store):
+    rows = store.add([key() for _ in range(4)])
+    with store.database.transaction() as cursor:
+        cursor.execute("CREATE TRIGGER broken BEFORE UPDATE ON key_audiences BEGIN SELECT RAISE(ABORT, 'no'); END")
+    assert all(isinstance(found, StoreUnavailable) for found in run_group(store.database, [take(store)] * 2))
+    # Also when other work of the group makes them be written before its end.
+    count = lambda: store.keys.stored_key_count("sae-a", "sae-b")  # noqa: E731
+    assert all(isinstance(found, StoreUnavailable) for found in run_group(store.database, [take(store), count]))
+    with store.database.transaction() as cursor:
+        cursor.execute("DROP TRIGGER broken")
+    assert ids(take(store, 4)()) == ids(rows)
+
+
+class NoWayBack:
+    """A connection that cannot roll back to a savepoint: half a part must not be committed."""
+
+    def __init__(self, connection):
+        self._connection = connection
+
+    def __getattr__(self, name):
+        return getattr(self._connection, name)
+
+    def execute(self, statement, *arguments):
+        if statement.startswith("ROLLBACK TO"):
+            raise sqlite3.OperationalError("disk I/O error")
+        return self._connection.execute(statement, *arguments)
+
+
+def test_a_part_that_cannot_be_undone_takes_the_whole_group_with_it(store):
+    store.add([key() for _ in range(4)])
+
+    def half():
+        with store.database.transaction() as cursor:
+            cursor.execute("UPDATE key_audiences SET deliverable = 0")
+            raise InsufficientKeys("halfway")
+
+    whole = store.database._connection
+    store.database._connection = NoWayBack(whole)
+    found = run_group(store.database, [take(store), half, take(store)])
+    store.database._connection = whole
+    assert all(isinstance(outcome, StoreUnavailable) for outcome in found)
+    assert store.keys.stored_key_count("sae-a", "sae-b") == 4
+    assert len(take(store, 4)()) == 4
+
+
+def test_the_totals_are_what_the_chunks_hold_after_every_kind_of_change(store):
+    keys = store.keys
+    store.add([key(("sae-b", "sae-c")[turn % 2]) for turn in range(300)])
+    held = store.add([key(here=False, created_at=1.0 + turn % 2) for turn in range(40)])
+    run_group(store.database, [take(store, 7), take(store, 130), take(store, 3, "sae-c"), fetch(store, held[3:9])])
+    keys.trim("sae-a", "sae-c", owner_here=True, keep=20, now=2.0)
+    keys.expire(1.5, 2.0)
+    with store.database.transaction() as cursor:
+        keys.add(cursor, 1, 99, [key() for _ in range(3)])
+        keys.discard(cursor, 1, 1, 2.0)
+    with store.database.reading() as cursor:
+        totals = {
+            (where, state): number
+            for where, *numbers in cursor.execute(
+                "SELECT audience, pending, deliverable, damaged, released, delivered FROM key_audiences"
+            )
+            for state, number in enumerate(numbers)
+            if number
+        }
+        found = Counter()
+        for where, state, waiting, fates in cursor.execute("SELECT audience, state, waiting, fates FROM key_chunks"):
+            found.update((where, fate or state) for fate in fates if fate <= 4)
+            assert waiting == fates.count(0)
+    assert totals == dict(found)
+    assert sum(totals.values()) > 0
+
+
+def test_a_pool_that_is_swept_leaves_no_ciphertext_and_no_segment_key(store):
+    store.add([key() for _ in range(300)] + [key(here=False) for _ in range(300)])
+    assert store.keys.expire(50.0, 60.0) == 600
+    assert [store.rows(t) for t in ("key_segments", "key_ciphertexts", "key_records")] == [0, 0, 0]
+    assert store.rows("key_tombstones") == 600
+
+
+def test_a_power_cut_at_any_statement_of_a_group_burns_all_of_it_or_nothing(tmp_path, store):
+    mine, theirs = store.add([key() for _ in range(150)]), store.add([key(here=False) for _ in range(9)])
+    images = []
+
+    def cut(_):
+        image = tmp_path / f"image-{len(images)}"
+        shutil.copytree(store.path.parent, image / "store")
+        images.append(image)
+
+    connection = store.database._connection
+    connection.set_trace_callback(cut)
+    outcomes = run_group(store.database, [take(store, 3), fetch(store, theirs[2:5]), take(store, 137), take(store, 1)])
+    connection.set_trace_callback(None)
+    cut("after")
+    assert ids(outcomes[0] + outcomes[2] + outcomes[3]) == ids(mine[:141])
+    states = []
+    for image in images:
+        database = Database(image / "store" / "s.db", FileKek(tmp_path / "kek", OsRandom()))
+        keys = KeyRecords(database, OsRandom())
+        states.append((keys.stored_key_count("sae-a", "sae-b"), keys.counts("sae-b", "sae-a").held))
+        rest = keys.deliver_to_master("sae-a", "sae-b", states[-1][0], 3.0)
+        assert ids(rest) == ids(mine[-len(rest) :])
+        assert [k.material for k in rest] == [row.material for row in mine[-len(rest) :]]
+        database.close()
+        shutil.rmtree(image)
+    assert len(states) > 5
+    assert (states[0], states[-1]) == ((150, 9), (9, 6))
+    assert set(states) == {(150, 9), (9, 6)}
