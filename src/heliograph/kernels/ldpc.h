@@ -1,5 +1,5 @@
-/* Syndromes and decoding of quasi-cyclic LDPC codes, by layers of offset min-sum in 8-bit integers. The twin, and the
- * rule of every step, is ldpc.py: whatever the processor, the same bits come out. */
+/* Syndromes and decoding of quasi-cyclic LDPC codes, for one-way reconciliation. What is computed, and why, is said in
+ * ldpc.py; with a processor that has AVX2 or without, the same bits come out. */
 #ifndef HELIOGRAPH_LDPC_H
 #define HELIOGRAPH_LDPC_H
 
@@ -23,8 +23,8 @@ typedef struct {
 void hg_ldpc_syndrome(const hg_ldpc *code, size_t first, size_t last, const uint64_t *bits, uint64_t *out);
 
 /* Looks for a sparse pattern with this syndrome of all rows. Returns the iterations it took (>= 1), 0 if there were not
- * enough (the pattern is then of no use), or HG_LDPC_NO_MEMORY. */
-int hg_ldpc_decode(const hg_ldpc *code, const uint64_t *syndrome, unsigned channel, unsigned offset, unsigned iterations,
+ * enough or no progress (the pattern is then of no use), or HG_LDPC_NO_MEMORY. */
+int hg_ldpc_decode(const hg_ldpc *code, const uint64_t *syndrome, unsigned channel, unsigned iterations,
                    uint64_t *pattern, int portable);
 
 #ifdef __cplusplus

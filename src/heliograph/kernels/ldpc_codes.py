@@ -1,60 +1,43 @@
 """The codes of one-way reconciliation, built from a few numbers: no table of edges is stored or copied.
 
-A mother code is a grid of ``rows`` by ``columns`` blocks. Its columns' degrees follow ``degrees`` evenly from left to
-right, so that a frame may use only the first ``width`` columns: it then has more parities for each bit, in fine steps,
-and no bit is spent on it. Columns of degree 2 form one path over the rows (no cycle among them, hence no pattern of few
-errors that they alone hide); every other column takes the rows that have the fewest edges so far. A shift is drawn
-until it closes no cycle of length 4. ``more`` further rows, over columns of low degree, are kept back for frames that
-do not decode. All draws come from one counter, so both sides build the same code.
+A code is a grid of ``rows`` by ``width`` blocks. Its columns' degrees follow ``SHARES``, evenly from left to right.
+Columns of degree 2 form one path over the rows (no cycle among them, hence no pattern of few errors that they alone
+hide); every other column takes the rows that have the fewest edges so far. A shift is drawn until it closes no cycle of
+length 4. ``more`` further rows are kept back for frames that do not decode: each takes as many columns as a row has on
+average, those with the fewest edges first. All draws come from one counter, so both sides build the same code.
 
-The degrees come from a random search by density evolution of the decoder, flooding, which is not kept here; offsets and
-efficiencies were then set by decoding five frames at each of a few settings, for some mothers with other degrees than
-these. They decide how much is disclosed, never whether a result is right: that is verified.
+The shares come from a search by density evolution of the decoder: ``benchmarks/ldpc_degrees.py`` makes the table. They
+decide how much is disclosed, never whether a result is right: that is verified. ``VERSION`` names all of this, because
+sites with different codes cannot work together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from heliograph.kernels.ldpc import Code, Edge
 
-__all__ = ["MOTHERS", "WIDTH_LEAST", "Mother", "build"]
+__all__ = ["SHARES", "VERSION", "build"]
 
+VERSION: Final = 2  # 1: mothers of which frames used the first columns
 _TRIES: Final = 64  # small blocks have no shift left without a cycle: then the last one drawn is taken
 _MASK: Final = (1 << 64) - 1
-WIDTH_LEAST: Final = 0.5  # of the columns; a narrower frame belongs to the next mother
 
-
-@dataclass(frozen=True, slots=True)
-class Mother:
-    """``degrees``: shares of the columns, in 1/10000; ``offset``: of the decoder; ``more``: rows kept back.
-
-    ``efficiency``: parities over the entropy of the errors at which five frames of five decoded, about.
-    """
-
-    rows: int
-    columns: int
-    more: int
-    degrees: tuple[tuple[int, int], ...]
-    offset: int
-    efficiency: float
-
-
-MOTHERS: Final[tuple[Mother, ...]] = (
-    Mother(8, 640, 1, ((2, 13), (3, 5757), (5, 888), (13, 3342)), 1, 1.7),
-    Mother(12, 594, 2, ((2, 234), (3, 6049), (6, 1191), (13, 2526)), 1, 1.45),
-    Mother(16, 496, 2, ((2, 175), (3, 5330), (4, 2061), (13, 2434)), 1, 1.55),
-    Mother(20, 400, 3, ((2, 387), (3, 6539), (7, 920), (14, 2154)), 2, 1.42),
-    Mother(24, 320, 4, ((2, 872), (3, 5911), (6, 1254), (13, 1963)), 2, 1.32),
-    Mother(32, 304, 5, ((2, 595), (3, 6259), (5, 1577), (16, 1569)), 2, 1.28),
-    Mother(40, 272, 6, ((2, 1283), (3, 4967), (4, 1806), (13, 1944)), 2, 1.25),
-    Mother(48, 240, 7, ((2, 1135), (3, 6037), (6, 1531), (17, 1297)), 2, 1.25),
-    Mother(64, 240, 10, ((2, 911), (3, 6551), (4, 1177), (16, 1361)), 2, 1.23),
-    Mother(80, 232, 12, ((2, 1197), (3, 5991), (4, 1782), (17, 1030)), 1, 1.25),
-    Mother(96, 218, 14, ((2, 1211), (3, 7337), (4, 264), (14, 1188)), 1, 1.25),
+# (degree, share of the columns in 1/10000), by rising error rate.
+SHARES: Final[tuple[tuple[tuple[int, int], ...], ...]] = (
+    ((2, 100), (3, 8900), (8, 1000)),
+    ((2, 274), (3, 5798), (7, 1608), (15, 2320)),
+    ((2, 480), (3, 5494), (6, 1795), (18, 2232)),
+    ((2, 616), (3, 5804), (7, 1662), (18, 1918)),
+    ((2, 1106), (3, 5410), (7, 1905), (21, 1579)),
+    ((2, 1518), (3, 5144), (6, 1522), (19, 1816)),
+    ((2, 1716), (3, 5338), (6, 1174), (17, 1772)),
+    ((2, 1566), (3, 6095), (8, 815), (18, 1524)),
+    ((2, 2407), (3, 4534), (6, 1864), (21, 1196)),
+    ((2, 2293), (3, 5761), (7, 764), (18, 1181)),
+    ((2, 2798), (3, 5545), (6, 416), (16, 1241)),
 )
 
 
@@ -68,70 +51,67 @@ def _draws(seed: int) -> Iterator[int]:
         yield mixed ^ mixed >> 31
 
 
-def _degrees(mother: Mother) -> list[int]:
-    """Return the degree of each column: at every width the shares are met as nearly as whole columns allow."""
-    given = dict.fromkeys((degree for degree, _ in mother.degrees), 0)
+def _degrees(shares: tuple[tuple[int, int], ...], rows: int, width: int) -> list[int]:
+    """Return the degree of each column: up to every column the shares are met as nearly as whole ones allow."""
+    given = dict.fromkeys((degree for degree, _ in shares), 0)
+    pairs = 0
     out = []
-    for j in range(1, mother.columns + 1):
-        degree = max(mother.degrees, key=lambda one: one[1] * j - 10_000 * given[one[0]])[0]
-        if degree == 2 and given[2] >= mother.rows - 1:  # the path is at its end
-            degree = 3
-        given[degree] = given.get(degree, 0) + 1
-        out.append(degree)
+    for j in range(1, width + 1):
+        degree = max(shares, key=lambda one: one[1] * j - 10_000 * given[one[0]])[0]
+        given[degree] += 1
+        if degree == 2:
+            pairs += 1
+            degree = 2 if pairs < rows else 3  # the path is at its end
+        out.append(min(degree, rows))
     return out
 
 
-def _rows_of_columns(mother: Mother, draws: Iterator[int]) -> list[list[int]]:
+def _rows_of_columns(degrees: list[int], rows: int, draws: Iterator[int]) -> list[list[int]]:
     """Return the block rows that each column meets."""
-    filled, spare = [0] * mother.rows, [0] * mother.more
+    filled = [0] * rows
     pairs = 0
-    degrees = _degrees(mother)
-    low = [degree <= 3 for degree in degrees]
-    share = mother.more * sum(degrees) / mother.rows / max(sum(low), 1)
-    owed = 0.0
     out = []
-    for degree, is_low in zip(degrees, low, strict=True):
-        if degree == 2:
+    for degree in degrees:
+        if degree == 2 and pairs + 1 < rows:
             chosen = [pairs, pairs + 1]
             pairs += 1
         else:
-            ranked = sorted(range(mother.rows), key=lambda r: (filled[r], next(draws)))
-            chosen = ranked[:degree]
+            chosen = sorted(range(rows), key=lambda r: (filled[r], next(draws)))[:degree]
         for r in chosen:
             filled[r] += 1
-        if is_low and mother.more:
-            owed += share
-            kept = sorted(range(mother.more), key=lambda r: (spare[r], next(draws)))[: min(int(owed), mother.more)]
-            owed -= len(kept)
-            for r in kept:
-                spare[r] += 1
-            chosen = chosen + [mother.rows + r for r in kept]
-        out.append(sorted(chosen))
+        out.append(chosen)
     return out
 
 
-@lru_cache(maxsize=32)
-def _edges(index: int, z: int) -> tuple[tuple[Edge, ...], ...]:
-    mother = MOTHERS[index]
-    draws = _draws(index << 16 | z)
-    rows: list[list[Edge]] = [[] for _ in range(mother.rows + mother.more)]
+@lru_cache(maxsize=64)
+def _edges(index: int, rows: int, more: int, width: int, z: int) -> tuple[tuple[Edge, ...], ...]:
+    draws = _draws(((index << 16 | rows) << 16 | width) << 16 | z)
+    degrees = _degrees(SHARES[index], rows, width)
+    of_columns = _rows_of_columns(degrees, rows, draws)
+    usual = -(-sum(degrees) // rows)
+    for extra in range(rows, rows + more):
+        ranked = sorted(range(width), key=lambda column: (len(of_columns[column]), next(draws)))
+        for column in ranked[:usual]:
+            of_columns[column].append(extra)
+    found: list[list[Edge]] = [[] for _ in range(rows + more)]
     seen: set[tuple[int, int, int]] = set()  # two rows, and the difference of a column's shifts in them
-    for column, chosen in enumerate(_rows_of_columns(mother, draws)):
+    for column, chosen in enumerate(of_columns):
         placed: list[tuple[int, int]] = []
-        for row in chosen:
+        for row in sorted(chosen):
             for _ in range(_TRIES):
                 shift = next(draws) % z
                 if not any((other, row, (shift - theirs) % z) in seen for other, theirs in placed):
                     break
             seen.update((other, row, (shift - theirs) % z) for other, theirs in placed)
             placed.append((row, shift))
-            rows[row].append((column, shift))
-    return tuple(tuple(row) for row in rows)
+            found[row].append((column, shift))
+    return tuple(map(tuple, found))
 
 
-@lru_cache(maxsize=32)
-def build(index: int, z: int, width: int, *, extended: bool) -> Code:
-    """Return the first ``width`` columns of mother ``index`` lifted by ``z``; ``extended``: with the rows kept back."""
-    mother = MOTHERS[index]
-    edges = _edges(index, z)[: mother.rows + (mother.more if extended else 0)]
-    return Code(z, width, tuple(tuple(edge for edge in row if edge[0] < width) for row in edges))
+@lru_cache(maxsize=64)
+def build(index: int, rows: int, more: int, width: int, z: int, *, used: int) -> Code:
+    """Return a code of ``rows`` rows, and as many of the ``more`` kept back as make ``used`` of them.
+
+    ``index``: of the shares. However many are used, all are built: the first rows do not depend on it.
+    """
+    return Code(z, width, _edges(index, rows, more, width, z)[:used])
