@@ -45,13 +45,16 @@ void hg_ldpc_syndrome(const hg_ldpc *code, size_t first, size_t last, const uint
         }
 }
 
+/* Sums up to which the size is 1, 2 and 3 at least, where the logarithm alone says less. */
+enum { ONE = 10028, TWO = 5609, THREE = 3671 };
+
 /* The size whose PHI this sum is: 26 less twice its binary logarithm, which is taken linear between powers of two. */
 static uint8_t size_of(uint16_t sum) {
     if (!sum) return LARGEST;
     const int top = (int)hg_top_bit(sum);
     const unsigned eighths = (top > 2 ? (unsigned)sum >> (top - 3) : (unsigned)sum << (3 - top)) & 7u;
-    const int size = 26 - 2 * top - (eighths >= 2) - (eighths >= 6);
-    return (uint8_t)(size < 0 ? 0 : size > LARGEST ? LARGEST : size);
+    const int size = 26 - 2 * top - (eighths >= 2) - (eighths >= 6), least = (sum <= ONE) + (sum <= TWO) + (sum <= THREE);
+    return (uint8_t)(size < least ? least : size > LARGEST ? LARGEST : size);
 }
 
 /* The LANES checks from `k` on of row `r`: what ldpc.py does, check by check. Returns how many were not as they must. */
@@ -163,6 +166,11 @@ AVX2 static inline __m256i low_phi(const tables *t, __m256i near, __m256i size) 
     return _mm256_or_si256(_mm256_shuffle_epi8(t->low, near), _mm256_shuffle_epi8(t->low_far, far));
 }
 
+/* -1 where the number is at most `most`, else 0. */
+AVX2 static inline __m256i up_to(__m256i numbers, int16_t most) {
+    return _mm256_cmpeq_epi16(_mm256_min_epu16(numbers, _mm256_set1_epi16(most)), numbers);
+}
+
 /* `size_of` sixteen times. The bits of a float are its logarithm, linear between powers of two. */
 AVX2 static inline __m256i sizes_of(__m256i sum) {
     const __m256i zero = _mm256_setzero_si256(), half = _mm256_set1_epi32(1 << 21);
@@ -170,7 +178,9 @@ AVX2 static inline __m256i sizes_of(__m256i sum) {
     const __m256i b = _mm256_castps_si256(_mm256_cvtepi32_ps(_mm256_unpackhi_epi16(sum, zero)));
     const __m256i twice = _mm256_packus_epi32(_mm256_srli_epi32(_mm256_add_epi32(a, half), 22),
                                               _mm256_srli_epi32(_mm256_add_epi32(b, half), 22));
-    return _mm256_min_epi16(_mm256_subs_epu16(_mm256_set1_epi16(26 + 2 * 127), twice), _mm256_set1_epi16(LARGEST));
+    const __m256i size = _mm256_subs_epu16(_mm256_set1_epi16(26 + 2 * 127), twice);
+    const __m256i least = _mm256_add_epi16(_mm256_add_epi16(up_to(sum, ONE), up_to(sum, TWO)), up_to(sum, THREE));
+    return _mm256_min_epi16(_mm256_max_epi16(size, _mm256_sub_epi16(zero, least)), _mm256_set1_epi16(LARGEST));
 }
 
 AVX2 static unsigned checks_avx2(const hg_ldpc *code, const state *s, const tables *phi, size_t r, size_t k) {

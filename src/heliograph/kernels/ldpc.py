@@ -38,6 +38,7 @@ PHI: Final = (
     32, 23, 16, 11, 8, 6, 4, 3, 2, 1, 1, 1, 1, 0, 0, 0,
 )
 # fmt: on
+_AT_LEAST: Final = (10028, 5609, 3671)
 _PATIENCE: Final = 12
 
 Edge = tuple[int, int]
@@ -153,7 +154,11 @@ def _row(totals: Sizes, messages: Sizes, row: tuple[Edge, ...], odd: Bits) -> in
 
 
 def _size(total: NDArray[np.int64]) -> Sizes:
-    """Return the size whose phi this is: 26 less twice the binary logarithm, linear between powers of two, rounded."""
+    """Return the size whose phi this is: 26 less twice the binary logarithm, linear between powers of two, rounded.
+
+    Small sizes are a little more than that: ``_AT_LEAST`` has the sums up to which they are 1, 2 and 3.
+    """
     mantissa, exponent = np.frexp(total.astype(np.float64))  # mantissa in [1/2, 1)
     found = 28 - 2 * exponent - (mantissa >= 0.625) - (mantissa >= 0.875)
-    return np.where(total == 0, LARGEST, np.clip(found, 0, LARGEST)).astype(np.int16)
+    least = sum((total <= most).astype(np.int64) for most in _AT_LEAST)
+    return np.where(total == 0, LARGEST, np.clip(found, least, LARGEST)).astype(np.int16)

@@ -3,8 +3,9 @@
 A code is a grid of ``rows`` by ``width`` blocks. Its columns' degrees follow ``SHARES``, evenly from left to right.
 Columns of degree 2 form one path over the rows (no cycle among them, hence no pattern of few errors that they alone
 hide); every other column takes the rows that have the fewest edges so far. A shift is drawn until it closes no cycle of
-length 4. ``more`` further rows are kept back for frames that do not decode: each takes as many columns as a row has on
-average, those with the fewest edges first. All draws come from one counter, so both sides build the same code.
+length 4. For frames that do not decode, rows are split: the parity of half of a row's edges is told, and the row is then
+two of half the length, which say more about each bit. The degrees of the columns stay as they are. All draws come from
+one counter, so both sides build the same code.
 
 The shares come from a search by density evolution of the decoder: ``benchmarks/ldpc_degrees.py`` makes the table. They
 decide how much is disclosed, never whether a result is right: that is verified. ``VERSION`` names all of this, because
@@ -13,31 +14,38 @@ sites with different codes cannot work together.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from heliograph.kernels.ldpc import Code, Edge
 
-__all__ = ["SHARES", "VERSION", "build"]
+__all__ = ["SHARES", "VERSION", "Shares", "build", "rows_to_split"]
 
 VERSION: Final = 2  # 1: mothers of which frames used the first columns
 _TRIES: Final = 64  # small blocks have no shift left without a cycle: then the last one drawn is taken
 _MASK: Final = (1 << 64) - 1
 
-# (degree, share of the columns in 1/10000), by rising error rate.
-SHARES: Final[tuple[tuple[tuple[int, int], ...], ...]] = (
-    ((2, 100), (3, 8900), (8, 1000)),
-    ((2, 274), (3, 5798), (7, 1608), (15, 2320)),
-    ((2, 480), (3, 5494), (6, 1795), (18, 2232)),
-    ((2, 616), (3, 5804), (7, 1662), (18, 1918)),
-    ((2, 1106), (3, 5410), (7, 1905), (21, 1579)),
-    ((2, 1518), (3, 5144), (6, 1522), (19, 1816)),
-    ((2, 1716), (3, 5338), (6, 1174), (17, 1772)),
-    ((2, 1566), (3, 6095), (8, 815), (18, 1524)),
-    ((2, 2407), (3, 4534), (6, 1864), (21, 1196)),
-    ((2, 2293), (3, 5761), (7, 764), (18, 1181)),
-    ((2, 2798), (3, 5545), (6, 416), (16, 1241)),
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """For error rates about ``ppm`` / 10^6: ``degrees``, each with its share of the columns in 1/10000.
+
+    ``efficiency``: parities over the entropy of the errors, in 1/1000, with which frames of 10^6 bits decode.
+    """
+
+    ppm: int
+    efficiency: int
+    degrees: tuple[tuple[int, int], ...]
+
+
+SHARES: Final[tuple[Shares, ...]] = (
+    Shares(10000, 1150, ((2, 890), (3, 5083), (5, 1551), (14, 2475))),
+    Shares(17000, 1150, ((2, 1215), (3, 5169), (4, 1043), (13, 2573))),
+    Shares(22000, 1140, ((2, 1657), (3, 5323), (6, 773), (13, 2247))),
+    Shares(30000, 1130, ((2, 2097), (3, 5055), (6, 726), (12, 2122))),
 )
 
 
@@ -83,19 +91,18 @@ def _rows_of_columns(degrees: list[int], rows: int, draws: Iterator[int]) -> lis
     return out
 
 
+def rows_to_split(rows: int, number: int) -> list[int]:
+    """Return the rows that are split first, ``number`` of them; at any number they lie about evenly."""
+    return sorted(range(rows), key=lambda row: int(f"{row:016b}"[::-1], 2))[:number]  # by their bits, lowest first
+
+
 @lru_cache(maxsize=64)
-def _edges(index: int, rows: int, more: int, width: int, z: int) -> tuple[tuple[Edge, ...], ...]:
+def _edges(index: int, rows: int, width: int, z: int) -> tuple[tuple[Edge, ...], ...]:
     draws = _draws(((index << 16 | rows) << 16 | width) << 16 | z)
-    degrees = _degrees(SHARES[index], rows, width)
-    of_columns = _rows_of_columns(degrees, rows, draws)
-    usual = -(-sum(degrees) // rows)
-    for extra in range(rows, rows + more):
-        ranked = sorted(range(width), key=lambda column: (len(of_columns[column]), next(draws)))
-        for column in ranked[:usual]:
-            of_columns[column].append(extra)
-    found: list[list[Edge]] = [[] for _ in range(rows + more)]
+    degrees = _degrees(SHARES[index].degrees, rows, width)
+    found: list[list[Edge]] = [[] for _ in range(rows)]
     seen: set[tuple[int, int, int]] = set()  # two rows, and the difference of a column's shifts in them
-    for column, chosen in enumerate(of_columns):
+    for column, chosen in enumerate(_rows_of_columns(degrees, rows, draws)):
         placed: list[tuple[int, int]] = []
         for row in sorted(chosen):
             for _ in range(_TRIES):
@@ -109,9 +116,16 @@ def _edges(index: int, rows: int, more: int, width: int, z: int) -> tuple[tuple[
 
 
 @lru_cache(maxsize=64)
-def build(index: int, rows: int, more: int, width: int, z: int, *, used: int) -> Code:
-    """Return a code of ``rows`` rows, and as many of the ``more`` kept back as make ``used`` of them.
+def build(index: int, rows: int, width: int, z: int, *, split: int = 0) -> Code:
+    """Return the code of ``SHARES[index]``, with so many rows split.
 
-    ``index``: of the shares. However many are used, all are built: the first rows do not depend on it.
+    The half that is told of each split row stands behind all rows, in the order of ``rows_to_split``; the other half is
+    in the row's place.
     """
-    return Code(z, width, _edges(index, rows, more, width, z)[:used])
+    edges = list(_edges(index, rows, width, z))
+    degrees = Counter(column for row in edges for column, _ in row)
+    for row in rows_to_split(rows, split):
+        ranked = sorted(edges[row], key=lambda edge: (degrees[edge[0]], edge[0]))  # both halves alike in degrees
+        edges.append(tuple(sorted(ranked[::2])))
+        edges[row] = tuple(sorted(ranked[1::2]))
+    return Code(z, width, tuple(edges))

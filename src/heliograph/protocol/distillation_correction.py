@@ -97,7 +97,7 @@ def step(state: d.State, event: d.Event) -> tuple[d.State, tuple[d.Action, ...]]
             so_far, send = d.say(state, d.opening(state.run))
             return AwaitingOpening(state.run, so_far), (send,)
         case DrawingPasses(), Drawn(data=seed):
-            sample = sample_parities(state.run.bits, seed)
+            sample = sample_parities(state.run.bits, seed, one_way=d.is_one_way(state.run))
             so_far, send = d.say(state, PassesSeed(seed, len(sample), sample.to_bytes()))
             return AwaitingSample(state.run, so_far, seed, sample), (send,)
         case d.State(), Received(frame=frame):
@@ -137,13 +137,14 @@ def _received(state: d.State, frame: Frame, event: d.Event) -> tuple[d.State, tu
 def _start(state: AwaitingSample, reply: m.ParityReply) -> tuple[d.State, tuple[d.Action, ...]]:
     """Estimate the error rate; ask for the first parities unless no key can come of it."""
     run = state.run
-    expected = sample_size(len(run.bits))
+    expected = sample_size(len(run.bits), one_way=d.is_one_way(run))
     if reply.count != expected:
         raise RemoteProtocolError(f"{reply.count} parities where {expected} were due")
-    found = estimate(state.sample, unpack_parities(reply.parities, reply.count), len(run.bits))
+    theirs = unpack_parities(reply.parities, reply.count)
+    found = estimate(state.sample, theirs, len(run.bits), one_way=d.is_one_way(run))
     if is_hopeless(found.rate_lower, run.requirements):
         raise QBERTooHigh(_too_many(found, f"a sample of {expected} parities shows it"))
-    if run.reconciliation == "ldpc":
+    if d.is_one_way(run):
         return one_way.ask(state, found, expected)
     corrector = Corrector(run.bits, state.seed, found.start, d.limits(run))
     first = corrector.first_parities()

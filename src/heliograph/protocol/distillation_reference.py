@@ -164,9 +164,10 @@ def _received(state: d.State, frame: Frame, event: d.Event) -> tuple[d.State, tu
 def _start(state: AwaitingPasses, message: PassesSeed) -> tuple[d.State, tuple[d.Action, ...]]:
     """Answer the sample; both sides start from the same estimate."""
     run = state.run
-    ours = sample_parities(run.bits, message.seed)
-    found = estimate(ours, unpack_parities(message.parities, message.count), len(run.bits))
-    if run.reconciliation == "ldpc":
+    one_way_run = d.is_one_way(run)
+    ours = sample_parities(run.bits, message.seed, one_way=one_way_run)
+    found = estimate(ours, unpack_parities(message.parities, message.count), len(run.bits), one_way=one_way_run)
+    if one_way_run:
         so_far, send = d.say(state, m.ParityReply(len(ours), ours.to_bytes()))
         before = Disclosed(parities_a=len(ours), parities_b=len(ours))
         return one_way.AwaitingRequest(run, so_far, found, before), (send,)
