@@ -21,8 +21,8 @@ _FRAME_MOST: Final = 1 << 20  # bits
 _WIDTH_LEAST: Final = 200
 _WIDTH_MOST: Final = 512
 _BLOCK_LEAST: Final = 64  # bits, and their unit
-ROUNDS_MORE: Final = 5
-_PARTS: Final = 16  # each further round splits a sixteenth of the rows
+ROUNDS_MORE: Final = 6
+_PARTS: Final = 20  # each further round splits a twentieth of the rows
 _ROWS_LEAST: Final = 6  # so that there are rows to split
 RATE_LEAST: Final = 1e-3  # below it parities cost next to nothing, and an estimate says little
 RATE_MOST: Final = 0.2
@@ -134,4 +134,4 @@ def _parities(bits: int, ppm: int) -> int:
     mean = bits * entropy // _MILLION
     # The number of errors varies from frame to frame; a deviation of it, as parities:
     spread = math.isqrt(bits * ppm * (_MILLION - ppm)) * _odds(ppm) // _MILLION
-    return (mean * SHARES[_shares(ppm)].efficiency // 1000 + spread * 3 // 2) >> _DIGITS
+    return (mean * SHARES[_shares(ppm)].efficiency // 1000 + spread) >> _DIGITS
