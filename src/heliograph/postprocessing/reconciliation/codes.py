@@ -15,15 +15,15 @@ from heliograph.kernels.ldpc_codes import SHARES, build, rows_to_split
 
 __all__ = ["RATE_LEAST", "RATE_MOST", "ROUNDS_MORE", "Frames", "frames_for"]
 
-# Our choices. Longer frames gain little and leave the cache; narrower ones miss the shares of the degrees, wider ones
-# have blocks too small for shifts without short cycles.
+# Our choices. Longer frames gain little and leave the cache; with fewer columns or rows the degrees would miss their
+# shares; with many more the blocks would be too small for shifts without short cycles.
 _FRAME_MOST: Final = 1 << 20  # bits
 _WIDTH_LEAST: Final = 200
-_WIDTH_MOST: Final = 512
-_BLOCK_LEAST: Final = 64  # bits, and their unit
+_ROWS_LEAST: Final = 16
+_BLOCK: Final = 64  # bits: the least block, and the unit of all
 ROUNDS_MORE: Final = 6
-_PARTS: Final = 20  # each further round splits a twentieth of the rows
-_ROWS_LEAST: Final = 6  # so that there are rows to split
+_PARTS: Final = 20  # each further round splits a twentieth of the rows, the last one all that are whole
+_ROWS_AT_ALL: Final = 7  # even in the shortest frames, so that there are rows to split
 RATE_LEAST: Final = 1e-3  # below it parities cost next to nothing, and an estimate says little
 RATE_MOST: Final = 0.2
 
@@ -50,26 +50,29 @@ class Frames:
 
     @property
     def step(self) -> int:
-        """Block rows that each further round splits."""
-        return -(-self.rows // _PARTS)
+        """Block rows that each further round splits, but for the last."""
+        return _over(self.rows, _PARTS)
 
     def code(self, more: int) -> Code:
         """Return the code after ``more`` further rounds."""
-        return build(self.shares, self.rows, self.width, self.z, split=more * self.step)
+        return build(self.shares, self.rows, self.width, self.z, split=self.split(more))
+
+    def split(self, more: int) -> int:
+        """Return how many rows are split after ``more`` further rounds: after the last one all."""
+        return more * self.step if more < ROUNDS_MORE else self.rows
 
     def split_in(self, more: int) -> list[int]:
         """Return the rows that the ``more``-th further round splits."""
-        return rows_to_split(self.rows, more * self.step)[(more - 1) * self.step :]
+        return rows_to_split(self.rows, self.split(more))[self.split(more - 1) :]
 
     @property
     def first_bits(self) -> int:
         """Parities of one frame in the first round."""
         return self.rows * self.z
 
-    @property
-    def more_bits(self) -> int:
-        """Parities of one frame in each further round."""
-        return self.step * self.z
+    def more_bits(self, more: int) -> int:
+        """Return the parities of one frame in the ``more``-th further round."""
+        return (self.split(more) - self.split(more - 1)) * self.z
 
 
 def frames_for(length: int, rate: float) -> Frames:
@@ -83,19 +86,16 @@ def frames_for(length: int, rate: float) -> Frames:
     count = -(-length // _FRAME_MOST)
     used = -(-length // count)
     needed = _parities(used, ppm)
-    least, most = (max(_blocks(used, width), 1) * _BLOCK_LEAST for width in (_WIDTH_MOST, _WIDTH_LEAST))
-    z = min(range(least, most + 1, _BLOCK_LEAST), key=lambda one: (_over(needed, one) * one, -one))
-    rows = max(_over(needed, z), _ROWS_LEAST)
+    most = max(min(used // _WIDTH_LEAST, needed // _ROWS_LEAST) // _BLOCK, 1)
+    sizes = range(_BLOCK * -(-most // 2), _BLOCK * most + 1, _BLOCK)
+    z = min(sizes, key=lambda one: (_over(needed, one) * one, -one))
+    rows = max(_over(needed, z), _ROWS_AT_ALL)
     width = max(_over(used, z), rows + 1)
     return Frames(length, count, used, _shares(ppm), rows, z, width, _channel(ppm))
 
 
 def _over(number: int, by: int) -> int:
     return -(-number // by)
-
-
-def _blocks(bits: int, width: int) -> int:
-    return _over(bits, width * _BLOCK_LEAST)
 
 
 def _logarithm(number: int) -> int:

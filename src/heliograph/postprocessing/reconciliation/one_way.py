@@ -107,9 +107,9 @@ class Source:
         if (named & ~self._named).any():
             raise RemoteProtocolError("more of a syndrome was asked for, of a frame that was decoded")
         chosen = np.flatnonzero(named)
-        size = len(chosen) * self._frames.more_bits
+        size = len(chosen) * self._frames.more_bits(self._rounds)
         _check(self._sent + size + (self._rounds + 1) * self._frames.count, self._limits)
-        first = self._frames.rows + (self._rounds - 1) * self._frames.step
+        first = self._frames.rows + self._frames.split(self._rounds - 1)
         code = self._frames.code(self._rounds)
         self._named = named
         self._rounds += 1
@@ -162,7 +162,7 @@ class Finder:
                 f"{len(self._failed)} of {self._frames.count} frames did not decode: more errors than the estimate "
                 "promised"
             )
-        more = len(self._failed) * self._frames.more_bits
+        more = len(self._failed) * self._frames.more_bits(self._rounds)
         _check(self._taken + more + (self._rounds + 1) * self._frames.count, self._limits)
         self.expected = more
         failed = np.zeros(self._frames.count, dtype=np.uint8)
@@ -173,7 +173,7 @@ class Finder:
         """Decode the frames that did not decode before; the halves of this round split the rows that they are of."""
         frames, wanted = self._frames, self._failed
         code = frames.code(self._rounds)
-        first = frames.rows + (self._rounds - 1) * frames.step if self._rounds else 0
+        first = frames.rows + frames.split(self._rounds - 1) if self._rounds else 0
         ours = syndromes(code, _picked(self._bits, frames, wanted), first=first, kernel=self._kernel)
         difference = np.frombuffer(ours, dtype=np.uint8) ^ np.frombuffer(theirs, dtype=np.uint8)
         halves = difference.reshape(len(wanted), -1, frames.z // 8)
