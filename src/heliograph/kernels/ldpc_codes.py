@@ -1,8 +1,8 @@
 """The codes of one-way reconciliation, built from a few numbers: no table of edges is stored or copied.
 
-A code is a grid of ``rows`` by ``width`` blocks. Its columns' degrees follow ``SHARES``, evenly from left to right.
-Columns of degree 2 form one path over the rows (no cycle among them, hence no pattern of few errors that they alone
-hide); every other column takes the rows that have the fewest edges so far. A shift is drawn until it closes no cycle of
+A code is a grid of ``rows`` by ``width`` blocks. Its columns' degrees follow ``SHARES``. Columns of degree 2 form one
+path over the rows (no cycle among them, hence no pattern of few errors that they alone hide); the others are dealt rows
+so that all rows get equally many edges. A shift is drawn until it closes no cycle of
 length 4. For frames that do not decode, rows are split: the parity of half of a row's edges is told, and the row is then
 two of half the length, which say more about each bit. The degrees of the columns stay as they are. All draws come from
 one counter, so both sides build the same code.
@@ -15,7 +15,7 @@ sites with different codes cannot work together.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -25,7 +25,7 @@ from heliograph.kernels.ldpc import Code, Edge
 __all__ = ["SHARES", "VERSION", "Shares", "build", "rows_to_split"]
 
 VERSION: Final = 2  # 1: mothers of which frames used the first columns
-_TRIES: Final = 64  # small blocks have no shift left without a cycle: then the last one drawn is taken
+_TRIES: Final = 16  # small blocks have no shift left without a cycle: then the last one drawn is taken
 _MASK: Final = (1 << 64) - 1
 
 
@@ -71,34 +71,46 @@ def _draws(seed: int) -> Iterator[int]:
 
 
 def _degrees(shares: tuple[tuple[int, int], ...], rows: int, width: int) -> list[int]:
-    """Return the degree of each column: up to every column the shares are met as nearly as whole ones allow."""
-    given = dict.fromkeys((degree for degree, _ in shares), 0)
-    pairs = 0
-    out = []
-    for j in range(1, width + 1):
-        degree = max(shares, key=lambda one: one[1] * j - 10_000 * given[one[0]])[0]
-        given[degree] += 1
+    """Return the degree of each column: the shares as nearly as whole columns allow, low degrees first."""
+    out: list[int] = []
+    share_so_far = 0
+    for degree, share in shares:
+        share_so_far += share
+        number = share_so_far * width // 10_000 - len(out)
         if degree == 2:
-            pairs += 1
-            degree = 2 if pairs < rows else 3  # the path is at its end
-        out.append(min(degree, rows))
-    return out
+            number = min(number, rows - 1)  # the path is at its end; the others get what is left
+        out += [min(degree, rows)] * number
+    return out + [min(shares[1][0], rows)] * (width - len(out))
 
 
 def _rows_of_columns(degrees: list[int], rows: int, draws: Iterator[int]) -> list[list[int]]:
-    """Return the block rows that each column meets."""
-    filled = [0] * rows
-    pairs = 0
-    out = []
-    for degree in degrees:
-        if degree == 2 and pairs + 1 < rows:
-            chosen = [pairs, pairs + 1]
-            pairs += 1
-        else:
-            chosen = sorted(range(rows), key=lambda r: (filled[r], next(draws)))[:degree]
-        for r in chosen:
-            filled[r] += 1
+    """Return the block rows that each column meets: beside the path, rows are dealt out from shuffled decks of all.
+
+    The columns come in any order, so that rows differ in how many columns of high degree they meet: with equally many
+    in all, codes decode later.
+    """
+    path = degrees.count(2)
+    out = [[first, first + 1] for first in range(path)]
+    on_path = Counter(row for column in out for row in column)
+    deck = _shuffled((row for row in range(rows) for _ in range(2 - on_path[row])), draws) if path else []
+    for degree in _shuffled(degrees[path:], draws):
+        chosen: list[int] = []
+        passed_over: list[int] = []  # a column meets a row once
+        while len(chosen) < degree:
+            if not deck:
+                deck = _shuffled(range(rows), draws)
+            row = deck.pop()
+            (passed_over if row in chosen else chosen).append(row)
+        deck += passed_over
         out.append(chosen)
+    return out
+
+
+def _shuffled(items: Iterable[int], draws: Iterator[int]) -> list[int]:
+    out = list(items)
+    for i in range(len(out) - 1, 0, -1):
+        j = next(draws) % (i + 1)
+        out[i], out[j] = out[j], out[i]
     return out
 
 

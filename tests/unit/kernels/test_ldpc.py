@@ -49,8 +49,8 @@ def test_avx2_portable_c_and_numpy_decide_alike(index, split, share):
 @given(data=st.data())
 def test_a_syndrome_of_anybody_is_decided_alike_by_all_kernels(data):
     """Whatever a peer sends: random, all ones, all zeros, one bit; whatever the channel; also very long rows."""
-    z, width = data.draw(st.sampled_from([64, 128, 192])), data.draw(st.integers(8, 60))
-    index, rows = data.draw(st.integers(0, len(SHARES) - 1)), data.draw(st.integers(6, 20))
+    z, width = data.draw(st.sampled_from([64, 128, 192])), data.draw(st.integers(20, 60))
+    index, rows = data.draw(st.integers(0, len(SHARES) - 1)), data.draw(st.integers(6, width // 2))
     code = build(index, rows, width, z, split=data.draw(st.integers(0, rows)))
     size = len(code.rows) * z // 8
     odd = data.draw(
@@ -138,7 +138,7 @@ def test_no_two_columns_of_a_long_code_close_a_cycle_of_four(index):
 def test_both_sides_build_the_same_codes_in_every_release():
     """Changing a code is a change of the protocol: count VERSION up, so that sites with other codes refuse to start."""
     rows = [build(i, r, 200, z, split=r // 4).rows for i in range(len(SHARES)) for r, z in ((20, 64), (60, 1024))]
-    assert (VERSION, hashlib.sha256(repr(rows).encode()).hexdigest()[:16]) == (2, "0")
+    assert (VERSION, hashlib.sha256(repr(rows).encode()).hexdigest()[:16]) == (2, "37387edd14cde581")
 
 
 @needs_compiled

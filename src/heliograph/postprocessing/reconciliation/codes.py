@@ -23,7 +23,7 @@ _ROWS_LEAST: Final = 16
 _BLOCK: Final = 64  # bits: the least block, and the unit of all
 ROUNDS_MORE: Final = 6
 _PARTS: Final = 20  # each further round splits a twentieth of the rows, the last one all that are whole
-_ROWS_AT_ALL: Final = 7  # even in the shortest frames, so that there are rows to split
+_ROWS_AT_ALL, _WIDTH_AT_ALL = 7, 16  # even in the shortest frames, so that there are rows to split
 RATE_LEAST: Final = 1e-3  # below it parities cost next to nothing, and an estimate says little
 RATE_MOST: Final = 0.2
 
@@ -82,20 +82,27 @@ def frames_for(length: int, rate: float) -> Frames:
     """
     if not (math.isfinite(rate) and rate <= RATE_MOST):
         raise ReconciliationFailed(f"an error rate of {rate:.2%} is beyond every code for one-way reconciliation")
-    ppm = math.ceil(max(rate, RATE_LEAST) * _MILLION)
-    count = -(-length // _FRAME_MOST)
-    used = -(-length // count)
-    needed = _parities(used, ppm)
-    most = max(min(used // _WIDTH_LEAST, needed // _ROWS_LEAST) // _BLOCK, 1)
+    ppm = _coarse(math.ceil(max(rate, RATE_LEAST) * _MILLION))
+    count = _over(length, _FRAME_MOST)
+    used = _over(length, count)
+    bits = _coarse(used)
+    needed = _parities(bits, ppm)
+    most = max(min(bits // _WIDTH_LEAST, needed // _ROWS_LEAST) // _BLOCK, 1)
     sizes = range(_BLOCK * -(-most // 2), _BLOCK * most + 1, _BLOCK)
     z = min(sizes, key=lambda one: (_over(needed, one) * one, -one))
     rows = max(_over(needed, z), _ROWS_AT_ALL)
-    width = max(_over(used, z), rows + 1)
+    width = max(_over(bits, z), rows + 1, _WIDTH_AT_ALL)
     return Frames(length, count, used, _shares(ppm), rows, z, width, _channel(ppm))
 
 
 def _over(number: int, by: int) -> int:
     return -(-number // by)
+
+
+def _coarse(number: int) -> int:
+    """Return the number to eight binary digits, upwards: so that blocks much alike share one code, which takes time."""
+    unit = 1 << max(number.bit_length() - 8, 0)
+    return _over(number, unit) * unit
 
 
 def _logarithm(number: int) -> int:
