@@ -20,10 +20,10 @@ static const uint16_t PHI[LARGEST + 1] = {16384, 7220, 4500, 3027, 2092, 1464, 1
 
 /* What one decoding holds. A block column of `totals` has z bytes and the first LANES of them once more, so that a load
  * may run over the end. `messages`: of each row, of each LANES checks, of each edge: as they are used. `signs`: 0x80 for
- * a check that must be odd. `row`: LANES for each edge of one row. */
+ * a check that must be odd. `row`: LANES for each edge of one row. `most`: the largest message to each column. */
 typedef struct {
     int8_t *totals, *messages, *row;
-    uint8_t *signs;
+    uint8_t *signs, *most;
 } state;
 
 void hg_ldpc_syndrome(const hg_ldpc *code, size_t first, size_t last, const uint64_t *bits, uint64_t *out) {
@@ -93,11 +93,13 @@ static unsigned checks_portable(const hg_ldpc *code, const state *s, size_t r, s
     for (size_t e = 0; e < degree; e++) {
         size_t at = k + code->shifts[first + e];
         if (at >= z) at -= z;
+        const int most = s->most[code->columns[first + e]];
         int8_t *total = s->totals + code->columns[first + e] * (z + LANES) + at;
         for (size_t j = 0; j < LANES; j++) {
             int t = s->row[e * LANES + j];
             const int size = t < 0 ? -t : t;
-            const int sent = (size > LARGEST ? LARGEST : size) == least[j] ? others[j] : all[j];
+            int sent = (size > LARGEST ? LARGEST : size) == least[j] ? others[j] : all[j];
+            sent = sent > most ? most : sent;
             const int m = (sign[j] ^ (uint8_t)t) & 0x80 ? -sent : sent;
             t += m;
             messages[e * LANES + j] = (int8_t)m;
@@ -219,7 +221,8 @@ AVX2 static unsigned checks_avx2(const hg_ldpc *code, const state *s, const tabl
         int8_t *total = s->totals + columns[e] * (z + LANES) + (at >= z ? at - z : at);
         const __m256i t = load(s->row + e * LANES);
         const __m256i own = _mm256_cmpeq_epi8(_mm256_min_epu8(_mm256_abs_epi8(t), largest), least);
-        const __m256i size = _mm256_blendv_epi8(all, others, own);
+        const __m256i most = _mm256_set1_epi8((char)s->most[columns[e]]);
+        const __m256i size = _mm256_min_epu8(_mm256_blendv_epi8(all, others, own), most);
         const __m256i m = _mm256_sign_epi8(size, _mm256_or_si256(_mm256_xor_si256(sign, t), one));
         store(messages + e * LANES, m);
         store(total, _mm256_adds_epi8(t, m));
@@ -268,6 +271,17 @@ static steps choose(int portable) {
     return (steps){iterate_portable, decide_portable};
 }
 
+/* As large as leaves the total of a column's bits below its end, whatever the checks say, but at least 1. */
+static void limit(const hg_ldpc *code, const state *s, unsigned channel) {
+    const unsigned room = channel < 127 ? 127 - channel : 0;
+    memset(s->most, 0, code->width);
+    for (size_t e = 0; e < code->starts[code->rows]; e++) s->most[code->columns[e]]++;
+    for (size_t c = 0; c < code->width; c++) {
+        const unsigned share = s->most[c] ? room / s->most[c] : 0;
+        s->most[c] = (uint8_t)(share > LARGEST ? LARGEST : share ? share : 1);
+    }
+}
+
 int hg_ldpc_decode(const hg_ldpc *code, const uint64_t *syndrome, unsigned channel, unsigned iterations,
                    uint64_t *pattern, int portable) {
     const size_t z = code->z, checks = code->rows * z, totals = code->width * (z + LANES);
@@ -275,7 +289,7 @@ int hg_ldpc_decode(const hg_ldpc *code, const uint64_t *syndrome, unsigned chann
     size_t degree = 0;
     for (size_t r = 0; r < code->rows; r++)
         if (code->starts[r + 1] - code->starts[r] > degree) degree = code->starts[r + 1] - code->starts[r];
-    char *memory = hg_arena(checks / 8 + totals + messages + checks + degree * LANES);
+    char *memory = hg_arena(checks / 8 + totals + messages + checks + degree * LANES + code->width);
     if (!memory) return HG_LDPC_NO_MEMORY;
     uint64_t *found = (uint64_t *)(void *)memory;
     state s;
@@ -283,8 +297,10 @@ int hg_ldpc_decode(const hg_ldpc *code, const uint64_t *syndrome, unsigned chann
     s.messages = s.totals + totals; /* zeros: nothing was said yet */
     s.row = s.messages + messages;
     s.signs = (uint8_t *)(s.row + degree * LANES);
+    s.most = s.signs + checks;
     for (size_t i = 0; i < checks; i++) s.signs[i] = hg_bit(syndrome, i) ? 0x80 : 0;
     memset(s.totals, (int)channel, totals);
+    limit(code, &s, channel);
     const steps run = choose(portable);
     size_t fewest = checks + 1;
     int result = 0;

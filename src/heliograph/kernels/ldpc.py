@@ -7,7 +7,9 @@ and the one for AVX2 decide bit for bit the same.
 
 A total (int8) is a bit's leaning, positive for "no error", in units of half a bit of log-likelihood (ln 2 / 2): at first
 ``channel`` for every bit. A block row takes its former messages out of the totals (saturating) and sends each bit the
-size that the others allow, with the sign that satisfies the check, and adds it in (saturating). How sure the others make
+size that the others allow, with the sign that satisfies the check, and adds it in (saturating). No message is larger
+than leaves room for those of all other checks of the bit: a total that saturates forgets what it is made of, and with a
+few checks wrong whole columns of high degree turned over for good. How sure the others make
 a bit is exact where it matters [Gallager 1963]: phi(x) = -ln tanh(x / 2) is added over the others and turned back by
 phi, which is its own inverse. Here phi is a table (``PHI``, in 1/4096) of the sizes up to 31, and the way back a
 logarithm that is linear between powers of two. To save time the sum leaves out only the check's least size, for the bits
@@ -19,6 +21,7 @@ minimum for a dozen iterations.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -117,9 +120,11 @@ def _parities(code: Code, frames: Bits, first: int) -> Bits:
 def _decode_frame(code: Code, odd: Bits, channel: int, iterations: int) -> tuple[Bits, int]:
     totals = np.full((code.width, code.z), channel, dtype=np.int16)
     messages = [np.zeros((len(row), code.z), dtype=np.int16) for row in code.rows]
+    degrees = Counter(column for row in code.rows for column, _ in row)
+    most = {column: min(max((127 - channel) // degree, 1), LARGEST) for column, degree in degrees.items()}
     fewest, since = odd.size + 1, 0
     for iteration in range(1, iterations + 1):
-        wrong = sum(_row(totals, messages[r], row, odd[r]) for r, row in enumerate(code.rows))
+        wrong = sum(_row(totals, messages[r], row, odd[r], most) for r, row in enumerate(code.rows))
         fewest, since = (wrong, 0) if wrong < fewest else (fewest, since + 1)
         pattern = (totals < 0).astype(np.uint8)
         # Far from the end there is no need to look.
@@ -131,7 +136,7 @@ def _decode_frame(code: Code, odd: Bits, channel: int, iterations: int) -> tuple
     return (totals < 0).astype(np.uint8).reshape(-1), 0
 
 
-def _row(totals: Sizes, messages: Sizes, row: tuple[Edge, ...], odd: Bits) -> int:
+def _row(totals: Sizes, messages: Sizes, row: tuple[Edge, ...], odd: Bits, most: dict[int, int]) -> int:
     """Let one block row speak; return how many of its checks did not hold before."""
     before = np.stack([np.roll(totals[column], -shift) for column, shift in row]) - messages
     np.clip(before, -128, 127, out=before)
@@ -145,6 +150,7 @@ def _row(totals: Sizes, messages: Sizes, row: tuple[Edge, ...], odd: Bits) -> in
     total = np.minimum((high << 8) + ((added & 255).sum(axis=0) & 0xFFFF), 0xFFFF)
     own = sizes == least
     sent = np.where(own, _size(np.maximum(total - phi[least], 0)), _size(total))
+    sent = np.minimum(sent, np.array([[most[column]] for column, _ in row]))
     wrong = np.bitwise_xor.reduce(negative, axis=0) ^ odd.astype(np.bool_)
     messages[:] = np.where(negative ^ wrong, -sent, sent)
     after = np.clip(before + messages, -128, 127)
