@@ -185,7 +185,8 @@ def main() -> int:
         shares = [(degree, round(10_000 * share)) for degree, share in best.shares(rate, f)]
         edges = sum(degree * share for degree, share in shares) / 10_000
         at = ", ".join(
-            f"{iterations(rate, g, [(d, s / 10_000) for d, s in shares], 200):.0f} at {g}" for g in (1.08, 1.12, 1.16, 1.2)
+            f"{iterations(rate, g, [(d, s / 10_000) for d, s in shares], 200):.0f} at {g}"
+            for g in (1.08, 1.12, 1.16, 1.2)
         )
         print(f"{rate:.2%}: f {f:.3f}, {edges:.2f} edges a bit; iterations {at}; {time.monotonic() - began:.0f} s")
         print(f"    ({round(1e6 * rate)}, {tuple(shares)}),", flush=True)

@@ -5,18 +5,20 @@ and looks for the sparse pattern that has it. The search is belief propagation, 
 the other, each check telling each of its bits how sure the others make it. Integers only, so numpy, the portable loop
 and the one for AVX2 decide bit for bit the same.
 
-A total (int8) is a bit's leaning, positive for "no error", in units of half a bit of log-likelihood (ln 2 / 2): at first
-``channel`` for every bit. A block row takes its former messages out of the totals (saturating) and sends each bit the
-size that the others allow, with the sign that satisfies the check, and adds it in (saturating). No message is larger
-than leaves room for those of all other checks of the bit: a total that saturates forgets what it is made of, and with a
-few checks wrong whole columns of high degree turned over for good. How sure the others make
-a bit is exact where it matters [Gallager 1963]: phi(x) = -ln tanh(x / 2) is added over the others and turned back by
-phi, which is its own inverse. Here phi is a table (``PHI``, in 1/4096) of the sizes up to 31, and the way back a
-logarithm that is linear between powers of two. To save time the sum leaves out only the check's least size, for the bits
-that have it; all others hear the sum of all, which is a little less sure than they might be [after Jones et al. 2003].
+A total (int8) is a bit's leaning, positive for "no error", in units of half a bit of log-likelihood (ln 2 / 2): at
+first ``channel`` for every bit. A block row takes its former messages out of the totals, sends each bit the size that
+the others allow, with the sign that satisfies the check, and adds it in. No message is larger than leaves room for those
+of all other checks of the bit: a total that saturates forgets what it is made of, and with a few checks wrong whole
+columns of high degree turned over for good.
 
-Found is a pattern whose syndrome is right. The search gives up when the number of checks that do not hold has had no new
-minimum for a dozen iterations.
+How sure the others make a bit is what Gallager (1963) has: phi(x) = -ln tanh(x / 2) is added over the others and turned
+back by phi, which is its own inverse. Here phi is a table (``PHI``, in 1/4096) of the sizes up to 31, and the way back
+a logarithm that is linear between powers of two. To save time the sum leaves out only the check's least size, for the
+bits that have it; all others hear the sum of all, and are a little less sure than they might be [after Jones et al.
+2003].
+
+Found is a pattern whose syndrome is right. The search gives up when the number of checks that do not hold has had no
+new minimum for a dozen iterations.
 """
 
 from __future__ import annotations

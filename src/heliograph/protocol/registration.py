@@ -135,8 +135,8 @@ class LinkRegistration:
             )
         if self.codes != (known := codes_of(self.reconciliation)):
             raise ConfigurationError(
-                f"link {self.link}: codes = {self.codes}: with reconciliation = {self.reconciliation!r} this release has "
-                f"version {known} of the codes (0: none); plan and register the link anew, with one release on both sites"
+                f"link {self.link}: codes = {self.codes}: for reconciliation = {self.reconciliation!r} this release "
+                f"has version {known} of the codes (0: none); plan the link anew, with one release on both sites"
             )
         for parameters in self.parameters:
             check_parameters(parameters)

@@ -53,9 +53,7 @@ def test_a_syndrome_of_anybody_is_decided_alike_by_all_kernels(data):
     index, rows = data.draw(st.integers(0, len(SHARES) - 1)), data.draw(st.integers(6, width // 2))
     code = build(index, rows, width, z, split=data.draw(st.integers(0, rows)))
     size = len(code.rows) * z // 8
-    odd = data.draw(
-        st.one_of(st.binary(min_size=size, max_size=size), st.sampled_from([bytes(size), b"\xff" * size]))
-    )
+    odd = data.draw(st.one_of(st.binary(min_size=size, max_size=size), st.sampled_from([bytes(size), b"\xff" * size])))
     channel, iterations = data.draw(st.integers(1, 64)), data.draw(st.integers(1, 20))
     found = decode(code, odd, channel, iterations, kernel="numpy")
     for portable in (False, True):

@@ -10,8 +10,8 @@ import pytest
 
 from heliograph.bits import BitString
 from heliograph.errors import LocalProtocolError, ReconciliationFailed, RemoteProtocolError
-from heliograph.postprocessing.reconciliation.charging import charged
 from heliograph.postprocessing.reconciliation import codes
+from heliograph.postprocessing.reconciliation.charging import charged
 from heliograph.postprocessing.reconciliation.codes import RATE_MOST, ROUNDS_MORE, frames_for
 from heliograph.postprocessing.reconciliation.correcting import Corrected
 from heliograph.postprocessing.reconciliation.limits import Limits
@@ -62,7 +62,7 @@ def test_blocks_are_reconciled_above_the_bound_and_below_a_ceiling(n, most, qber
     assert 1 < source.disclosed.parities_a / (n * binary_entropy(qber)) < most
 
 
-@pytest.mark.parametrize("qber", [0.003, 0.01, 0.03, 0.08])
+@pytest.mark.parametrize("qber", [0.004, 0.01, 0.03, 0.08])
 def test_a_rate_taken_a_tenth_too_low_costs_a_round_or_two_and_little_more(qber):
     alice, bob = keys(200_000, qber)
     sent, source, finder, result = run(alice, bob, qber / 1.1)
@@ -114,22 +114,37 @@ def test_logarithms_in_integers_are_logarithms(number):
 def test_more_errors_never_get_a_weaker_code():
     for n in (3000, 65_536, 1_000_000):
         told = [frames_for(n, rate).first_bits for rate in np.geomspace(0.001, RATE_MOST, 60)]
-        assert all(later >= 0.98 * earlier for earlier, later in pairwise(told))
+        assert all(later >= 0.97 * earlier for earlier, later in pairwise(told))
         assert told[-1] <= 0.95 * n
 
 
 def test_above_the_cap_nothing_is_sent_or_asked():
     alice, _ = keys(60_000, 0.02)
-    tight = Limits(parities=frames_for(60_000, 0.02).first_bits * frames_for(60_000, 0.02).count)
+    frames = frames_for(60_000, 0.02)
+    tight = Limits(parities=frames.first_bits * frames.count * 3 // 4)
     for side in (Source, Finder):
         with pytest.raises(ReconciliationFailed, match="the cap is"):
             side(alice, 0.02, tight)
-    frames = frames_for(60_000, 0.02)
-    source = Source(alice, 0.02, Limits(parities=frames.count * (frames.first_bits + 1)))
+    limits = Limits(parities=frames.count * (frames.first_bits + frames.more_bits(1) + 2))
+    source = Source(alice, 0.02, limits)
     source.first()
+    every = BitString.from_array(np.ones(frames.count, dtype=np.uint8))
+    source.more(every)
+    before = source.disclosed
     with pytest.raises(ReconciliationFailed, match="the cap is"):
-        source.more(BitString.from_array(np.ones(frames.count, dtype=np.uint8)))
-    assert source.disclosed.parities_a == frames.count * (frames.first_bits + 1)
+        source.more(every)
+    assert source.disclosed == before
+    assert source.disclosed.parities_a == limits.parities
+
+
+def test_an_estimate_that_is_high_by_chance_does_not_cost_the_block():
+    """The cap is fixed before the block: both sides then take the code that fits below it, with a round to spare."""
+    alice, bob = keys(100_000, 0.02)
+    limits = Limits(parities=round(1.3 * 100_000 * binary_entropy(0.02)))
+    assert frames_for(100_000, 0.026).first_bits > limits.parities
+    _, source, _, result = run(alice, bob, 0.026, limits)
+    assert result.bits == alice
+    assert source.disclosed.parities_a <= limits.parities
 
 
 def test_a_peer_cannot_ask_too_often_for_no_frame_for_another_number_or_for_a_decoded_one(monkeypatch):
@@ -179,9 +194,12 @@ def test_a_syndrome_of_other_bits_is_noticed_by_the_search():
     finder = Finder(bob, 0.025, LIMITS)
     source = Source(other, 0.025, LIMITS)
     result = finder.take(source.first())
+    for _ in range(ROUNDS_MORE - 1):
+        assert not isinstance(result, Corrected)
+        result = finder.take(source.more(result))
+    last = source.more(result)
     with pytest.raises(ReconciliationFailed, match="did not decode"):
-        while not isinstance(result, Corrected):
-            result = finder.take(source.more(result))
+        finder.take(last)
     assert alice != other
 
 

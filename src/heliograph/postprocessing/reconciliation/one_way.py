@@ -2,8 +2,8 @@
 
 Nothing is asked about the bits, so one round trip mostly does, whatever the distance. Frames that do not decode are
 named and get more parities, few at a time, so that an estimate that was too low costs little; if one still does not
-decode with all there are, the block is lost. What is charged: each syndrome bit sent, and after each syndrome the names of
-the frames, one bit for each frame both ways, whether they were needed or not (security.md 5).
+decode with all there are, the block is lost. What is charged: each syndrome bit sent, and after each syndrome the
+names of the frames, one bit for each frame both ways, whether they were needed or not (security.md 5).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from heliograph.types import Disclosed
 __all__ = ["Finder", "Source", "planned_rate"]
 
 _ITERATIONS: Final = 100  # a frame that makes no progress is given up long before
+_LOWEST: Final = 0.75  # of the rate planned for, to stay below the cap
 
 Bits = NDArray[np.uint8]
 
@@ -43,12 +44,21 @@ def _begin(bits: BitString, rate: float, limits: Limits) -> tuple[Frames, bytes]
     if not len(bits):
         raise LocalProtocolError("there are no bits to reconcile")
     frames = frames_for(len(bits), rate)
+    # An estimate that is high by chance must not cost a block that the cap allows: then a code that leaves a round.
+    lower = rate
+    while _with_a_round(frames) > limits.parities and lower > _LOWEST * rate:
+        lower -= rate / 32
+        frames = frames_for(len(bits), lower)
     _check(frames.count * (frames.first_bits + 1), limits)
     grid = np.zeros((frames.used, frames.count), dtype=np.uint8)
     grid.reshape(-1)[: len(bits)] = bits.to_array()
     padded = np.zeros((frames.count, frames.width * frames.z), dtype=np.uint8)
     padded[:, : frames.used] = grid.T
     return frames, np.packbits(padded).tobytes()
+
+
+def _with_a_round(frames: Frames) -> int:
+    return frames.count * (frames.first_bits + frames.more_bits(1) + 2)
 
 
 def _check(parities: int, limits: Limits) -> None:
