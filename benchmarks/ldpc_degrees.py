@@ -144,7 +144,7 @@ class Walk:
         three, middle = three * scale, middle * scale
         return [(2, two), (3, three), (self.middle, middle), (self.high, 1 - two - three - middle)]
 
-    def step(self, rng: np.random.Generator, size: float) -> Walk:
+    def step(self, rng, size: float) -> Walk:
         """Return a place near this one."""
         few = tuple(abs(s + size * rng.normal() * (0.25 * s + 0.02)) for s in self.few)
         middle = int(np.clip(self.middle + rng.integers(-1, 2) * (rng.random() < 0.3), 4, 9))
@@ -184,10 +184,8 @@ def main() -> int:
         best, f = search(rate, steps)
         shares = [(degree, round(10_000 * share)) for degree, share in best.shares(rate, f)]
         edges = sum(degree * share for degree, share in shares) / 10_000
-        at = ", ".join(
-            f"{iterations(rate, g, [(d, s / 10_000) for d, s in shares], 200):.0f} at {g}"
-            for g in (1.08, 1.12, 1.16, 1.2)
-        )
+        found = [(d, s / 10_000) for d, s in shares]
+        at = ", ".join(f"{iterations(rate, g, found, 200):.0f} at {g}" for g in (1.08, 1.12, 1.16, 1.2))
         print(f"{rate:.2%}: f {f:.3f}, {edges:.2f} edges a bit; iterations {at}; {time.monotonic() - began:.0f} s")
         print(f"    ({round(1e6 * rate)}, {tuple(shares)}),", flush=True)
     return 0

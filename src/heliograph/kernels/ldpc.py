@@ -7,9 +7,9 @@ and the one for AVX2 decide bit for bit the same.
 
 A total (int8) is a bit's leaning, positive for "no error", in units of half a bit of log-likelihood (ln 2 / 2): at
 first ``channel`` for every bit. A block row takes its former messages out of the totals, sends each bit the size that
-the others allow, with the sign that satisfies the check, and adds it in. No message is larger than leaves room for those
-of all other checks of the bit: a total that saturates forgets what it is made of, and with a few checks wrong whole
-columns of high degree turned over for good.
+the others allow, with the sign that satisfies the check, and adds it in. No message is larger than leaves room for
+those of all other checks of the bit: a total that saturates forgets what it is made of, and with a few checks wrong
+whole columns of high degree turned over for good.
 
 How sure the others make a bit is what Gallager (1963) has: phi(x) = -ln tanh(x / 2) is added over the others and turned
 back by phi, which is its own inverse. Here phi is a table (``PHI``, in 1/4096) of the sizes up to 31, and the way back

@@ -7,9 +7,10 @@ so that all rows get equally many edges. A shift is drawn until it closes no cyc
 For frames that do not decode, rows are split: the parity of half of a row's edges is told, and the row is then two of
 half the length, which say more about each bit. The degrees of the columns stay as they are.
 
-All draws come from one counter, so both sides build the same code. The shares come from a search by density evolution of the decoder: ``benchmarks/ldpc_degrees.py`` makes the table. They
-decide how much is disclosed, never whether a result is right: that is verified. ``VERSION`` names all of this, because
-sites with different codes cannot work together.
+All draws come from one counter, so both sides build the same code. The shares come from a search by density evolution
+of the decoder: ``benchmarks/ldpc_degrees.py`` makes the table. They decide how much is disclosed, never whether a
+result is right: that is verified. ``VERSION`` names all of this, because sites with different codes cannot work
+together.
 """
 
 from __future__ import annotations
