@@ -169,7 +169,7 @@ class Ldpc {
     }
 
     // Returns (patterns, the iterations of each frame; 0 where there were not enough).
-    nb::tuple decode(const nb::bytes &syndromes, unsigned channel, unsigned iterations, bool portable) const {
+    nb::tuple decode(const nb::bytes &syndromes, unsigned channel, unsigned iterations, int at_most) const {
         const size_t size = code_.rows * code_.z / 8, frames = syndromes.size() / size;
         require(frames && syndromes.size() % size == 0, "syndromes of another length");
         require(channel >= 1 && channel <= 64 && iterations <= 10000, "parameters out of range");
@@ -181,7 +181,7 @@ class Ldpc {
             std::vector<uint64_t> words(size / 8), pattern(out / 8);
             for (size_t f = 0; f < frames; f++) {
                 hg_load_bits(words.data(), data(syndromes) + f * size, 8 * size);
-                took[f] = hg_ldpc_decode(&code_, words.data(), channel, iterations, pattern.data(), portable);
+                took[f] = hg_ldpc_decode(&code_, words.data(), channel, iterations, pattern.data(), at_most);
                 if (took[f] == HG_LDPC_NO_MEMORY) throw std::bad_alloc();
                 hg_store_bits(inside(result) + f * out, pattern.data(), 8 * out);
             }
@@ -311,5 +311,5 @@ NB_MODULE(_native, m) {
              nb::arg("width"), nb::arg("starts"), nb::arg("columns"), nb::arg("shifts"))
         .def("syndromes", &Ldpc::syndromes, nb::arg("bits"), nb::arg("first") = 0)
         .def("decode", &Ldpc::decode, nb::arg("syndromes"), nb::arg("channel"), nb::arg("iterations"),
-             nb::arg("portable") = false);
+             nb::arg("at_most") = int(HG_LDPC_AVX512));
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from itertools import pairwise
 
@@ -10,6 +11,7 @@ import pytest
 
 from heliograph.bits import BitString
 from heliograph.errors import LocalProtocolError, ReconciliationFailed, RemoteProtocolError
+from heliograph.kernels.ldpc_codes import VERSION
 from heliograph.postprocessing.reconciliation import codes
 from heliograph.postprocessing.reconciliation.charging import charged
 from heliograph.postprocessing.reconciliation.codes import RATE_MOST, ROUNDS_MORE, frames_for
@@ -104,6 +106,12 @@ def test_the_choice_of_a_code_uses_no_logarithm_of_the_machine(monkeypatch):
     for name in ("log", "log2", "log1p", "pow", "exp"):
         monkeypatch.setattr(math, name, lambda *_: 1 / 0)
     assert [frames_for(n, rate) for n in (5000, 100_000) for rate in (0.004, 0.01, 0.0333, 0.11)] == expected
+
+
+def test_both_sides_choose_the_same_codes_in_every_release():
+    """Changing a choice is a change of the protocol: count VERSION in ldpc_codes.py up."""
+    chosen = [frames_for(n, k / 1000) for n in (1, 999, 65_536, 10**6, 10**7 + 1) for k in range(1, 150, 7)]
+    assert (VERSION, hashlib.sha256(repr(chosen).encode()).hexdigest()[:16]) == (2, "50a1f7e886b49a37")
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 1000, 999_999, 1_000_000])
