@@ -126,7 +126,7 @@ for qber in (0.01, 0.03):
 
 def save_code(path: Path) -> None:
     """Write the parity checks of the code this package uses for ``ONE_WAY``, as rows and columns of its ones."""
-    code = frames_for(*ONE_WAY).code
+    code = frames_for(*ONE_WAY).code(0)
     ones = [(row, column, shift) for row, edges in enumerate(code.rows) for column, shift in edges]
     row, column, shift = (np.array(part)[:, None] for part in zip(*ones, strict=True))
     lane = np.arange(code.z)

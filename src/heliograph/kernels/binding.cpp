@@ -138,7 +138,7 @@ class Ldpc {
         : starts_(starts.data(), starts.data() + starts.size()),
           columns_(columns.data(), columns.data() + columns.size()),
           shifts_(shifts.data(), shifts.data() + shifts.size()) {
-        require(z >= 64 && z <= 4096 && z % 64 == 0 && width >= 2 && width <= 4096, "blocks of another size");
+        require(z >= 64 && z <= 16384 && z % 64 == 0 && width >= 2 && width <= 4096, "blocks of another size");
         require(starts_.size() >= 2 && starts_.size() <= 4097 && starts_.front() == 0 &&
                     starts_.back() == columns_.size() && columns_.size() == shifts_.size(),
                 "tables of another length");
@@ -149,7 +149,7 @@ class Ldpc {
                         "an edge out of place");
         }
         std::vector<unsigned> degrees(width);
-        for (uint32_t column : columns_) require(++degrees[column] <= 24, "a column of too many edges");
+        for (uint32_t column : columns_) require(++degrees[column] <= 64, "a column of too many edges");
         code_ = {z, width, starts_.size() - 1, starts_.data(), columns_.data(), shifts_.data()};
     }
     Ldpc(const Ldpc &) = delete;
@@ -171,11 +171,10 @@ class Ldpc {
     }
 
     // Returns (patterns, the iterations of each frame; 0 where there were not enough).
-    nb::tuple decode(const nb::bytes &syndromes, unsigned channel, unsigned offset, unsigned iterations,
-                     bool portable) const {
+    nb::tuple decode(const nb::bytes &syndromes, unsigned channel, unsigned iterations, int at_most) const {
         const size_t size = code_.rows * code_.z / 8, frames = syndromes.size() / size;
         require(frames && syndromes.size() % size == 0, "syndromes of another length");
-        require(channel >= 1 && channel <= 64 && offset <= 127 && iterations <= 10000, "parameters out of range");
+        require(channel >= 1 && channel <= 64 && iterations <= 10000, "parameters out of range");
         const size_t out = code_.width * code_.z / 8;
         nb::bytes result = blank(frames * out);
         std::vector<int> took(frames);
@@ -184,7 +183,7 @@ class Ldpc {
             std::vector<uint64_t> words(size / 8), pattern(out / 8);
             for (size_t f = 0; f < frames; f++) {
                 hg_load_bits(words.data(), data(syndromes) + f * size, 8 * size);
-                took[f] = hg_ldpc_decode(&code_, words.data(), channel, offset, iterations, pattern.data(), portable);
+                took[f] = hg_ldpc_decode(&code_, words.data(), channel, iterations, pattern.data(), at_most);
                 if (took[f] == HG_LDPC_NO_MEMORY) throw std::bad_alloc();
                 hg_store_bits(inside(result) + f * out, pattern.data(), 8 * out);
             }
@@ -335,6 +334,6 @@ NB_MODULE(_native, m) {
         .def(nb::init<size_t, size_t, Array<uint32_t>, Array<uint32_t>, Array<uint32_t>>(), nb::arg("z"),
              nb::arg("width"), nb::arg("starts"), nb::arg("columns"), nb::arg("shifts"))
         .def("syndromes", &Ldpc::syndromes, nb::arg("bits"), nb::arg("first") = 0)
-        .def("decode", &Ldpc::decode, nb::arg("syndromes"), nb::arg("channel"), nb::arg("offset"),
-             nb::arg("iterations"), nb::arg("portable") = false);
+        .def("decode", &Ldpc::decode, nb::arg("syndromes"), nb::arg("channel"), nb::arg("iterations"),
+             nb::arg("at_most") = int(HG_LDPC_AVX512));
 }

@@ -4,22 +4,15 @@
 #include <string.h>
 
 #include "arena.h"
+#include "ldpc_steps.h"
 #include "words.h"
 
-#if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
-#define HG_AVX2 1
-#include <immintrin.h>
-#endif
+/* Checks at once; the largest size; iterations without progress. */
+enum { LANES = 32, LARGEST = HG_LDPC_LARGEST, PATIENCE = 12 };
 
-enum { LANES = 32, LARGEST = 20, FIRST = 2 }; /* checks at once; the largest message; the first ones */
-
-/* What one decoding holds. A block column of `totals` has z bytes and the first LANES of them once more, so that a load
- * may run over the end. `messages`: z for each edge. `signs`: 0x80 for a check that must be odd. `row`: LANES for each
- * edge of one row. */
-typedef struct {
-    int8_t *totals, *messages, *row;
-    uint8_t *signs;
-} state;
+const uint16_t hg_ldpc_phi[HG_LDPC_LARGEST + 1] = {16384, 7220, 4500, 3027, 2092, 1464, 1029, 726, 513, 362, 256,
+                                                   181,   128,  91,   64,   45,   32,   23,   16,  11,  8,   6,
+                                                   4,     3,    2,    1,    1,    1,    1,    0,   0,   0};
 
 void hg_ldpc_syndrome(const hg_ldpc *code, size_t first, size_t last, const uint64_t *bits, uint64_t *out) {
     const size_t words = code->z / 64;
@@ -27,204 +20,156 @@ void hg_ldpc_syndrome(const hg_ldpc *code, size_t first, size_t last, const uint
     for (size_t r = first; r < last; r++, out += words)
         for (size_t e = code->starts[r]; e < code->starts[r + 1]; e++) {
             const uint64_t *from = bits + code->columns[e] * words;
-            size_t at = code->shifts[e] / 64;
+            const size_t at = code->shifts[e] / 64, whole = words - at - 1;
             const unsigned by = code->shifts[e] % 64;
-            for (size_t k = 0; k < words; k++) {
-                const size_t next = at + 1 == words ? 0 : at + 1;
-                out[k] ^= by ? from[at] << by | from[next] >> (64 - by) : from[at];
-                at = next;
+            if (!by) {
+                for (size_t k = 0; k < words - at; k++) out[k] ^= from[at + k];
+                for (size_t k = words - at; k < words; k++) out[k] ^= from[at + k - words];
+                continue;
             }
+            for (size_t k = 0; k < whole; k++) out[k] ^= from[at + k] << by | from[at + k + 1] >> (64 - by);
+            out[whole] ^= from[words - 1] << by | from[0] >> (64 - by);
+            for (size_t k = 0; k < at; k++) out[whole + 1 + k] ^= from[k] << by | from[k + 1] >> (64 - by);
         }
 }
 
-/* The LANES checks from `k` on of row `r`: what ldpc.py does, check by check. */
-static void checks_portable(const hg_ldpc *code, const state *s, size_t r, size_t k, unsigned offset) {
+/* The size whose PHI this sum is: 26 less twice its binary logarithm, which is taken linear between powers of two. */
+static uint8_t size_of(uint16_t sum) {
+    if (!sum) return LARGEST;
+    const int top = (int)hg_top_bit(sum);
+    const unsigned eighths = (top > 2 ? (unsigned)sum >> (top - 3) : (unsigned)sum << (3 - top)) & 7u;
+    const int size = 26 - 2 * top - (eighths >= 2) - (eighths >= 6);
+    const int least = (sum <= HG_LDPC_ONE) + (sum <= HG_LDPC_TWO) + (sum <= HG_LDPC_THREE);
+    return (uint8_t)(size < least ? least : size > LARGEST ? LARGEST : size);
+}
+
+/* The LANES checks from `k` on of row `r`: what ldpc.py does, check by check. Returns how many were not as they must. */
+static unsigned checks(const hg_ldpc *code, const hg_ldpc_state *s, const uint64_t *phi, size_t r, size_t k) {
     const size_t z = code->z, first = code->starts[r], degree = code->starts[r + 1] - first;
-    uint8_t sign[LANES], least[LANES], second[LANES];
+    int8_t *messages = s->messages + first * z + k * degree;
+    uint8_t sign[LANES], least[LANES], size[LANES], all[LANES], others[LANES];
+    uint64_t sums[LANES] = {0}; /* of high bytes above, of low bytes below */
     memcpy(sign, s->signs + r * z + k, LANES);
-    memset(least, 255, LANES);
-    memset(second, 255, LANES);
-    for (size_t e = 0; e < degree; e++) {
-        size_t at = k + code->shifts[first + e];
-        if (at >= z) at -= z;
-        const int8_t *total = s->totals + code->columns[first + e] * (z + LANES) + at;
-        const int8_t *message = s->messages + (first + e) * z + k;
+    memset(least, LARGEST, LANES);
+    for (size_t e = 0; e < degree; e++, messages += LANES) {
+        const int8_t *total = hg_ldpc_bits(code, s, first + e, k);
         int8_t *row = s->row + e * LANES;
         for (size_t j = 0; j < LANES; j++) {
-            int t = total[j] - message[j];
+            int t = total[j] - messages[j];
             t = t > 127 ? 127 : t < -128 ? -128 : t;
             row[j] = (int8_t)t;
             sign[j] ^= (uint8_t)t & 0x80;
-            const uint8_t size = (uint8_t)(t < 0 ? -t : t), larger = size > least[j] ? size : least[j];
-            second[j] = larger < second[j] ? larger : second[j];
-            least[j] = size < least[j] ? size : least[j];
+            const uint8_t whole = (uint8_t)(t < 0 ? -t : t);
+            size[j] = whole > LARGEST ? LARGEST : whole;
+            least[j] = size[j] < least[j] ? size[j] : least[j];
         }
+        for (size_t j = 0; j < LANES; j++) sums[j] += phi[size[j]];
     }
-    for (size_t e = 0; e < degree; e++) {
-        size_t at = k + code->shifts[first + e];
-        if (at >= z) at -= z;
-        int8_t *total = s->totals + code->columns[first + e] * (z + LANES) + at;
-        int8_t *message = s->messages + (first + e) * z + k;
+    messages -= degree * LANES;
+    unsigned odd = 0;
+    for (size_t j = 0; j < LANES; j++) {
+        const unsigned high = sums[j] >> 32 > 255 ? 255 : (unsigned)(sums[j] >> 32), own = hg_ldpc_phi[least[j]];
+        const unsigned sum = (high << 8) + (uint16_t)sums[j], most = sum > 65535 ? 65535 : sum;
+        all[j] = size_of((uint16_t)most);
+        others[j] = size_of((uint16_t)(most > own ? most - own : 0));
+        odd += sign[j] >> 7;
+    }
+    for (size_t e = 0; e < degree; e++, messages += LANES) {
+        const uint8_t most = s->most[code->columns[first + e]];
         const int8_t *row = s->row + e * LANES;
+        int8_t *total = hg_ldpc_bits(code, s, first + e, k);
         for (size_t j = 0; j < LANES; j++) {
             int t = row[j];
-            int size = (t < 0 ? -t : t) == least[j] ? second[j] : least[j];
-            size = size > (int)offset ? size - (int)offset : 0;
-            size = size > LARGEST ? LARGEST : size;
-            const int m = (sign[j] ^ (uint8_t)t) & 0x80 ? -size : size;
+            const uint8_t whole = (uint8_t)(t < 0 ? -t : t), own = whole > LARGEST ? LARGEST : whole;
+            uint8_t sent = own == least[j] ? others[j] : all[j];
+            sent = sent > most ? most : sent;
+            const int m = (sign[j] ^ (uint8_t)t) & 0x80 ? -sent : sent;
             t += m;
-            message[j] = (int8_t)m;
+            messages[j] = (int8_t)m;
             total[j] = (int8_t)(t > 127 ? 127 : t < -128 ? -128 : t);
         }
     }
+    return odd;
 }
 
-/* The row has written the first bytes of a block column or their copies behind its end, never both: make them equal. */
-static void mend_portable(int8_t *column, size_t z, size_t written_behind) {
-    memcpy(column, column + z, written_behind);
-    memcpy(column + z + written_behind, column + written_behind, LANES - written_behind);
-}
-
-static void iterate_portable(const hg_ldpc *code, const state *s, unsigned offset) {
+static size_t iterate_portable(const hg_ldpc *code, const hg_ldpc_state *s) {
+    uint64_t phi[LARGEST + 1];
+    for (size_t i = 0; i <= LARGEST; i++) phi[i] = (uint64_t)(hg_ldpc_phi[i] >> 8) << 32 | (hg_ldpc_phi[i] & 255);
+    size_t odd = 0;
     for (size_t r = 0; r < code->rows; r++) {
-        for (size_t k = 0; k < code->z; k += LANES) checks_portable(code, s, r, k, offset);
-        for (size_t e = code->starts[r]; e < code->starts[r + 1]; e++)
-            mend_portable(s->totals + code->columns[e] * (code->z + LANES), code->z, code->shifts[e] % LANES);
+        for (size_t k = 0; k < code->z; k += LANES) odd += checks(code, s, phi, r, k);
+        hg_ldpc_mend(code, s, r, LANES);
     }
+    return odd;
 }
 
-static void decide_portable(const hg_ldpc *code, const state *s, uint64_t *pattern) {
+static void decide_portable(const hg_ldpc *code, const hg_ldpc_state *s, uint64_t *pattern) {
     const size_t words = code->z / 64;
     for (size_t w = 0; w < code->width * words; w++) {
-        const int8_t *from = s->totals + w / words * (code->z + LANES) + w % words * 64;
+        const int8_t *from = s->totals + w / words * (code->z + HG_LDPC_LANES_MOST) + w % words * 64;
         uint64_t word = 0;
         for (size_t j = 0; j < 64; j++) word = word << 1 | (from[j] < 0);
         pattern[w] = word;
     }
 }
 
-#ifdef HG_AVX2
-#define AVX2 __attribute__((target("avx2")))
-
-AVX2 static inline __m256i load(const void *at) { return _mm256_loadu_si256((const __m256i *)at); }
-AVX2 static inline void store(void *at, __m256i value) { _mm256_storeu_si256((__m256i *)at, value); }
-
-AVX2 static void checks_avx2(const hg_ldpc *code, const state *s, size_t r, size_t k, __m256i offset) {
-    const size_t z = code->z, first = code->starts[r], degree = code->starts[r + 1] - first;
-    const uint32_t *columns = code->columns + first, *shifts = code->shifts + first;
-    __m256i sign = load(s->signs + r * z + k), least = _mm256_set1_epi8(-1), second = least;
-    for (size_t e = 0; e < degree; e++) {
-        const size_t at = k + shifts[e];
-        const int8_t *total = s->totals + columns[e] * (z + LANES) + (at >= z ? at - z : at);
-        const __m256i t = _mm256_subs_epi8(load(total), load(s->messages + (first + e) * z + k));
-        const __m256i size = _mm256_abs_epi8(t);
-        store(s->row + e * LANES, t);
-        sign = _mm256_xor_si256(sign, t);
-        second = _mm256_min_epu8(second, _mm256_max_epu8(least, size));
-        least = _mm256_min_epu8(least, size);
-    }
-    const __m256i largest = _mm256_set1_epi8(LARGEST), one = _mm256_set1_epi8(1);
-    const __m256i common = _mm256_min_epu8(_mm256_subs_epu8(least, offset), largest);
-    const __m256i other = _mm256_min_epu8(_mm256_subs_epu8(second, offset), largest);
-    for (size_t e = 0; e < degree; e++) {
-        const size_t at = k + shifts[e];
-        int8_t *total = s->totals + columns[e] * (z + LANES) + (at >= z ? at - z : at);
-        const __m256i t = load(s->row + e * LANES);
-        const __m256i own = _mm256_cmpeq_epi8(_mm256_abs_epi8(t), least);
-        const __m256i size = _mm256_blendv_epi8(common, other, own);
-        const __m256i m = _mm256_sign_epi8(size, _mm256_or_si256(_mm256_xor_si256(sign, t), one));
-        store(s->messages + (first + e) * z + k, m);
-        store(total, _mm256_adds_epi8(t, m));
-    }
-}
-
-AVX2 static void iterate_avx2(const hg_ldpc *code, const state *s, unsigned offset) {
-    const __m256i by = _mm256_set1_epi8((char)offset);
-    const __m256i places = _mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
-                                            22, 23, 24, 25, 26, 27, 28, 29, 30, 31);
-    for (size_t r = 0; r < code->rows; r++) {
-        for (size_t k = 0; k < code->z; k += LANES) checks_avx2(code, s, r, k, by);
-        for (size_t e = code->starts[r]; e < code->starts[r + 1]; e++) {
-            int8_t *column = s->totals + code->columns[e] * (code->z + LANES);
-            const __m256i behind = _mm256_cmpgt_epi8(_mm256_set1_epi8((char)(code->shifts[e] % LANES)), places);
-            const __m256i value = _mm256_blendv_epi8(load(column), load(column + code->z), behind);
-            store(column, value);
-            store(column + code->z, value);
-        }
-    }
-}
-
-AVX2 static void decide_avx2(const hg_ldpc *code, const state *s, uint64_t *pattern) {
-    const size_t words = code->z / 64;
-    const __m256i turn = _mm256_setr_epi8(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9,
-                                          8, 7, 6, 5, 4, 3, 2, 1, 0);
-    for (size_t w = 0; w < code->width * words; w++) {
-        const int8_t *from = s->totals + w / words * (code->z + LANES) + w % words * 64;
-        uint64_t word = 0;
-        for (size_t half = 0; half < 64; half += LANES) {
-            const __m256i turned = _mm256_permute2x128_si256(_mm256_shuffle_epi8(load(from + half), turn),
-                                                             _mm256_setzero_si256(), 0x01);
-            /* permute2x128 with 0x01 swaps the halves of its first operand. */
-            word = word << 32 | (uint32_t)_mm256_movemask_epi8(turned);
-        }
-        pattern[w] = word;
-    }
-}
-#endif
-
-/* Every check speaks once, from what all bits alike are worth: without it the first rows silence all others. */
-static void begin(const hg_ldpc *code, const state *s, unsigned channel) {
-    const size_t z = code->z;
-    memset(s->totals, (int)channel, code->width * (z + LANES));
-    for (size_t r = 0; r < code->rows; r++)
-        for (size_t e = code->starts[r]; e < code->starts[r + 1]; e++) {
-            int8_t *total = s->totals + code->columns[e] * (z + LANES), *message = s->messages + e * z;
-            for (size_t k = 0; k < z; k++) {
-                const size_t at = k + code->shifts[e] < z ? k + code->shifts[e] : k + code->shifts[e] - z;
-                message[k] = s->signs[r * z + k] ? -FIRST : FIRST;
-                total[at] = (int8_t)(total[at] + message[k]);
-            }
-        }
-    for (size_t c = 0; c < code->width; c++)
-        memcpy(s->totals + c * (z + LANES) + z, s->totals + c * (z + LANES), LANES);
-}
-
 typedef struct {
-    void (*iterate)(const hg_ldpc *, const state *, unsigned);
-    void (*decide)(const hg_ldpc *, const state *, uint64_t *);
+    hg_ldpc_iterate *iterate;
+    hg_ldpc_decide *decide;
 } steps;
 
-static steps choose(int portable) {
-#ifdef HG_AVX2
-    if (!portable && __builtin_cpu_supports("avx2")) return (steps){iterate_avx2, decide_avx2};
+static steps choose(int at_most) {
+#ifdef HG_LDPC_X86
+    if (at_most >= HG_LDPC_AVX512 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vbmi"))
+        return (steps){hg_ldpc_iterate_avx512, hg_ldpc_decide_avx2};
+    if (at_most >= HG_LDPC_AVX2 && __builtin_cpu_supports("avx2"))
+        return (steps){hg_ldpc_iterate_avx2, hg_ldpc_decide_avx2};
 #endif
-    (void)portable;
+    (void)at_most;
     return (steps){iterate_portable, decide_portable};
 }
 
-int hg_ldpc_decode(const hg_ldpc *code, const uint64_t *syndrome, unsigned channel, unsigned offset, unsigned iterations,
-                   uint64_t *pattern, int portable) {
-    const size_t z = code->z, checks = code->rows * z, totals = code->width * (z + LANES);
+/* As large as leaves the total of a column's bits below its end, whatever the checks say, but at least 1. */
+static void limit(const hg_ldpc *code, const hg_ldpc_state *s, unsigned channel) {
+    const unsigned room = channel < 127 ? 127 - channel : 0;
+    memset(s->most, 0, code->width);
+    for (size_t e = 0; e < code->starts[code->rows]; e++) s->most[code->columns[e]]++;
+    for (size_t c = 0; c < code->width; c++) {
+        const unsigned share = s->most[c] ? room / s->most[c] : 0;
+        s->most[c] = (uint8_t)(share > LARGEST ? LARGEST : share ? share : 1);
+    }
+}
+
+int hg_ldpc_decode(const hg_ldpc *code, const uint64_t *syndrome, unsigned channel, unsigned iterations,
+                   uint64_t *pattern, int at_most) {
+    const size_t z = code->z, checks = code->rows * z, totals = code->width * (z + HG_LDPC_LANES_MOST);
     const size_t messages = code->starts[code->rows] * z;
     size_t degree = 0;
     for (size_t r = 0; r < code->rows; r++)
         if (code->starts[r + 1] - code->starts[r] > degree) degree = code->starts[r + 1] - code->starts[r];
-    char *memory = hg_arena(checks / 8 + totals + messages + checks + degree * LANES);
+    const size_t line = 64, rest = checks / 8 + totals + checks + degree * HG_LDPC_LANES_MOST + code->width;
+    char *memory = hg_arena(line + messages + rest);
     if (!memory) return HG_LDPC_NO_MEMORY;
-    memset(memory, 0, checks / 8 + totals + messages + checks + degree * LANES);
-    uint64_t *found = (uint64_t *)(void *)memory;
-    state s;
-    s.totals = (int8_t *)memory + checks / 8;
-    s.messages = s.totals + totals;
+    memset(memory, 0, line + messages + rest);
+    hg_ldpc_state s; /* what is read in order begins with a line of the cache */
+    s.messages = (int8_t *)memory + (line - (uintptr_t)memory % line) % line; /* zeros: nothing was said yet */
     s.row = s.messages + messages;
-    s.signs = (uint8_t *)(s.row + degree * LANES);
+    s.signs = (uint8_t *)(s.row + degree * HG_LDPC_LANES_MOST);
+    uint64_t *found = (uint64_t *)(void *)(s.signs + checks);
+    s.totals = (int8_t *)s.signs + checks + checks / 8;
+    s.most = (uint8_t *)(s.totals + totals);
     for (size_t i = 0; i < checks; i++) s.signs[i] = hg_bit(syndrome, i) ? 0x80 : 0;
-    begin(code, &s, channel);
-    const steps run = choose(portable);
+    memset(s.totals, (int)channel, totals);
+    limit(code, &s, channel);
+    const steps run = choose(at_most);
+    size_t fewest = checks + 1;
     int result = 0;
-    for (unsigned i = 1; i <= iterations && !result; i++) {
-        run.iterate(code, &s, offset);
+    for (unsigned i = 1, since = 0; i <= iterations && since < PATIENCE && !result; i++) {
+        const size_t odd = run.iterate(code, &s);
+        since = odd < fewest ? 0 : since + 1;
+        fewest = odd < fewest ? odd : fewest;
         run.decide(code, &s, pattern);
+        if (odd > checks / 16 && i < iterations) continue; /* far from it: no need to look */
         hg_ldpc_syndrome(code, 0, code->rows, pattern, found);
         if (!memcmp(found, syndrome, checks / 8)) result = (int)i;
     }

@@ -1,60 +1,63 @@
 """The codes of one-way reconciliation, built from a few numbers: no table of edges is stored or copied.
 
-A mother code is a grid of ``rows`` by ``columns`` blocks. Its columns' degrees follow ``degrees`` evenly from left to
-right, so that a frame may use only the first ``width`` columns: it then has more parities for each bit, in fine steps,
-and no bit is spent on it. Columns of degree 2 form one path over the rows (no cycle among them, hence no pattern of few
-errors that they alone hide); every other column takes the rows that have the fewest edges so far. A shift is drawn
-until it closes no cycle of length 4. ``more`` further rows, over columns of low degree, are kept back for frames that
-do not decode. All draws come from one counter, so both sides build the same code.
+A code is a grid of ``rows`` by ``width`` blocks. Its columns' degrees follow ``SHARES``. Columns of degree 2 form one
+path over the rows (no cycle among them, hence no pattern of few errors that they alone hide); the others are dealt rows
+so that all rows get equally many edges. A shift is drawn until it closes no cycle of length 4.
 
-The degrees come from a random search by density evolution of the decoder, flooding, which is not kept here; offsets and
-efficiencies were then set by decoding five frames at each of a few settings, for some mothers with other degrees than
-these. They decide how much is disclosed, never whether a result is right: that is verified.
+For frames that do not decode, rows are split: the parity of half of a row's edges is told, and the row is then two of
+half the length, which say more about each bit. The degrees of the columns stay as they are.
+
+All draws come from one counter, so both sides build the same code. The shares come from a search by density evolution
+of the decoder: ``benchmarks/ldpc_degrees.py`` makes the table. They decide how much is disclosed, never whether a
+result is right: that is verified. ``VERSION`` names all of this, because sites with different codes cannot work
+together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from heliograph.kernels.ldpc import Code, Edge
 
-__all__ = ["MOTHERS", "WIDTH_LEAST", "Mother", "build"]
+__all__ = ["SHARES", "VERSION", "Shares", "build", "rows_to_split"]
 
-_TRIES: Final = 64  # small blocks have no shift left without a cycle: then the last one drawn is taken
+VERSION: Final = 2  # 1: mothers of which frames used the first columns
+_TRIES: Final = 16  # small blocks have no shift left without a cycle: then the last one drawn is taken
 _MASK: Final = (1 << 64) - 1
-WIDTH_LEAST: Final = 0.5  # of the columns; a narrower frame belongs to the next mother
 
 
 @dataclass(frozen=True, slots=True)
-class Mother:
-    """``degrees``: shares of the columns, in 1/10000; ``offset``: of the decoder; ``more``: rows kept back.
+class Shares:
+    """For error rates about ``ppm`` / 10^6: ``degrees``, each with its share of the columns in 1/10000.
 
-    ``efficiency``: parities over the entropy of the errors at which five frames of five decoded, about.
+    ``efficiency``: parities over the entropy of the errors, in 1/1000, with which frames of 10^6 bits decode.
     """
 
-    rows: int
-    columns: int
-    more: int
+    ppm: int
+    efficiency: int
     degrees: tuple[tuple[int, int], ...]
-    offset: int
-    efficiency: float
 
 
-MOTHERS: Final[tuple[Mother, ...]] = (
-    Mother(8, 640, 1, ((2, 13), (3, 5757), (5, 888), (13, 3342)), 1, 1.7),
-    Mother(12, 594, 2, ((2, 234), (3, 6049), (6, 1191), (13, 2526)), 1, 1.45),
-    Mother(16, 496, 2, ((2, 175), (3, 5330), (4, 2061), (13, 2434)), 1, 1.55),
-    Mother(20, 400, 3, ((2, 387), (3, 6539), (7, 920), (14, 2154)), 2, 1.42),
-    Mother(24, 320, 4, ((2, 872), (3, 5911), (6, 1254), (13, 1963)), 2, 1.32),
-    Mother(32, 304, 5, ((2, 595), (3, 6259), (5, 1577), (16, 1569)), 2, 1.28),
-    Mother(40, 272, 6, ((2, 1283), (3, 4967), (4, 1806), (13, 1944)), 2, 1.25),
-    Mother(48, 240, 7, ((2, 1135), (3, 6037), (6, 1531), (17, 1297)), 2, 1.25),
-    Mother(64, 240, 10, ((2, 911), (3, 6551), (4, 1177), (16, 1361)), 2, 1.23),
-    Mother(80, 232, 12, ((2, 1197), (3, 5991), (4, 1782), (17, 1030)), 1, 1.25),
-    Mother(96, 218, 14, ((2, 1211), (3, 7337), (4, 264), (14, 1188)), 1, 1.25),
+SHARES: Final[tuple[Shares, ...]] = (
+    Shares(1000, 1320, ((2, 139), (3, 4973), (6, 1757), (10, 3130))),
+    Shares(2000, 1230, ((2, 249), (3, 5324), (6, 1749), (11, 2678))),
+    Shares(3500, 1200, ((2, 379), (3, 5221), (6, 1634), (13, 2766))),
+    Shares(5000, 1170, ((2, 413), (3, 5254), (6, 1970), (15, 2363))),
+    Shares(7000, 1160, ((2, 670), (3, 5357), (6, 1529), (14, 2443))),
+    Shares(10000, 1145, ((2, 890), (3, 5083), (5, 1551), (14, 2475))),
+    Shares(13000, 1140, ((2, 1001), (3, 5387), (8, 2453), (24, 1159))),
+    Shares(17000, 1140, ((2, 1215), (3, 5169), (4, 1043), (13, 2573))),
+    Shares(22000, 1135, ((2, 1657), (3, 5323), (6, 773), (13, 2247))),
+    Shares(30000, 1125, ((2, 2097), (3, 5055), (6, 726), (12, 2122))),
+    Shares(40000, 1120, ((2, 1922), (3, 5493), (8, 1464), (19, 1121))),
+    Shares(50000, 1120, ((2, 2138), (3, 5510), (7, 915), (16, 1437))),
+    Shares(65000, 1115, ((2, 3218), (3, 4504), (9, 2178), (22, 100))),
+    Shares(85000, 1110, ((2, 3573), (3, 4390), (9, 1937), (18, 100))),
+    Shares(110000, 1100, ((2, 3461), (3, 4574), (6, 1015), (17, 950))),
 )
 
 
@@ -68,70 +71,85 @@ def _draws(seed: int) -> Iterator[int]:
         yield mixed ^ mixed >> 31
 
 
-def _degrees(mother: Mother) -> list[int]:
-    """Return the degree of each column: at every width the shares are met as nearly as whole columns allow."""
-    given = dict.fromkeys((degree for degree, _ in mother.degrees), 0)
-    out = []
-    for j in range(1, mother.columns + 1):
-        degree = max(mother.degrees, key=lambda one: one[1] * j - 10_000 * given[one[0]])[0]
-        if degree == 2 and given[2] >= mother.rows - 1:  # the path is at its end
-            degree = 3
-        given[degree] = given.get(degree, 0) + 1
-        out.append(degree)
-    return out
-
-
-def _rows_of_columns(mother: Mother, draws: Iterator[int]) -> list[list[int]]:
-    """Return the block rows that each column meets."""
-    filled, spare = [0] * mother.rows, [0] * mother.more
-    pairs = 0
-    degrees = _degrees(mother)
-    low = [degree <= 3 for degree in degrees]
-    share = mother.more * sum(degrees) / mother.rows / max(sum(low), 1)
-    owed = 0.0
-    out = []
-    for degree, is_low in zip(degrees, low, strict=True):
+def _degrees(shares: tuple[tuple[int, int], ...], rows: int, width: int) -> list[int]:
+    """Return the degree of each column: the shares as nearly as whole columns allow, low degrees first."""
+    out: list[int] = []
+    share_so_far = 0
+    for degree, share in shares:
+        share_so_far += share
+        number = share_so_far * width // 10_000 - len(out)
         if degree == 2:
-            chosen = [pairs, pairs + 1]
-            pairs += 1
-        else:
-            ranked = sorted(range(mother.rows), key=lambda r: (filled[r], next(draws)))
-            chosen = ranked[:degree]
-        for r in chosen:
-            filled[r] += 1
-        if is_low and mother.more:
-            owed += share
-            kept = sorted(range(mother.more), key=lambda r: (spare[r], next(draws)))[: min(int(owed), mother.more)]
-            owed -= len(kept)
-            for r in kept:
-                spare[r] += 1
-            chosen = chosen + [mother.rows + r for r in kept]
-        out.append(sorted(chosen))
+            number = min(number, rows - 1)  # the path is at its end; the others get what is left
+        out += [min(degree, rows)] * number
+    return out + [min(shares[1][0], rows)] * (width - len(out))
+
+
+def _rows_of_columns(degrees: list[int], rows: int, draws: Iterator[int]) -> list[list[int]]:
+    """Return the block rows that each column meets: beside the path, rows are dealt out from shuffled decks of all.
+
+    The columns come in any order, so that rows differ in how many columns of high degree they meet: with equally many
+    in all, codes decode later.
+    """
+    path = degrees.count(2)
+    out = [[first, first + 1] for first in range(path)]
+    on_path = Counter(row for column in out for row in column)
+    deck = _shuffled((row for row in range(rows) for _ in range(2 - on_path[row])), draws) if path else []
+    for degree in _shuffled(degrees[path:], draws):
+        chosen: list[int] = []
+        passed_over: list[int] = []  # a column meets a row once
+        while len(chosen) < degree:
+            if not deck:
+                deck = _shuffled(range(rows), draws)
+            row = deck.pop()
+            (passed_over if row in chosen else chosen).append(row)
+        deck += passed_over
+        out.append(chosen)
     return out
 
 
-@lru_cache(maxsize=32)
-def _edges(index: int, z: int) -> tuple[tuple[Edge, ...], ...]:
-    mother = MOTHERS[index]
-    draws = _draws(index << 16 | z)
-    rows: list[list[Edge]] = [[] for _ in range(mother.rows + mother.more)]
+def _shuffled(items: Iterable[int], draws: Iterator[int]) -> list[int]:
+    out = list(items)
+    for i in range(len(out) - 1, 0, -1):
+        j = next(draws) % (i + 1)
+        out[i], out[j] = out[j], out[i]
+    return out
+
+
+def rows_to_split(rows: int, number: int) -> list[int]:
+    """Return the rows that are split first, ``number`` of them; at any number they lie about evenly."""
+    return sorted(range(rows), key=lambda row: int(f"{row:016b}"[::-1], 2))[:number]  # by their bits, lowest first
+
+
+@lru_cache(maxsize=64)
+def _edges(index: int, rows: int, width: int, z: int) -> tuple[tuple[Edge, ...], ...]:
+    draws = _draws(((index << 16 | rows) << 16 | width) << 16 | z)
+    degrees = _degrees(SHARES[index].degrees, rows, width)
+    found: list[list[Edge]] = [[] for _ in range(rows)]
     seen: set[tuple[int, int, int]] = set()  # two rows, and the difference of a column's shifts in them
-    for column, chosen in enumerate(_rows_of_columns(mother, draws)):
+    for column, chosen in enumerate(_rows_of_columns(degrees, rows, draws)):
         placed: list[tuple[int, int]] = []
-        for row in chosen:
+        for row in sorted(chosen):
             for _ in range(_TRIES):
                 shift = next(draws) % z
                 if not any((other, row, (shift - theirs) % z) in seen for other, theirs in placed):
                     break
             seen.update((other, row, (shift - theirs) % z) for other, theirs in placed)
             placed.append((row, shift))
-            rows[row].append((column, shift))
-    return tuple(tuple(row) for row in rows)
+            found[row].append((column, shift))
+    return tuple(map(tuple, found))
 
 
-@lru_cache(maxsize=32)
-def build(index: int, z: int, width: int, *, extended: bool) -> Code:
-    """Return the first ``width`` columns of mother ``index`` lifted by ``z``; ``extended``: with the rows kept back."""
-    mother = MOTHERS[index]
-    edges = _edges(index, z)[: mother.rows + (mother.more if extended else 0)]
-    return Code(z, width, tuple(tuple(edge for edge in row if edge[0] < width) for row in edges))
+@lru_cache(maxsize=64)
+def build(index: int, rows: int, width: int, z: int, *, split: int = 0) -> Code:
+    """Return the code of ``SHARES[index]``, with so many rows split.
+
+    The half that is told of each split row stands behind all rows, in the order of ``rows_to_split``; the other half is
+    in the row's place.
+    """
+    edges = list(_edges(index, rows, width, z))
+    degrees = Counter(column for row in edges for column, _ in row)
+    for row in rows_to_split(rows, split):
+        ranked = sorted(edges[row], key=lambda edge: (degrees[edge[0]], edge[0]))  # both halves alike in degrees
+        edges.append(tuple(sorted(ranked[::2])))
+        edges[row] = tuple(sorted(ranked[1::2]))
+    return Code(z, width, tuple(edges))

@@ -66,6 +66,7 @@ __all__ = [
     "check_concluded",
     "check_opening",
     "conclude",
+    "is_one_way",
     "limits",
     "listen",
     "opening",
@@ -223,6 +224,11 @@ def sifted(run: Run) -> SiftedBlock:
 def limits(run: Run) -> Limits:
     """Return the caps: charged both ways, more parities than half the bits leave no key (security.md 1)."""
     return Limits(parities=max(len(run.bits) // 2, 1024))
+
+
+def is_one_way(run: Run) -> bool:
+    """Return whether errors are found one way, by codes."""
+    return run.reconciliation == "ldpc"
 
 
 def charging_rule(reconciliation: Reconciliation) -> TwoWayRule:

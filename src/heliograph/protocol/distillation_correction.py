@@ -135,7 +135,7 @@ def _received(state: d.State, frame: Frame, event: d.Event) -> d.Step:
 
 def _sample(state: DrawingPasses, seed: bytes) -> d.Next:
     """Say the seed of the passes, and our parities of the sample."""
-    sample = sample_parities(state.run.bits, seed)
+    sample = sample_parities(state.run.bits, seed, one_way=d.is_one_way(state.run))
     so_far, send = d.say(state, PassesSeed(seed, len(sample), sample.to_bytes()))
     return d.Next(AwaitingSample(state.run, so_far, seed, sample), (send,))
 
@@ -143,13 +143,14 @@ def _sample(state: DrawingPasses, seed: bytes) -> d.Next:
 def _start(state: AwaitingSample, reply: m.ParityReply) -> d.Next:
     """Estimate the error rate; ask for the first parities unless no key can come of it."""
     run = state.run
-    expected = sample_size(len(run.bits))
+    expected = sample_size(len(run.bits), one_way=d.is_one_way(run))
     if reply.count != expected:
         raise RemoteProtocolError(f"{reply.count} parities where {expected} were due")
-    found = estimate(state.sample, unpack_parities(reply.parities, reply.count), len(run.bits))
+    theirs = unpack_parities(reply.parities, reply.count)
+    found = estimate(state.sample, theirs, len(run.bits), one_way=d.is_one_way(run))
     if is_hopeless(found.rate_lower, run.requirements):
         raise QBERTooHigh(_too_many(found, f"a sample of {expected} parities shows it"))
-    if run.reconciliation == "ldpc":
+    if d.is_one_way(run):
         return d.Next(*one_way.ask(state, found, expected))
     corrector = Corrector(run.bits, state.seed, found.start, d.limits(run))
     first = corrector.first_parities()

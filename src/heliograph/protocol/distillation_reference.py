@@ -143,11 +143,12 @@ def _received(state: d.State, frame: Frame, event: d.Event) -> d.Step:
 def _start(state: AwaitingPasses, message: PassesSeed) -> d.Next:
     """Answer the sample; both sides start from the same estimate, and prepare their passes at once."""
     run = state.run
-    ours = sample_parities(run.bits, message.seed)
-    found = estimate(ours, unpack_parities(message.parities, message.count), len(run.bits))
+    ours = sample_parities(run.bits, message.seed, one_way=d.is_one_way(run))
+    theirs = unpack_parities(message.parities, message.count)
+    found = estimate(ours, theirs, len(run.bits), one_way=d.is_one_way(run))
     so_far, send = d.say(state, m.ParityReply(len(ours), ours.to_bytes()))
     before = Disclosed(parities_a=len(ours), parities_b=len(ours))
-    if run.reconciliation == "ldpc":
+    if d.is_one_way(run):
         return d.Next(one_way.AwaitingRequest(run, so_far, found, before), (send,))
     told = AwaitingPasses(run, so_far)
     return d.Next(*d.work(told, "prepare", _prepare, told, message.seed, found.start, before, first=(send,)))

@@ -119,7 +119,7 @@ class Syndrome(_Message, frozen=True):
 
 
 class MoreSyndrome(_Message, frozen=True):
-    """R -> T, at most once: which frames, one bit for each, need the rows kept back."""
+    """R -> T, a few times at most: which frames, one bit for each, need the next rows kept back."""
 
     frames: Count
     failed: Blob

@@ -3,7 +3,7 @@
     R (corrects)               T (reference)
     SyndromeRequest    ->
                        <-      Syndrome
-    MoreSyndrome       ->                   only if some frames did not decode, and once
+    MoreSyndrome       ->                   only if some frames did not decode, a few times
                        <-      Syndrome
     ReconciliationEnd  ->
 

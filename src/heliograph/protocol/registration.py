@@ -17,6 +17,7 @@ from heliograph.authentication.link_keys import LINK_KEYS_BITS
 from heliograph.authentication.methods.registry import DEFAULT_METHOD, MACS, SIGNATURE
 from heliograph.authentication.pads import PAD_SET_BITS
 from heliograph.errors import ConfigurationError
+from heliograph.kernels.ldpc_codes import VERSION
 from heliograph.postprocessing.amplification import DEFAULT_FAMILY, FAMILIES, Family
 from heliograph.postprocessing.secrecy.acceptance import check_parameters
 from heliograph.postprocessing.verification import collision_bound
@@ -24,10 +25,15 @@ from heliograph.protocol.audience import audience_name
 from heliograph.protocol.conversation import LinkIdentity
 from heliograph.types import BlockParameters
 
-__all__ = ["RECONCILIATIONS", "LinkRegistration", "Reconciliation", "SaePair"]
+__all__ = ["RECONCILIATIONS", "LinkRegistration", "Reconciliation", "SaePair", "codes_of"]
 
 Reconciliation = Literal["cascade", "ldpc"]
 RECONCILIATIONS: Final[tuple[Reconciliation, ...]] = ("cascade", "ldpc")
+
+
+def codes_of(reconciliation: Reconciliation) -> int:
+    """Return the version of the one-way codes that this release would register; 0 with Cascade, which has none."""
+    return VERSION if reconciliation == "ldpc" else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,8 @@ class LinkRegistration:
     transmitter's site, ``receiver_pairs`` by the receiver's. ``bootstrap``: one of
     ``authentication.bootstrap.METHODS``; ``mac``: what protects all blocks after it. ``eps_total_max`` stops the link
     when its ledger is spent. ``amplification``: the 2-universal family of the hash, which every theorem in use allows;
-    ``reconciliation``: two ways by Cascade, or one way by LDPC codes.
+    ``reconciliation``: two ways by Cascade, or one way by LDPC codes, of which ``codes`` is the version: both sites
+    build the same ones, or nothing would decode.
     """
 
     link: str
@@ -91,6 +98,7 @@ class LinkRegistration:
     eps_total_max: float = 1e-6
     amplification: Family = DEFAULT_FAMILY
     reconciliation: Reconciliation = "cascade"
+    codes: int = 0
 
     def __post_init__(self) -> None:
         names = [p.name for p in self.parameters]
@@ -124,6 +132,11 @@ class LinkRegistration:
         if self.reconciliation not in RECONCILIATIONS:
             raise ConfigurationError(
                 f"link {self.link}: reconciliation = {self.reconciliation!r}: write one of {', '.join(RECONCILIATIONS)}"
+            )
+        if self.codes != (known := codes_of(self.reconciliation)):
+            raise ConfigurationError(
+                f"link {self.link}: codes = {self.codes}: for reconciliation = {self.reconciliation!r} this release "
+                f"has version {known} of the codes (0: none); plan the link anew, with one release on both sites"
             )
         for parameters in self.parameters:
             check_parameters(parameters)
@@ -161,9 +174,12 @@ class LinkRegistration:
     def digest(self) -> bytes:
         """Return SHA-256 over the one encoding of this record; equal exactly when the records are equal.
 
-        A pair without further slaves is written without their members: as before there were groups.
+        A pair without further slaves is written without their members: as before there were groups. A link without
+        one-way codes is written without their version.
         """
         record = msgspec.to_builtins(self)
+        if not record["codes"]:
+            del record["codes"]
         for pair in (*record["transmitter_pairs"], *record["receiver_pairs"]):
             for name in ("also_there", "also_here"):
                 if not pair[name]:

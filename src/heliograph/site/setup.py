@@ -17,7 +17,7 @@ from heliograph.ports import RandomSource
 from heliograph.postprocessing.amplification import DEFAULT_FAMILY, Family
 from heliograph.postprocessing.secrecy.link import fibre_link
 from heliograph.postprocessing.secrecy.planning import ONE_WAY_MARGIN, plan_block
-from heliograph.protocol.registration import LinkRegistration, Reconciliation, SaePair
+from heliograph.protocol.registration import LinkRegistration, Reconciliation, SaePair, codes_of
 from heliograph.site.kek import create_kek, seal_table
 from heliograph.site.seal_entry import SealEntry
 from heliograph.vault.certificates import SiteCa
@@ -92,6 +92,7 @@ def plan_registration(
         mac=mac,
         amplification=amplification,
         reconciliation=reconciliation,
+        codes=codes_of(reconciliation),
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from heliograph.postprocessing.secrecy.link import LinkModel
 from heliograph.postprocessing.secrecy.planning import ONE_WAY_MARGIN, plan_block
-from heliograph.protocol.registration import LinkRegistration, Reconciliation, SaePair
+from heliograph.protocol.registration import LinkRegistration, Reconciliation, SaePair, codes_of
 from heliograph.sim.channel import Channel, FibreParameters
 from heliograph.sim.detectors import LIM_2014, DetectorParameters
 from heliograph.types import BlockParameters
@@ -57,7 +57,7 @@ def example_registration(
     """Return a link whose blocks have about ``target_bits`` sifted bits."""
     margin = ONE_WAY_MARGIN if reconciliation == "ldpc" else None
     block = plan_block("test", _model(example_channel(detectors)), target_bits, margin=margin)
-    return replace(_registration(block), reconciliation=reconciliation)
+    return replace(_registration(block), reconciliation=reconciliation, codes=codes_of(reconciliation))
 
 
 def quick_registration(
@@ -66,7 +66,7 @@ def quick_registration(
     """Return a link over ``quick_channel`` with small blocks."""
     margin = ONE_WAY_MARGIN if reconciliation == "ldpc" else None
     block = plan_block("test", _model(quick_channel()), target_bits, decoys=decoys, margin=margin)
-    return replace(_registration(block), reconciliation=reconciliation)
+    return replace(_registration(block), reconciliation=reconciliation, codes=codes_of(reconciliation))
 
 
 def _registration(block: BlockParameters) -> LinkRegistration:

@@ -55,7 +55,7 @@ class Margin:
 
 
 # One-way codes disclose more, and are chosen by a rate that the test basis only estimates (ADR 0032).
-ONE_WAY_MARGIN: Final = Margin(efficiency=1.75, constant_bits=2048)
+ONE_WAY_MARGIN: Final = Margin(efficiency=1.3, constant_bits=1024)
 
 
 def plan_block(
