@@ -1,0 +1,102 @@
+"""Keys that came over relays, at both ends, and what each link paid for them. Durable before anything is said of them.
+
+A transfer's keys are one segment of an epoch of their own. At the target they are held for the slave, and that is
+acknowledged; at the origin they are stored when the acknowledgement is there, deliverable at once. A key_ID that was
+ever stored here is refused, so that a transfer played again stores nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+from heliograph.errors import InsufficientKeys, LocalProtocolError, RemoteProtocolError
+from heliograph.storage.database import Database
+from heliograph.storage.keys import KeyRecords, NewKey
+
+__all__ = ["HELD_MAX", "RELAY_EPOCH", "RelayedKeys"]
+
+RELAY_EPOCH = 2**62 + 2  # no link gets there; the two before it are those of other keys without a link
+HELD_MAX = 20_000  # our choice: keys of one pair of SAEs that wait for their slave
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS network_bits(account TEXT PRIMARY KEY, bits INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS network_transfers(number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL);
+"""
+
+
+class RelayedKeys:
+    """``keys`` must keep its records in ``database``. Every method raises StoreUnavailable when SQLite refuses."""
+
+    def __init__(self, database: Database, keys: KeyRecords) -> None:
+        self._database = database
+        self._keys = keys
+        database.define(_SCHEMA)
+
+    def hold(self, rows: Sequence[NewKey], about: Mapping[str, object], now: float) -> None:
+        """Store a transfer's keys at the target, all or none.
+
+        Raises RemoteProtocolError for a key_ID that was here before, InsufficientKeys if the slave fetches none.
+        """
+        first = rows[0]
+        if self._keys.counts(first.master_sae, first.slave_sae).held + len(rows) > HELD_MAX:
+            raise InsufficientKeys(f"the slave SAE has not fetched its {HELD_MAX} keys")
+        with self._database.transaction() as cursor:
+            try:
+                self._add(cursor, rows, about, now)
+            except LocalProtocolError:
+                raise RemoteProtocolError("a transfer with a key_ID that was used before: played again") from None
+
+    def release(self, rows: Sequence[NewKey], about: Mapping[str, object], now: float) -> None:
+        """Store a transfer's keys at the origin, after the target's acknowledgement: they can be handed out now."""
+        with self._database.transaction() as cursor:
+            number = self._add(cursor, rows, about, now)
+            self._keys.acknowledge(cursor, RELAY_EPOCH, number)
+            pair = rows[0].master_sae, rows[0].slave_sae
+            _book(cursor, _account("delivered", *pair), sum(8 * len(row.material) for row in rows))
+
+    def pay(self, pair: tuple[str, str], paid: Mapping[str, int]) -> None:
+        """Note what links paid for a pair's transfers, those that failed too: bits by link."""
+        with self._database.transaction() as cursor:
+            for link, bits in paid.items():
+                _book(cursor, _account("paid", *pair, link), bits)
+
+    def drawn(self, link: str, bits: int) -> None:
+        """Note what this node drew from a link, for itself and as a relay."""
+        with self._database.transaction() as cursor:
+            _book(cursor, _account("drawn", link), bits)
+
+    def delivered_bits(self, pair: tuple[str, str]) -> int:
+        """Return how many bits of key the pair was given."""
+        return self._total("delivered", *pair).get(_account("delivered", *pair), 0)
+
+    def paid_bits(self, pair: tuple[str, str]) -> dict[str, int]:
+        """Return what the pair's keys cost, in bits of key by link."""
+        return {json.loads(account)[-1]: bits for account, bits in self._total("paid", *pair).items()}
+
+    def drawn_bits(self) -> dict[str, int]:
+        """Return what this node drew, by link."""
+        return {json.loads(account)[-1]: bits for account, bits in self._total("drawn").items()}
+
+    def _add(self, cursor: sqlite3.Cursor, rows: Sequence[NewKey], about: Mapping[str, object], now: float) -> int:
+        (number,) = cursor.execute("INSERT INTO network_transfers(at) VALUES (?) RETURNING number", (now,)).fetchone()
+        self._keys.add(cursor, RELAY_EPOCH, int(number), rows, json.dumps(dict(about)))
+        return int(number)
+
+    def _total(self, *names: str) -> dict[str, int]:
+        wanted = list(names)
+        with self._database.reading() as cursor:
+            rows = cursor.execute("SELECT account, bits FROM network_bits").fetchall()
+        return {account: bits for account, bits in rows if json.loads(account)[: len(wanted)] == wanted}
+
+
+def _account(*names: str) -> str:
+    return json.dumps(names)
+
+
+def _book(cursor: sqlite3.Cursor, account: str, bits: int) -> None:
+    cursor.execute(
+        "INSERT INTO network_bits VALUES (?, ?) ON CONFLICT(account) DO UPDATE SET bits = bits + excluded.bits",
+        (account, bits),
+    )
