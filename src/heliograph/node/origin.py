@@ -68,7 +68,7 @@ class Origin:
     async def transfer(self, route: Route, number: int) -> tuple[str, ...]:
         """Make ``number`` keys and return their key_IDs: they are at both ends now, durably.
 
-        Raises InsufficientKeys if too few paths may be tried, AuthenticationFailed without the target's acknowledgement.
+        Raises InsufficientKeys if too few paths may be tried, AuthenticationFailed if the target does not acknowledge.
         """
         pair, parts = (route.local_sae, route.remote_sae), self._parts
         paths = await self._chosen(route)

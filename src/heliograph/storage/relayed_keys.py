@@ -11,7 +11,7 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from heliograph.errors import InsufficientKeys, LocalProtocolError, RemoteProtocolError
+from heliograph.errors import LocalProtocolError, RemoteProtocolError
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords, NewKey
 
@@ -37,11 +37,12 @@ class RelayedKeys:
     def hold(self, rows: Sequence[NewKey], about: Mapping[str, object], now: float) -> None:
         """Store a transfer's keys at the target, all or none.
 
-        Raises RemoteProtocolError for a key_ID that was here before, InsufficientKeys if the slave fetches none.
+        Of keys that nobody fetches the oldest go first: the origin may have had no acknowledgement for them, and then
+        nobody will. Raises RemoteProtocolError for a key_ID that was here before.
         """
-        first = rows[0]
-        if self._keys.counts(first.master_sae, first.slave_sae).held + len(rows) > HELD_MAX:
-            raise InsufficientKeys(f"the slave SAE has not fetched its {HELD_MAX} keys")
+        pair = rows[0].master_sae, rows[0].slave_sae
+        if self._keys.counts(*pair).held + len(rows) > HELD_MAX:
+            self._keys.trim(*pair, owner_here=False, keep=HELD_MAX - len(rows), now=now)
         with self._database.transaction() as cursor:
             try:
                 self._add(cursor, rows, about, now)
