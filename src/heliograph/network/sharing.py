@@ -15,7 +15,7 @@ from typing import Final
 
 from heliograph.errors import ConfigurationError, LocalProtocolError, RemoteProtocolError
 
-__all__ = ["SHARES_MAX", "check_scheme", "join", "split", "xor"]
+__all__ = ["SHARES_MAX", "check_scheme", "fits", "join", "split", "xor"]
 
 SHARES_MAX: Final = 8  # our choice: node-disjoint paths; the field has room for 255
 _MODULUS: Final = 0x11B
@@ -58,16 +58,20 @@ def join(shares: Mapping[int, bytes], threshold: int, total: int) -> bytes:
         raise RemoteProtocolError(f"{len(shares)} shares where {threshold} of {total} are needed")
     if len({len(shares[x]) for x in numbers}) != 1:
         raise RemoteProtocolError("shares of different lengths")
-    secret = bytes(len(shares[numbers[0]]))
-    for x in numbers:
-        weight = 1
-        if threshold != total:
-            # Lagrange's polynomial at 0; in this field subtraction is exclusive or.
-            for other in numbers:
-                if other != x:
-                    weight = _times(weight, _times(other, _inverse(other ^ x)))
-        secret = xor(secret, shares[x].translate(_multiples(weight)))
-    return secret
+    if threshold == total:
+        secret = bytes(len(shares[numbers[0]]))
+        for x in numbers:
+            secret = xor(secret, shares[x])
+        return secret
+    return _interpolated({x: shares[x] for x in numbers}, 0)
+
+
+def fits(shares: Mapping[int, bytes], number: int, share: bytes, total: int) -> bool:
+    """Tell whether ``share`` is the one that as many genuine ``shares`` as the threshold leave for ``number``.
+
+    Where all shares are needed, every other one fits.
+    """
+    return number in shares or len(shares) == total or _interpolated(shares, number) == share
 
 
 def xor(one: bytes, other: bytes) -> bytes:
@@ -89,6 +93,18 @@ def _evaluated(secret: bytes, coefficients: list[bytes], x: int) -> bytes:
     for coefficient in coefficients:
         power = _times(power, x)
         value = xor(value, coefficient.translate(_multiples(power)))
+    return value
+
+
+def _interpolated(shares: Mapping[int, bytes], at: int) -> bytes:
+    """Return Lagrange's polynomial at a point; in this field subtraction is exclusive or."""
+    value = bytes(len(next(iter(shares.values()))))
+    for x, share in shares.items():
+        weight = 1
+        for other in shares:
+            if other != x:
+                weight = _times(weight, _times(other ^ at, _inverse(other ^ x)))
+        value = xor(value, share.translate(_multiples(weight)))
     return value
 
 

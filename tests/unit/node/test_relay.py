@@ -103,8 +103,8 @@ def test_without_key_on_the_second_hop_nothing_is_delivered(tmp_path):
     async def scenario():
         async with dealt_network(tmp_path, CHAIN, keys=10) as net:
             await net.transfer(4)
+            net.link("node-a", "node-r").deal(20)
             with pytest.raises(AuthenticationFailed, match="no key now"):
-                net.link("node-a", "node-r").deal(20)
                 await net.transfer(4)
             assert await net.ready() == 4
             assert net.nodes["node-c"].parts.relayed.delivered_bits(("sae-node-c", "sae-node-a")) == 0
