@@ -1,8 +1,9 @@
 """The target's side: shares arrive one by one, until enough of them vouch for each other.
 
 A set of ``threshold`` shares of which each vouches for each other (``parcels``) is taken. If fewer paths than that lie,
-one of the set is honest, and its keys, which no other path carried, vouch for the rest. Shares that vouch for none of
-the set are named as suspects. Where no such set is left, nothing is stored.
+one of the set is honest, and its keys, which no other path carried, vouch for the rest. Shares that do not lie on the
+polynomial of the set are named. A path that lies about tags alone changes nothing, and could be the one or the other
+of two that do not vouch: it is not named. Where no such set is left, nothing is stored.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from heliograph.errors import AuthenticationFailed, RemoteProtocolError
 from heliograph.network.endtoend import EndToEnd
 from heliograph.network.letters import Letter, Receipt, Status
 from heliograph.network.parcels import Parcel, agree, read_parcel
-from heliograph.network.sharing import join
+from heliograph.network.sharing import fits, join
 from heliograph.network.topology import describe
 
 __all__ = ["Collector", "Complete"]
@@ -73,12 +74,10 @@ class Collector:
         found = self._consistent(letter, wire, waiting)
         if found is None:
             return self._undecided(letter, wire, waiting, "")
-        suspects = waiting.refused | {
-            n
-            for n, p in waiting.parcels.items()
-            if not all(agree(wire, p, waiting.parcels[m]) for m in found if m != n)
-        }
-        secret = join({n: waiting.parcels[n].share for n in found}, letter.threshold, len(letter.paths))
+        shares = {n: waiting.parcels[n].share for n in found}
+        total = len(letter.paths)
+        suspects = waiting.refused | {n for n, one in waiting.parcels.items() if not fits(shares, n, one.share, total)}
+        secret = join(shares, letter.threshold, total)
         del self._waiting[wire]
         return Complete(letter, wire, secret, tuple(sorted(suspects)))
 

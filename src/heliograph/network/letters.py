@@ -143,7 +143,7 @@ def read_receipt(data: bytes) -> Receipt:
 def _decode(data: bytes, record: type[_Record]) -> _Record:
     try:
         message = msgspec.msgpack.decode(data, type=record, strict=True)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         raise RemoteProtocolError("a message between nodes that cannot be read") from None
     if msgspec.msgpack.encode(message) != data:  # one spelling for each message, as on the link
         raise RemoteProtocolError("a message between nodes in another spelling")
