@@ -27,11 +27,10 @@ KEY_BYTES_MIN: Final = 32  # a one-time tag's key
 
 @dataclass(frozen=True, slots=True)
 class SealedHop:
-    """``wire``: what leaves; ``keys`` open the reply; ``bits``: what the link paid."""
+    """``wire``: what leaves; ``keys`` open the reply."""
 
     wire: bytes
     keys: OneTimeKeys = field(repr=False)
-    bits: int
 
 
 def keys_needed(share_bytes: int, key_bytes: int) -> int:
@@ -46,7 +45,7 @@ def seal_hop(keys: Sequence[StoredKey], letter: bytes, number: int, position: in
     first, second, *pads = keys
     body = encode(Carry(letter, number, position, _ids(pads), _padded(share, pads)))
     one_time = OneTimeKeys(first, second)
-    return SealedHop(one_time.seal(body), one_time, 8 * sum(len(key.material) for key in keys))
+    return SealedHop(one_time.seal(body), one_time)
 
 
 def pad_ids(carry: Carry) -> tuple[str, ...]:

@@ -111,7 +111,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listen: str
     edges: list[list[str]]
     kme: _Kme
-    links: list[LinkEntry]
+    links: list[LinkEntry] = []
     carries: list[list[str]] = []
     pairs: list[PairEntry] = []
 

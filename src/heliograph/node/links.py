@@ -44,7 +44,6 @@ class Link:
         self.assurance: Final = assurance
         self.key_bytes = 0
         self.stock = -1
-        self.drawn_bits = 0
         self._client = client
         self._unproved: OrderedDict[tuple[str, str], _Unproved] = OrderedDict()
 
@@ -61,9 +60,7 @@ class Link:
         wish = {} if self.assurance == VENDOR else {"heliograph_assurance": self.assurance}
         found = await self._client.get_keys(number, wish)
         self.stock = max(0, self.stock - number)
-        keys = [self._stored(key, self.sae, self.peer_sae) for key in found]
-        self.drawn_bits += 8 * sum(len(key.material) for key in keys)
-        return keys
+        return [self._stored(key, self.sae, self.peer_sae) for key in found]
 
     async def take(self, request: SealedRequest) -> tuple[OneTimeKeys, bytes]:
         """Take a request's two keys and return them with its body, once the tag is right.

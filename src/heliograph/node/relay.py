@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 
-from heliograph.errors import KeySupplyError, RemoteProtocolError, TransportClosed
+from heliograph.errors import ConfigurationError, KeySupplyError, RemoteProtocolError, TransportClosed
 from heliograph.kme.one_time import SealedRequest, read_request
 from heliograph.network.collecting import Collector, Complete
 from heliograph.network.endtoend import EndToEnd
@@ -92,16 +92,16 @@ class NodeParts:
         async def sealed() -> SealedHop:
             nonlocal spent
             keys = await link.draw(keys_needed(len(share), link.key_bytes))
-            hop = seal_hop(keys, wire, number, position, share)
-            spent = hop.bits
-            await self.in_store(lambda: self.relayed.drawn(link.name, hop.bits))
-            return hop
+            spent = 8 * sum(len(key.material) for key in keys)
+            names = [key.key_id for key in keys]
+            await self.in_store(lambda: self.relayed.use(link.name, names, spent))
+            return seal_hop(keys, wire, number, position, share)
 
         try:
             if link.key_bytes == 0:
                 await link.look()
             receipt = read_receipt(await neighbour.client.request(sealed))
-        except (KeySupplyError, TransportClosed, RemoteProtocolError) as why:
+        except (KeySupplyError, TransportClosed, RemoteProtocolError, ConfigurationError) as why:
             receipt = Receipt(Status.REFUSED, reason=f"{self.name} to {path[position]}: {why}")
         hop = Hop(link.name, spent, link.stock, link.assurance)
         return msgspec.structs.replace(receipt, hops=(hop, *receipt.hops))
@@ -123,6 +123,7 @@ class Relay:
         neighbour = self._sender(request)
         # (1) Two keys of the link, and the tag; nothing in the message is believed before.
         keys, body = await neighbour.link.take(request)
+        await self._use(neighbour, request.key_ids)
         carry = read_carry(body)
         letter = read_letter(carry.letter)
         try:
@@ -150,6 +151,7 @@ class Relay:
         if not is_end and frozenset((letter.origin, letter.target)) not in self._parts.carries:
             raise RemoteProtocolError(f"this node carries nothing between {letter.origin} and {letter.target}")
         # (3) Only now the pads, which the tagged message names: they are gone at the key manager when they are here.
+        await self._use(neighbour, pad_ids(carry))
         share = open_share(carry, await neighbour.link.take_named(pad_ids(carry)))
         if route is not None:
             return await self._take(neighbour, carry, letter, share, route)
@@ -160,6 +162,9 @@ class Relay:
     async def hand_on(self, letter: Letter, carry: Carry, share: bytes) -> Receipt:
         """Send a share to the next node of its path."""
         return await self._parts.send(letter, carry.letter, carry.number, carry.position + 1, share)
+
+    async def _use(self, neighbour: Neighbour, key_ids: tuple[str, ...]) -> None:
+        await self._parts.in_store(lambda: self._parts.relayed.use(neighbour.link.name, key_ids))
 
     def _route(self, letter: Letter) -> Route:
         for route in self._parts.routes:

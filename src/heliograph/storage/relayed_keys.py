@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import uuid
 from collections.abc import Mapping, Sequence
 
 from heliograph.errors import LocalProtocolError, RemoteProtocolError
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords, NewKey
 
-__all__ = ["HELD_MAX", "RELAY_EPOCH", "RelayedKeys"]
+__all__ = ["HELD_MAX", "RELAY_EPOCH", "USED_MAX", "RelayedKeys"]
 
 RELAY_EPOCH = 2**62 + 2  # no link gets there; the two before it are those of other keys without a link
+USED_MAX = 1_000_000  # our choice: names of used keys that are remembered, of all links together
 HELD_MAX = 20_000  # our choice: keys of one pair of SAEs that wait for their slave
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS network_bits(account TEXT PRIMARY KEY, bits INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS network_used_keys(
+  number INTEGER PRIMARY KEY AUTOINCREMENT, link TEXT NOT NULL, key_id BLOB NOT NULL, UNIQUE(link, key_id));
 CREATE TABLE IF NOT EXISTS network_transfers(number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL);
 """
 
@@ -63,10 +67,27 @@ class RelayedKeys:
             for link, bits in paid.items():
                 _book(cursor, _account("paid", *pair, link), bits)
 
-    def drawn(self, link: str, bits: int) -> None:
-        """Note what this node drew from a link, for itself and as a relay."""
+    def use(self, link: str, key_ids: Sequence[str], drawn_bits: int = 0) -> None:
+        """Note keys of a link before they are used, durably; ``drawn_bits``: what this node drew them as master for.
+
+        The link's key manager gives each key once. This holds also if it does not: a device put back from a backup.
+        Raises RemoteProtocolError for a key that was used here before.
+        """
         with self._database.transaction() as cursor:
-            _book(cursor, _account("drawn", link), bits)
+            for key_id in key_ids:
+                try:
+                    named = uuid.UUID(key_id).bytes
+                    cursor.execute("INSERT INTO network_used_keys(link, key_id) VALUES (?, ?)", (link, named))
+                except sqlite3.IntegrityError:
+                    raise RemoteProtocolError(
+                        f"link {link}: its key manager gave a key that was used before; nothing is sent under it"
+                    ) from None
+            cursor.execute(
+                "DELETE FROM network_used_keys WHERE number <= (SELECT max(number) FROM network_used_keys) - ?",
+                (USED_MAX,),
+            )
+            if drawn_bits:
+                _book(cursor, _account("drawn", link), drawn_bits)
 
     def delivered_bits(self, pair: tuple[str, str]) -> int:
         """Return how many bits of key the pair was given."""
