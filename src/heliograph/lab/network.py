@@ -196,10 +196,18 @@ async def _rehearse(
 ) -> dict[str, Any]:
     what = "dealt keys" if options.dealt else "two sites and a fibre"
     say(f"starting {len(plan.edges)} links ({what} each) and {len(plan.nodes)} nodes")
-    access = await (_deal(plan, directory, stack) if options.dealt else _light(options, plan, directory, stack))
+    links: list[LinkRehearsal] = []
+    if options.dealt:
+        access = await _deal(plan, directory, stack)
+    else:
+        links = _prepared(options, plan, directory)
+        access = {(name, other): link.access(name) for link in links for name, other in (link.names, link.names[::-1])}
     network = NetworkRehearsal(directory, lay_out(directory, plan, access))
     stack.push_async_callback(network.stop_all)
-    await network.start_all()
+    await network.start_all()  # before the light, which takes all the processor that there is
+    for link in links:
+        stack.push_async_callback(link.stop_all)
+        await link.start_all()
     say("waiting until both ends have keys for each other")
     await _until_ready(network, plan)
     fetched, same = await _fetch(network, plan, options.keys)
@@ -228,22 +236,14 @@ async def _deal(plan: NetworkPlan, directory: Path, stack: AsyncExitStack) -> di
     return access
 
 
-async def _light(
-    options: NetworkOptions, plan: NetworkPlan, directory: Path, stack: AsyncExitStack
-) -> dict[tuple[str, str], LinkAccess]:
-    access: dict[tuple[str, str], LinkAccess] = {}
-    links: list[LinkRehearsal] = []
-    for number, (one, other) in enumerate(plan.edges, 1):
+def _prepared(options: NetworkOptions, plan: NetworkPlan, directory: Path) -> list[LinkRehearsal]:
+    links = []
+    for number, names in enumerate(plan.edges, 1):
         home = directory / f"link{number}"
         home.mkdir(mode=0o700)
-        link = LinkRehearsal(home, (one, other), options.distance_km)
-        link.prepare()
-        stack.push_async_callback(link.stop_all)
-        links.append(link)
-        access |= {(one, other): link.access(one), (other, one): link.access(other)}
-    for link in links:
-        await link.start_all()
-    return access
+        links.append(LinkRehearsal(home, names, options.distance_km))
+        links[-1].prepare()
+    return links
 
 
 async def _until_ready(network: NetworkRehearsal, plan: NetworkPlan) -> None:
