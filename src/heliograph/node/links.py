@@ -7,6 +7,7 @@ way they are gone at the key manager before the node has them, and the node keep
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
@@ -46,6 +47,7 @@ class Link:
         self.stock = -1
         self._client = client
         self._unproved: OrderedDict[tuple[str, str], _Unproved] = OrderedDict()
+        self._fetching: dict[tuple[str, str], asyncio.Task[_Unproved]] = {}
 
     async def look(self) -> int:
         """Ask how many keys could be drawn. Raises KeySupplyError, ConfigurationError for keys that are too short."""
@@ -68,13 +70,7 @@ class Link:
         Attempts on a pair of keys are counted before the tag is compared, as long as the keys exist: both are in
         memory only, and neither outlives the process. Raises AuthenticationFailed, KeySupplyError.
         """
-        waiting = self._unproved.get(request.key_ids)
-        if waiting is None:
-            first, second = await self.take_named(request.key_ids)
-            waiting = _Unproved(OneTimeKeys(first, second))
-            self._unproved[request.key_ids] = waiting
-            while len(self._unproved) > _UNPROVED_MAX:
-                self._unproved.popitem(last=False)
+        waiting = self._unproved.get(request.key_ids) or await self._fetched(request.key_ids)
         waiting.attempts += 1
         if waiting.attempts > ATTEMPTS_MAX:
             raise AuthenticationFailed("too many messages were tried under one of these keys")
@@ -84,6 +80,22 @@ class Link:
             raise AuthenticationFailed("a message that came twice")
         return waiting.keys, body
 
+    async def _fetched(self, key_ids: tuple[str, str]) -> _Unproved:
+        # Whoever else names the same keys meanwhile waits for the same answer: the true message and a forged copy of
+        # it may come at once, and the key manager gives the keys once.
+        task = self._fetching.get(key_ids)
+        if task is None:
+            task = self._fetching[key_ids] = asyncio.create_task(self._fetch(key_ids))
+            task.add_done_callback(lambda _: self._fetching.pop(key_ids, None))
+        return await asyncio.shield(task)
+
+    async def _fetch(self, key_ids: tuple[str, str]) -> _Unproved:
+        first, second = await self.take_named(key_ids)
+        waiting = self._unproved[key_ids] = _Unproved(OneTimeKeys(first, second))
+        while len(self._unproved) > _UNPROVED_MAX:
+            self._unproved.popitem(last=False)
+        return waiting
+
     async def take_named(self, key_ids: tuple[str, ...]) -> list[StoredKey]:
         """Take the keys that the peer named, all or none. Raises KeySupplyError."""
         found = await self._client.get_keys_with_ids(key_ids) if key_ids else []
@@ -91,6 +103,7 @@ class Link:
 
     async def close(self) -> None:
         """Close the connection to the key manager."""
+        await asyncio.gather(*self._fetching.values(), return_exceptions=True)
         self._unproved.clear()
         await self._client.close()
 

@@ -115,6 +115,24 @@ def test_a_forged_message_costs_no_key_and_the_true_one_still_counts(tmp_path, w
     run(scenario())
 
 
+def test_a_forged_copy_that_comes_at_the_same_moment_does_not_take_the_keys_away(tmp_path):
+    async def scenario():
+        async with dealt_network(tmp_path, CHAIN) as net, tapped(net) as line:
+            forgeries = []
+
+            def both(frame):
+                forgeries.append(asyncio.create_task(line.ask(frame[:-1] + bytes([frame[-1] ^ 1]))))
+                return [frame]
+
+            line.there = both
+            for number in (1, 2, 3):
+                await net.transfer(1)
+                assert await net.ready() == number
+            assert await asyncio.gather(*forgeries) == [None] * 3
+
+    run(scenario())
+
+
 def test_attempts_on_one_key_are_bounded(tmp_path):
     async def scenario():
         async with dealt_network(tmp_path, CHAIN) as net, tapped(net) as line:
