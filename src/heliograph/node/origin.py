@@ -57,13 +57,16 @@ class Origin:
                     self.last[pair] = ""
 
     async def top_up(self, route: Route) -> int:
-        """Make the keys that a pair lacks, at most one transfer of them. Returns how many."""
+        """Make the keys that a pair lacks. Returns how many. Raises as ``transfer``; what was made before it stays."""
+        made = 0
+        while (lacking := await self._lacking(route)) > 0:
+            await self.transfer(route, min(lacking, KEYS_MAX))
+            made += min(lacking, KEYS_MAX)
+        return made
+
+    async def _lacking(self, route: Route) -> int:
         status = await self._parts.in_store(lambda: self._supply.status(route.local_sae, route.remote_sae))
-        lacking = min(route.stock - status.stored_key_count, KEYS_MAX)
-        if lacking < 1:
-            return 0
-        await self.transfer(route, lacking)
-        return lacking
+        return route.stock - status.stored_key_count
 
     async def transfer(self, route: Route, number: int) -> tuple[str, ...]:
         """Make ``number`` keys and return their key_IDs: they are at both ends now, durably.

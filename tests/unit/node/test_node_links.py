@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from dealt_network import dealt_network
 
-from heliograph.errors import RollbackDetected
+from heliograph.errors import AuthenticationFailed, RollbackDetected
 from heliograph.kme.key_facts import KeyFacts
 from heliograph.lab.network_layout import NetworkPlan
 from heliograph.network.stocks import VENDOR
@@ -62,6 +62,44 @@ def test_a_direct_link_and_a_relay_are_two_paths(tmp_path):
         async with dealt_network(tmp_path, plan) as net:
             await net.transfer(2)
             await same_keys(net, 2)
+
+    run(scenario())
+
+
+def test_of_two_ways_the_one_with_more_key_is_taken(tmp_path):
+    around = NetworkPlan.around(2, threshold=2)
+    plan = NetworkPlan(around.edges, around.ends)  # one path at a time, of two that there are
+
+    async def scenario():
+        async with dealt_network(tmp_path, plan, keys=60) as net:
+            carried = []
+            for _ in range(5):
+                await net.transfer(4)
+                carried.append([net.nodes[name].relay.carried for name in ("node-r1", "node-r2")])
+            # Each is tried once; from then on the fuller one, so that both are used alike.
+            assert carried == [[1, 0], [1, 1], [2, 1], [2, 2], [3, 2]]
+            net.link("node-r1", "node-c").deal(200)
+            net.link("node-a", "node-r1").deal(200)
+            for _ in range(5):  # what node-r1 has now is not known before it has told, with its next transfer
+                await net.transfer(4)
+            assert [net.nodes[name].relay.carried for name in ("node-r1", "node-r2")] == [7, 3]
+            await net.stop("node-r1")
+            with pytest.raises(AuthenticationFailed):
+                await net.transfer(4)
+            await net.transfer(4)  # the other one, at once
+            assert net.nodes["node-r2"].relay.carried == 4
+
+    run(scenario())
+
+
+def test_a_large_stock_is_filled_by_several_transfers(tmp_path):
+    plan = NetworkPlan.around(1, threshold=1, stock=70)
+
+    async def scenario():
+        async with dealt_network(tmp_path, plan) as net:
+            await net.nodes["node-a"].origin.tick()
+            assert await net.ready() == 70
+            assert net.nodes["node-r"].relay.carried == 3
 
     run(scenario())
 
