@@ -98,8 +98,8 @@ class NodeParts:
             return seal_hop(keys, wire, number, position, share)
 
         try:
-            if link.key_bytes == 0:
-                await link.look()
+            if link.key_bytes == 0 or position > 1:
+                await link.look()  # a relay's receipt tells what is left; an origin has looked to choose its path
             receipt = read_receipt(await neighbour.client.request(sealed))
         except (KeySupplyError, TransportClosed, RemoteProtocolError, ConfigurationError) as why:
             receipt = Receipt(Status.REFUSED, reason=f"{self.name} to {path[position]}: {why}")
