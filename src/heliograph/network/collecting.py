@@ -67,13 +67,13 @@ class Collector:
         try:
             if end is not None:
                 end.check(wire, number, parcel.body, parcel.proof)
-        except AuthenticationFailed as why:
+        except AuthenticationFailed:
             waiting.refused.add(number)
-            return self._undecided(letter, wire, waiting, f"{why}: {describe(letter.paths[number - 1])}")
+            return self._undecided(letter, wire, waiting)
         waiting.parcels[number] = parcel
         found = self._consistent(letter, wire, waiting)
         if found is None:
-            return self._undecided(letter, wire, waiting, "")
+            return self._undecided(letter, wire, waiting)
         shares = {n: waiting.parcels[n].share for n in found}
         total = len(letter.paths)
         suspects = waiting.refused | {n for n, one in waiting.parcels.items() if not fits(shares, n, one.share, total)}
@@ -102,12 +102,15 @@ class Collector:
                 return numbers
         return None
 
-    def _undecided(self, letter: Letter, wire: bytes, waiting: _Waiting, why: str) -> Receipt:
+    def _undecided(self, letter: Letter, wire: bytes, waiting: _Waiting) -> Receipt:
         missing = len(letter.paths) - len(waiting.parcels.keys() | waiting.refused)
         came, needed = len(waiting.parcels), letter.threshold
         if missing:
-            return Receipt(Status.HELD, suspects=tuple(sorted(waiting.refused)), reason=why or f"{came} of {needed}")
+            return Receipt(Status.HELD, suspects=tuple(sorted(waiting.refused)), reason=f"{came} of {needed}")
         del self._waiting[wire]
-        if not why:
+        if waiting.refused:
+            named = ", ".join(describe(letter.paths[number - 1]) for number in sorted(waiting.refused))
+            why = f"a parcel that the other end did not send: a relay on its path lies: {named}"
+        else:
             why = "the shares do not belong together: one of these paths lies"
         return Receipt(Status.REFUSED, suspects=tuple(sorted(waiting.refused or waiting.parcels)), reason=why)

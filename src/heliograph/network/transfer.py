@@ -58,18 +58,20 @@ def plan_transfer(
     paths: Sequence[Path],
     number: int,
     key_bytes: int,
-    draw: Draw,
+    draws: tuple[Draw, Draw],
     end: EndToEnd | None,
     encapsulation_key: bytes = b"",
 ) -> Transfer:
     """Draw ``number`` keys and make their parcels. Raises ConfigurationError.
 
+    ``draws``: of what stays secret, and of names, which cross in clear: two instances (security.md 6);
     ``end``: the secret with the other end, if the route has one; ``encapsulation_key``: of the layer, if it has one.
     """
-    key_ids = tuple(uuid.UUID(bytes=_drawn(draw, 16), version=4).bytes for _ in range(number))
+    draw, names = draws
+    key_ids = tuple(uuid.UUID(bytes=_drawn(names, 16), version=4).bytes for _ in range(number))
     letter = Letter(
         1,
-        _drawn(draw, 16),
+        _drawn(names, 16),
         route.here,
         route.node,
         route.local_sae,

@@ -103,6 +103,8 @@ class Link:
 
     async def close(self) -> None:
         """Close the connection to the key manager."""
+        for task in self._fetching.values():
+            task.cancel()
         await asyncio.gather(*self._fetching.values(), return_exceptions=True)
         self._unproved.clear()
         await self._client.close()

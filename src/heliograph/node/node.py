@@ -75,7 +75,7 @@ class Node:
     def __init__(self, config: NodeConfig, parts: NodeParts, supply: Supply, keys: KeyRecords) -> None:
         self.parts, self.supply = parts, supply
         self.relay = Relay(parts)
-        self.origin = Origin(parts, supply, SystemRandomness())
+        self.origin = Origin(parts, supply, SystemRandomness(), SystemRandomness())
         self.kme_port = 0
         self._config, self._keys = config, keys
 

@@ -22,16 +22,18 @@ from heliograph.storage.keys import NewKey
 __all__ = ["KEY_BYTES", "Origin"]
 
 KEY_BYTES: Final = 32  # our choice: keys of 256 bits, as the combiner gives them
+# Our choices.
 TICK_S: Final = 1.0
+TRANSFERS_MAX: Final = 8  # of one pair in a tick
 
 log = structlog.get_logger("heliograph.network")
 
 
 class Origin:
-    """``randomness``: draws keys, shares and their tags' keys; a key is as good as it (security.md 6)."""
+    """``secret``: draws keys, shares and their tags' keys; ``public``: names, another instance (security.md 6)."""
 
-    def __init__(self, parts: NodeParts, supply: Supply, randomness: RandomSource) -> None:
-        self._parts, self._supply, self._randomness = parts, supply, randomness
+    def __init__(self, parts: NodeParts, supply: Supply, secret: RandomSource, public: RandomSource) -> None:
+        self._parts, self._supply, self._secret, self._public = parts, supply, secret, public
         self.books = {(route.local_sae, route.remote_sae): PathBook() for route in parts.routes}
         self.last: dict[tuple[str, str], str] = {}
         self.suspected: dict[str, int] = {}
@@ -59,9 +61,12 @@ class Origin:
     async def top_up(self, route: Route) -> int:
         """Make the keys that a pair lacks. Returns how many. Raises as ``transfer``; what was made before it stays."""
         made = 0
-        while (lacking := await self._lacking(route)) > 0:
-            await self.transfer(route, min(lacking, KEYS_MAX))
-            made += min(lacking, KEYS_MAX)
+        for _ in range(TRANSFERS_MAX):  # then it is the next pair's turn
+            lacking = min(await self._lacking(route), KEYS_MAX)
+            if lacking < 1:
+                break
+            await self.transfer(route, lacking)
+            made += lacking
         return made
 
     async def _lacking(self, route: Route) -> int:
@@ -77,8 +82,8 @@ class Origin:
         paths = await self._chosen(route)
         pending: PendingShare | None = await parts.exchanges[route.layer].offer() if route.layer else None
         share = pending.share if pending else b""
-        draw, end = self._randomness.draw, parts.end_of(route)
-        transfer = plan_transfer(route, paths, number, KEY_BYTES, draw, end, share)
+        draws = self._secret.draw, self._public.draw
+        transfer = plan_transfer(route, paths, number, KEY_BYTES, draws, parts.end_of(route), share)
         receipts = await asyncio.gather(
             *(parts.send(transfer.letter, transfer.wire, n, 1, parcel) for n, parcel in enumerate(transfer.parcels, 1))
         )
@@ -86,6 +91,7 @@ class Origin:
         acknowledged = self._acknowledged(pair, transfer, receipts)
         keys = transfer.keys
         if pending is not None:
+            end = parts.end_of(route)
             assert end is not None  # Route
             secret = pending.finish(end.read_answer(transfer.letter, acknowledged.answer))
             keys = end.combined(transfer.letter, acknowledged.answer, secret, keys)

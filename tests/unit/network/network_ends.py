@@ -17,7 +17,8 @@ def route(shares=1, threshold=1, *, proved=False, layer=""):
 
 def transfer(way, number=3, seed=1):
     end = END if way.proved else None
-    return plan_transfer(way, way.paths, number, 32, SeededRandom(seed).draw, end, b"k" * 8 if way.layer else b"")
+    draws = SeededRandom(seed, "secret").draw, SeededRandom(seed, "public").draw
+    return plan_transfer(way, way.paths, number, 32, draws, end, b"k" * 8 if way.layer else b"")
 
 
 class Target:
