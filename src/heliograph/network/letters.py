@@ -15,11 +15,13 @@ from typing import Final, TypeVar
 import msgspec
 
 from heliograph.errors import RemoteProtocolError
+from heliograph.network.sharing import SHARES_MAX
 from heliograph.network.topology import HOPS_MAX
 
 __all__ = [
     "KEYS_MAX",
     "LAYERS",
+    "REASON_MAX",
     "Carry",
     "Hop",
     "Letter",
@@ -29,6 +31,7 @@ __all__ = [
     "read_carry",
     "read_letter",
     "read_receipt",
+    "refused",
 ]
 
 KEYS_MAX: Final = 32  # our choice: keys of one transfer; one hop then takes at most 47 keys of a link, of 256 bits
@@ -36,6 +39,8 @@ LAYERS: Final = ("", "ml-kem-768", "ml-kem-1024")
 _VERSION: Final = 1
 _ID_BYTES: Final = 16
 _NAME_MAX: Final = 255
+_BITS_MAX: Final = 1 << 32
+REASON_MAX: Final = 500
 
 
 class Letter(msgspec.Struct, frozen=True, array_like=True, tag="Letter", forbid_unknown_fields=True):
@@ -96,6 +101,11 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, tag="Receipt", forbi
     hops: tuple[Hop, ...] = ()
 
 
+def refused(reason: str) -> Receipt:
+    """Return a receipt that says why not, in one line of bounded length."""
+    return Receipt(Status.REFUSED, reason="".join(c if c.isprintable() else " " for c in reason)[:REASON_MAX])
+
+
 Message = Letter | Carry | Receipt
 _Record = TypeVar("_Record", Letter, Carry, Receipt)
 
@@ -111,12 +121,12 @@ def read_letter(data: bytes) -> Letter:
     names = (letter.origin, letter.target, letter.master, letter.slave, *(n for path in letter.paths for n in path))
     if letter.version != _VERSION or len(letter.transfer) != _ID_BYTES or letter.layer not in LAYERS:
         raise RemoteProtocolError("a letter of another version, without a name, or with an unknown layer")
-    if not all(0 < len(name) <= _NAME_MAX for name in names) or letter.origin == letter.target:
+    if not all(0 < len(name) <= _NAME_MAX and name.isprintable() for name in names) or letter.origin == letter.target:
         raise RemoteProtocolError("a letter with a name that is none")
     key_ids = letter.key_ids
     if not 1 <= len(key_ids) <= KEYS_MAX or len(set(key_ids)) != len(key_ids) or {len(k) for k in key_ids} != {16}:
         raise RemoteProtocolError(f"a letter names between 1 and {KEYS_MAX} different keys")
-    if not 8 <= letter.key_bytes <= 128 or not 1 <= letter.threshold <= len(letter.paths):
+    if not 8 <= letter.key_bytes <= 128 or not 1 <= letter.threshold <= len(letter.paths) <= SHARES_MAX:
         raise RemoteProtocolError("a letter with keys of no size, or a threshold that cannot be met")
     for path in letter.paths:
         if not 2 <= len(path) <= HOPS_MAX + 1 or (path[0], path[-1]) != (letter.origin, letter.target):
@@ -135,8 +145,12 @@ def read_carry(data: bytes) -> Carry:
 def read_receipt(data: bytes) -> Receipt:
     """Read a reply. Raises RemoteProtocolError."""
     receipt = _decode(data, Receipt)
-    if len(receipt.hops) > HOPS_MAX or any(hop.bits < 0 for hop in receipt.hops):
-        raise RemoteProtocolError("a receipt of more hops than there are, or with costs below nothing")
+    if len(receipt.hops) > HOPS_MAX or any(not 0 <= hop.bits < _BITS_MAX for hop in receipt.hops):
+        raise RemoteProtocolError("a receipt of more hops than there are, or with costs that cannot be")
+    if not all(1 <= number <= SHARES_MAX for number in receipt.suspects):
+        raise RemoteProtocolError("a receipt that suspects paths which cannot be")
+    if len(receipt.reason) > REASON_MAX or not receipt.reason.isprintable():
+        raise RemoteProtocolError("a receipt whose reason is no line of text")  # people read it on their terminals
     return receipt
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from heliograph.errors import ConfigurationError
 
-__all__ = ["HOPS_MAX", "Path", "Topology", "check_disjoint", "describe"]
+__all__ = ["HOPS_MAX", "Path", "Topology", "check_disjoint", "describe", "link_name"]
 
 Path = tuple[str, ...]
 HOPS_MAX: Final = 8  # our choice: each hop costs key, and all of a path answer within one message's patience
@@ -18,6 +18,11 @@ HOPS_MAX: Final = 8  # our choice: each hop costs key, and all of a path answer 
 def describe(path: Sequence[str]) -> str:
     """Return a path as people read it."""
     return " - ".join(path)
+
+
+def link_name(one: str, other: str) -> str:
+    """Return how reports call the link of two nodes."""
+    return " - ".join(sorted((one, other)))
 
 
 class Topology:

@@ -11,7 +11,9 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
-from heliograph.errors import HeliographError
+import structlog
+
+from heliograph.errors import HeliographError, RemoteProtocolError
 from heliograph.establishment.messages import PEER_KEY_BYTES
 from heliograph.http.client import Etsi014Client
 from heliograph.http.server import KmeServer
@@ -19,11 +21,13 @@ from heliograph.http.tls import client_tls, server_tls
 from heliograph.kme.supply import Limits, SaePair, Supply
 from heliograph.network.endtoend import EndToEnd
 from heliograph.network.stocks import cost_per_bit
+from heliograph.network.topology import link_name
 from heliograph.node.config import LinkEntry, NodeConfig
 from heliograph.node.links import Link
 from heliograph.node.origin import KEY_BYTES, Origin
 from heliograph.node.relay import Neighbour, NodeParts, Relay
 from heliograph.node.status import LinkUse, NodeStatus, PairStatus
+from heliograph.site.bugs import place
 from heliograph.site.clocks import MonotonicClock, WallClock
 from heliograph.site.config import parse_address
 from heliograph.site.status_socket import serve_status
@@ -39,12 +43,9 @@ from heliograph.vault.filekek import FileKek
 from heliograph.vault.owned_file import read_exactly
 from heliograph.vault.randomness import SystemRandomness
 
-__all__ = ["Node", "link_name", "run_node"]
+__all__ = ["Node", "run_node"]
 
-
-def link_name(one: str, other: str) -> str:
-    """Return how reports call the link of two nodes."""
-    return " - ".join(sorted((one, other)))
+log = structlog.get_logger("heliograph.network")
 
 
 async def run_node(config: NodeConfig, ready: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
@@ -137,7 +138,13 @@ class Node:
         stack.callback(status.close)
 
     async def _answer(self, data: bytes) -> bytes:
-        return await self.relay.answer(data)
+        try:
+            return await self.relay.answer(data)
+        except HeliographError:
+            raise
+        except Exception as why:  # noqa: BLE001  - a bug costs its message; its text might quote key material
+            log.error("internal error", kind=type(why).__name__, at=place(why))  # noqa: TRY400
+            raise RemoteProtocolError("internal error") from None
 
     async def status(self) -> NodeStatus:
         """Return the node's public figures."""

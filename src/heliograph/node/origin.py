@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 import structlog
@@ -13,10 +14,11 @@ from heliograph.kme.supply import Supply
 from heliograph.network.letters import KEYS_MAX, Receipt, Status
 from heliograph.network.routes import Route
 from heliograph.network.stocks import PathBook, weakest
-from heliograph.network.topology import Path, describe
+from heliograph.network.topology import Path, describe, link_name
 from heliograph.network.transfer import Transfer, key_id_text, plan_transfer
 from heliograph.node.relay import NodeParts, about
 from heliograph.ports import PendingShare, RandomSource
+from heliograph.site.bugs import place
 from heliograph.storage.keys import NewKey
 
 __all__ = ["KEY_BYTES", "Origin"]
@@ -54,6 +56,9 @@ class Origin:
                 if self.last.get(pair) != str(why):
                     log.warning("no keys by relay", pair=" - ".join(pair), reason=str(why))
                 self.last[pair] = str(why)
+            except Exception as why:  # noqa: BLE001  - a bug costs its transfer; its text might quote key material
+                self.last[pair] = f"internal error ({type(why).__name__} at {place(why)}): please report it"
+                log.error("internal error", kind=type(why).__name__, at=place(why))  # noqa: TRY400
             else:
                 if made:
                     self.last[pair] = ""
@@ -87,7 +92,7 @@ class Origin:
         receipts = await asyncio.gather(
             *(parts.send(transfer.letter, transfer.wire, n, 1, parcel) for n, parcel in enumerate(transfer.parcels, 1))
         )
-        await self._pay(pair, receipts)
+        await self._pay(pair, paths, receipts)
         acknowledged = self._acknowledged(pair, transfer, receipts)
         keys = transfer.keys
         if pending is not None:
@@ -111,11 +116,13 @@ class Origin:
             raise InsufficientKeys(f"{len(usable)} of {route.shares} paths have a link with a key manager now{why}")
         return self.books[route.local_sae, route.remote_sae].choose(usable, route.shares, local, now)
 
-    async def _pay(self, pair: tuple[str, str], receipts: Sequence[Receipt]) -> None:
+    async def _pay(self, pair: tuple[str, str], paths: Sequence[Path], receipts: Sequence[Receipt]) -> None:
         paid: dict[str, int] = {}
-        for receipt in receipts:
-            for hop in receipt.hops:
-                paid[hop.link] = paid.get(hop.link, 0) + hop.bits
+        for path, receipt in zip(paths, receipts, strict=True):
+            # As the hops told, but only of links that are on the path: no relay adds accounts here.
+            for ends, hop in zip(pairwise(path), receipt.hops, strict=False):
+                name = link_name(*ends)
+                paid[name] = paid.get(name, 0) + hop.bits
         await self._parts.in_store(lambda: self._parts.relayed.pay(pair, paid))
 
     def _acknowledged(self, pair: tuple[str, str], transfer: Transfer, receipts: Sequence[Receipt]) -> Receipt:

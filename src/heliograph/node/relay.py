@@ -24,11 +24,11 @@ from heliograph.network.letters import (
     Hop,
     Letter,
     Receipt,
-    Status,
     encode,
     read_carry,
     read_letter,
     read_receipt,
+    refused,
 )
 from heliograph.network.routes import Route, check_letter
 from heliograph.network.topology import Topology, describe
@@ -86,7 +86,7 @@ class NodeParts:
         path = letter.paths[number - 1]
         neighbour = self.neighbours.get(path[position])
         if neighbour is None:
-            return Receipt(Status.REFUSED, reason=f"{self.name} has no link to {path[position]}")
+            return refused(f"{self.name} has no link to {path[position]}")
         link, spent = neighbour.link, 0
 
         async def sealed() -> SealedHop:
@@ -102,7 +102,7 @@ class NodeParts:
                 await link.look()  # a relay's receipt tells what is left; an origin has looked to choose its path
             receipt = read_receipt(await neighbour.client.request(sealed))
         except (KeySupplyError, TransportClosed, RemoteProtocolError, ConfigurationError) as why:
-            receipt = Receipt(Status.REFUSED, reason=f"{self.name} to {path[position]}: {why}")
+            receipt = refused(f"{self.name} to {path[position]}: {why}")
         hop = Hop(link.name, spent, link.stock, link.assurance)
         return msgspec.structs.replace(receipt, hops=(hop, *receipt.hops))
 
@@ -130,7 +130,7 @@ class Relay:
             receipt = await self._act(neighbour, carry, letter)
         except (KeySupplyError, RemoteProtocolError) as why:
             log.warning("share refused", origin=letter.origin, target=letter.target, reason=str(why))
-            receipt = Receipt(Status.REFUSED, reason=f"{self._parts.name}: {why}")
+            receipt = refused(f"{self._parts.name}: {why}")
         return keys.seal_reply(encode(receipt))
 
     def _sender(self, request: SealedRequest) -> Neighbour:
@@ -183,7 +183,7 @@ class Relay:
             try:
                 receipt = await self._settle(found, end)
             except RemoteProtocolError as why:
-                receipt = Receipt(Status.REFUSED, reason=f"{self._parts.name}: {why}")
+                receipt = refused(f"{self._parts.name}: {why}")
             self._collector.settle(wire, receipt)
         self._note(letter, receipt)
         return receipt

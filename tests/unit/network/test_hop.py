@@ -3,12 +3,22 @@
 import os
 import uuid
 
+import msgspec
 import pytest
 
 from heliograph.errors import AuthenticationFailed, ConfigurationError, HeliographError, RemoteProtocolError
 from heliograph.kme.one_time import read_request
 from heliograph.network.hop import keys_needed, open_share, pad_ids, seal_hop
-from heliograph.network.letters import read_carry, read_letter, read_receipt
+from heliograph.network.letters import (
+    Hop,
+    Receipt,
+    Status,
+    encode,
+    read_carry,
+    read_letter,
+    read_receipt,
+    refused,
+)
 from heliograph.types import StoredKey
 
 
@@ -61,3 +71,29 @@ def test_short_keys_are_no_pads():
 def test_junk_is_refused_in_one_line(read, junk):
     with pytest.raises(RemoteProtocolError):
         read(junk)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"suspects": (300,)},
+        {"suspects": (0,)},
+        {"suspects": (-1,)},
+        {"reason": "\x1b[2J"},
+        {"reason": "two\nlines"},
+        {"reason": "x" * 501},
+        {"hops": (Hop("link", -1, 0, ""),)},
+        {"hops": (Hop("link", 2**40, 0, ""),)},
+        {"hops": (Hop("link", 1, 0, ""),) * 9},
+    ],
+    ids=lambda change: str(change)[:40],
+)
+def test_a_receipt_that_would_harm_its_reader_is_refused(change):
+    """A relay writes it: what it says goes to accounts, terminals and further checks."""
+    assert read_receipt(encode(Receipt(Status.REFUSED, reason="why not"))).reason == "why not"
+    with pytest.raises(RemoteProtocolError):
+        read_receipt(encode(msgspec.structs.replace(Receipt(Status.STORED), **change)))
+
+
+def test_a_refusal_is_one_line_of_bounded_length():
+    assert refused("a\nb" + "x" * 1000).reason == "a b" + "x" * 497

@@ -8,7 +8,7 @@ from dealt_network import dealt_network
 
 from heliograph.errors import AuthenticationFailed, InsufficientKeys
 from heliograph.lab.network_layout import NetworkPlan
-from heliograph.network.letters import Receipt, Status
+from heliograph.network.letters import Hop, Receipt, Status
 
 pytestmark = pytest.mark.slow  # real stores, sockets and TLS
 
@@ -270,5 +270,23 @@ def test_ends_that_do_not_have_the_same_policy_make_no_key(tmp_path):
             with pytest.raises(AuthenticationFailed, match="set the same at both"):
                 await net.transfer(1)
             assert await net.ready() == 0
+
+    run(scenario())
+
+
+def test_what_a_relay_makes_up_about_costs_opens_no_account(tmp_path):
+    async def scenario():
+        async with dealt_network(tmp_path, LONE) as net:
+            relay, honest = net.nodes["node-r"].relay, net.nodes["node-r"].relay.hand_on
+
+            async def invent(letter, carry, share):
+                receipt = await honest(letter, carry, share)
+                more = tuple(Hop(f"invented {n}", 1, 1, "beyond doubt") for n in range(5))
+                return msgspec.structs.replace(receipt, hops=(*receipt.hops, *more))
+
+            relay.hand_on = invent
+            await net.transfer(1)
+            (pair,) = (await net.nodes["node-a"].status()).pairs
+            assert set(pair.paid_bits) == {"node-a - node-r", "node-c - node-r"}
 
     run(scenario())
