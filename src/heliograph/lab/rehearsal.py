@@ -92,6 +92,7 @@ class Rehearsal:
     decoys: int = 1
     bootstrap: str = "psk"
     processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
+    start_s: float = _START_S
 
     @property
     def sites(self) -> dict[str, Path]:
@@ -180,7 +181,7 @@ class Rehearsal:
         self.processes[name] = process
         assert process.stdout is not None
         try:
-            async with asyncio.timeout(_START_S):
+            async with asyncio.timeout(self.start_s):
                 line = await process.stdout.readline()
             ready = bool(line) and json.loads(line).get("ready") is True
         except (TimeoutError, ValueError):
