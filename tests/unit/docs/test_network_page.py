@@ -18,7 +18,7 @@ PORTS = ("7001", "7002", "7101", "7102", "7103", "8441", "8442", "8443", "8444",
 
 @pytest.fixture(autouse=True)
 def _more_patience(monkeypatch):
-    """A network is many processes."""
+    """Wait longer: a network is many processes."""
     monkeypatch.setattr(test_walkthroughs, "PATIENCE_S", 300)
 
 
