@@ -4,7 +4,7 @@ from collections import Counter
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heliograph.errors import ConfigurationError, LocalProtocolError, RemoteProtocolError
@@ -26,6 +26,7 @@ def test_every_element_has_its_inverse():
 
 
 @pytest.mark.parametrize(("threshold", "total"), SCHEMES)
+@settings(deadline=None)
 @given(secret=st.binary(min_size=1, max_size=40), seed=st.integers(0, 1000))
 def test_any_threshold_of_shares_gives_the_secret(threshold, total, secret, seed):
     shares = split(secret, threshold, total, SeededRandom(seed).draw)

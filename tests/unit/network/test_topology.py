@@ -3,7 +3,7 @@
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heliograph.errors import ConfigurationError
@@ -38,6 +38,7 @@ def _most_disjoint(paths):
     return best(0, frozenset(), direct=False)
 
 
+@settings(deadline=None)
 @given(st.sets(st.sampled_from(EDGES), min_size=1))
 def test_there_are_as_many_disjoint_paths_as_can_be(edges):
     topology = Topology(sorted(edges))
