@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -114,10 +114,13 @@ class Etsi014Client:
         """Fetch one fresh key as master. Raises InsufficientKeys, NotPermitted or KeySupplyError."""
         return (await self.get_keys(1))[0]
 
-    async def get_keys(self, number: int) -> list[DeliveredKey]:
-        """Fetch ``number`` fresh keys as master, in one request. Raises as ``get_key``."""
+    async def get_keys(self, number: int, mandatory: Mapping[str, object] | None = None) -> list[DeliveredKey]:
+        """Fetch ``number`` fresh keys as master, in one request. Raises as ``get_key``.
+
+        ``mandatory``: what the keys must be (6.2), or none is handed out.
+        """
         size = await self._size()
-        answer = await self._ask("enc_keys", etsi014.key_request_document(number, size))
+        answer = await self._ask("enc_keys", etsi014.key_request_document(number, size, mandatory))
         return etsi014.read_container(answer, number, size)
 
     async def get_key_with_id(self, key_id: str) -> DeliveredKey:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -267,7 +267,7 @@ def container_document(keys: Sequence[StoredKey], facts: KeyFacts | None = None)
                 )
                 for key in keys
             ],
-            facts.container() if facts else msgspec.UNSET,
+            facts.container(keys) if facts else msgspec.UNSET,
         )
     )
 
@@ -308,9 +308,12 @@ def error_answer(error: HeliographError) -> tuple[int, bytes]:
 # -- the other end: an SAE writes requests and reads answers --------------------------------------------------------
 
 
-def key_request_document(number: int, size_bits: int) -> bytes:
-    """Return the body of POST enc_keys."""
-    return msgspec.json.encode({"number": number, "size": size_bits})
+def key_request_document(number: int, size_bits: int, mandatory: Mapping[str, object] | None = None) -> bytes:
+    """Return the body of POST enc_keys. ``mandatory``: extensions that the KME must meet (6.2)."""
+    request: dict[str, object] = {"number": number, "size": size_bits}
+    if mandatory:
+        request["extension_mandatory"] = [{name: value} for name, value in mandatory.items()]
+    return msgspec.json.encode(request)
 
 
 def key_ids_document(key_ids: Sequence[str]) -> bytes:

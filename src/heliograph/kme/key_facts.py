@@ -8,6 +8,8 @@ Asked for, each as a member of an object in ``extension_mandatory`` or ``extensi
 
 Told, in ``key_extension``: heliograph_protocol, heliograph_epsilon, heliograph_qber, heliograph_block,
 heliograph_assurance, heliograph_age_s; in ``key_container_extension``: heliograph_path, the key managers it crossed.
+Of a relayed key also heliograph_paths, the nodes of each path that a share of it took, heliograph_threshold, how many
+shares give the key, and heliograph_layer, what the ends combined it with; heliograph_path is then the one path of all.
 All of it is public on the link. Facts that are not known of a key are left out, never made up.
 """
 
@@ -68,11 +70,16 @@ class KeyFacts:
             facts["heliograph_epsilon"] = about["eps_sec"] + about["eps_cor"]
             detections = sum(about["key"]["detections"])
             facts["heliograph_qber"] = round(sum(about["key"]["errors"]) / detections, 6) if detections else None
+        for name in ("paths", "threshold", "layer"):
+            facts[f"heliograph_{name}"] = about.get(name)
         return {name: value for name, value in facts.items() if value is not None}
 
-    def container(self) -> dict[str, object]:
-        """Return the key_container_extension."""
-        return {"heliograph_path": list(self.path)}
+    def container(self, keys: Sequence[StoredKey]) -> dict[str, object]:
+        """Return the key_container_extension: no path where not all of the keys came by the same one."""
+        ways = [json.loads(key.metadata).get("paths", [list(self.path)]) for key in keys] or [[list(self.path)]]
+        if len(ways[0]) == 1 and all(way == ways[0] for way in ways):
+            return {"heliograph_path": ways[0][0]}
+        return {}
 
 
 def read_wishes(mandatory: Mapping[str, object], optional: Mapping[str, object]) -> Wishes:

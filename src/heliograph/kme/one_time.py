@@ -153,7 +153,7 @@ def read_request(data: bytes) -> SealedRequest:
 def _decode(data: bytes, record: type[_Frame]) -> _Frame:
     try:
         message = msgspec.msgpack.decode(data, type=record, strict=True)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         raise RemoteProtocolError("a message between key managers that cannot be read") from None
     # One spelling for each message, as on the link.
     if msgspec.msgpack.encode(message) != data or message.version != _VERSION:

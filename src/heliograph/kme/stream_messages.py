@@ -111,5 +111,5 @@ def read_stream_reply(data: bytes) -> StreamReply:
 def _decode(data: bytes, union: type[_Union]) -> _Union:
     try:
         return msgspec.msgpack.decode(data, type=union, strict=True)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         raise RemoteProtocolError("a stream message that cannot be read") from None

@@ -92,6 +92,7 @@ class Rehearsal:
     decoys: int = 1
     bootstrap: str = "psk"
     processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
+    start_s: float = _START_S
 
     @property
     def sites(self) -> dict[str, Path]:
@@ -161,12 +162,15 @@ class Rehearsal:
         (self.directory / "FIBRE.toml").write_text(text, encoding="utf-8")
         return self.registration
 
+    def program(self, name: str) -> list[str]:
+        """Return a process's module and arguments."""
+        if name == "fibre":
+            return ["heliograph.sim", str(self.directory / "FIBRE.toml")]
+        return ["heliograph.cli.main", "site", "run", "--log-level", self.log_level, str(self.sites[name])]
+
     async def start(self, name: str) -> None:
         """Start "fibre", "site_a" or "site_b" and wait until it listens. Raises ConfigurationError with its reason."""
-        if name == "fibre":
-            program = ["heliograph.sim", str(self.directory / "FIBRE.toml")]
-        else:
-            program = ["heliograph.cli.main", "site", "run", "--log-level", self.log_level, str(self.sites[name])]
+        program = self.program(name)
         # Through ``lab.child`` and a pipe to its standard input: it ends when this process ends, even by SIGKILL.
         command = [sys.executable, "-m", "heliograph.lab.child", *program]
         log = (self.directory / f"{name}.log").open("ab")
@@ -177,7 +181,7 @@ class Rehearsal:
         self.processes[name] = process
         assert process.stdout is not None
         try:
-            async with asyncio.timeout(_START_S):
+            async with asyncio.timeout(self.start_s):
                 line = await process.stdout.readline()
             ready = bool(line) and json.loads(line).get("ready") is True
         except (TimeoutError, ValueError):

@@ -12,10 +12,10 @@ import msgspec
 from heliograph.errors import ConfigurationError, HeliographError, TransportClosed
 from heliograph.status import SiteStatus
 
-__all__ = ["read_status", "serve_status"]
+__all__ = ["read_document", "read_status", "serve_status"]
 
 
-async def serve_status(path: Path, status: Callable[[], Awaitable[SiteStatus]]) -> asyncio.Server:
+async def serve_status(path: Path, status: Callable[[], Awaitable[msgspec.Struct]]) -> asyncio.Server:
     """Listen on a socket of mode 0600. Raises ConfigurationError if it cannot be made."""
 
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -47,13 +47,21 @@ async def serve_status(path: Path, status: Callable[[], Awaitable[SiteStatus]]) 
 async def read_status(path: Path) -> SiteStatus:
     """Ask a running site. Raises TransportClosed if it does not answer."""
     try:
+        return msgspec.json.decode(await read_document(path), type=SiteStatus)
+    except msgspec.MsgspecError as error:
+        raise TransportClosed(f"no site answers at {path}: {error}; is it running?") from None
+
+
+async def read_document(path: Path) -> bytes:
+    """Return the status that a socket gives, as JSON. Raises TransportClosed."""
+    try:
         reader, writer = await asyncio.open_unix_connection(path)
         try:
             data = await reader.read()
         finally:
             writer.close()
-        if data.startswith(b'{"error":'):
-            raise TransportClosed(f"the site at {path} has no status: {msgspec.json.decode(data)['error']}")
-        return msgspec.json.decode(data, type=SiteStatus)
-    except (OSError, msgspec.MsgspecError) as error:
+    except OSError as error:
         raise TransportClosed(f"no site answers at {path}: {error}; is it running?") from None
+    if data.startswith(b'{"error":'):
+        raise TransportClosed(f"the site at {path} has no status: {msgspec.json.decode(data)['error']}")
+    return data

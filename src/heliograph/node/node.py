@@ -1,0 +1,208 @@
+"""A running network node: its links, what it carries for others, and a key manager for its own SAEs, in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any
+
+import structlog
+
+from heliograph.errors import HeliographError, RemoteProtocolError
+from heliograph.establishment.messages import PEER_KEY_BYTES
+from heliograph.http.client import Etsi014Client
+from heliograph.http.server import KmeServer
+from heliograph.http.tls import client_tls, server_tls
+from heliograph.kme.supply import Limits, SaePair, Supply
+from heliograph.network.endtoend import EndToEnd
+from heliograph.network.stocks import cost_per_bit
+from heliograph.network.topology import link_name
+from heliograph.node.config import LinkEntry, NodeConfig
+from heliograph.node.links import Link
+from heliograph.node.origin import KEY_BYTES, Origin
+from heliograph.node.relay import Neighbour, NodeParts, Relay
+from heliograph.node.status import LinkUse, NodeStatus, PairStatus
+from heliograph.site.bugs import place
+from heliograph.site.clocks import MonotonicClock, WallClock
+from heliograph.site.config import parse_address
+from heliograph.site.status_socket import serve_status
+from heliograph.site.store import open_store
+from heliograph.storage.database import Database
+from heliograph.storage.group_commit import run_group
+from heliograph.storage.keys import KeyRecords
+from heliograph.storage.relayed_keys import HELD_MAX, RelayedKeys
+from heliograph.transport.hop_channel import HopClient
+from heliograph.transport.one_time_channel import OneTimeServer
+from heliograph.vault.exchanges import exchange_methods
+from heliograph.vault.filekek import FileKek
+from heliograph.vault.owned_file import read_exactly
+from heliograph.vault.randomness import SystemRandomness
+
+__all__ = ["Node", "run_node"]
+
+log = structlog.get_logger("heliograph.network")
+
+
+async def run_node(config: NodeConfig, ready: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
+    """Run until ``stop`` is set; ``ready`` is awaited when the node listens.
+
+    Raises ConfigurationError, StoreUnavailable or RollbackDetected with one line for the operator.
+    """
+    async with AsyncExitStack() as stack:
+        node = await Node.open(config, stack)
+        work = asyncio.create_task(node.origin.run())
+        stack.push_async_callback(_end, work)
+        await ready()
+        waiting = asyncio.create_task(stop.wait())
+        stack.push_async_callback(_end, waiting)
+        done, _ = await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if work in done:
+            work.result()
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+class Node:
+    """One node. ``parts``: what relay and origin share; ``relay``: answers neighbours; ``origin``: keeps the stocks."""
+
+    def __init__(self, config: NodeConfig, parts: NodeParts, supply: Supply, keys: KeyRecords) -> None:
+        self.parts, self.supply = parts, supply
+        self.relay = Relay(parts)
+        self.origin = Origin(parts, supply, SystemRandomness(), SystemRandomness())
+        self.kme_port = 0
+        self._config, self._keys = config, keys
+
+    @classmethod
+    async def open(cls, config: NodeConfig, stack: AsyncExitStack) -> Node:
+        """Open everything in order; what was opened is closed in the reverse order."""
+        file = config.file
+        # What is only read comes first: a refusal then leaves no trace on the disk.
+        tls = server_tls(config.path(file.kme.certificate), config.path(file.kme.key), config.path(file.kme.ca))
+        links = {entry.peer: _open_link(config, entry) for entry in file.links}
+        for link in links.values():
+            stack.push_async_callback(link.close)
+        ends = {
+            (pair.local, pair.remote): EndToEnd.derive(
+                read_exactly(config.path(pair.peer_key), PEER_KEY_BYTES, "[[pairs]] peer_key")
+            )
+            for pair in file.pairs
+            if pair.peer_key is not None
+        }
+        kek = FileKek(config.path(file.kek), SystemRandomness())
+        database = Database(config.path(file.store), kek)
+        stack.callback(database.close)
+        opened = open_store(database, config.path(file.anchor), SystemRandomness())
+        store = ThreadPoolExecutor(1, "store")
+        stack.callback(store.shutdown)
+        monotonic, wall = MonotonicClock(), WallClock()
+        neighbours = {entry.peer: Neighbour(links[entry.peer], _client(entry, monotonic)) for entry in file.links}
+        parts = NodeParts(
+            file.name,
+            config.topology,
+            neighbours,
+            config.routes,
+            ends,
+            config.carries,
+            exchange_methods(tuple({route.layer for route in config.routes if route.layer}), SystemRandomness()),
+            RelayedKeys(database, opened.keys),
+            store,
+            wall,
+        )
+        pairs = [SaePair(pair.local, pair.remote, pair.kme) for pair in file.pairs]
+        limits = Limits(8 * KEY_BYTES, HELD_MAX, file.kme.max_key_per_request)
+        supply = Supply(opened.keys, file.kme.id, pairs, limits, wall)
+        node = cls(config, parts, supply, opened.keys)
+        await node._listen(stack, database, tls)
+        return node
+
+    async def _listen(self, stack: AsyncExitStack, database: Database, tls: ssl.SSLContext) -> None:
+        file = self._config.file
+        door = OneTimeServer(self._answer)
+        await door.start(*parse_address(file.listen, "listen"))
+        stack.push_async_callback(door.close)
+        kme = KmeServer(self.supply)
+        kme.commit_together(partial(run_group, database))
+        await kme.start(*parse_address(file.kme.listen, "[kme] listen"), tls)
+        self.kme_port = kme.port
+        stack.push_async_callback(kme.close)
+        status = await serve_status(self._config.path(file.status), self.status)
+        stack.callback(self._config.path(file.status).unlink, missing_ok=True)
+        stack.callback(status.close)
+
+    async def _answer(self, data: bytes) -> bytes:
+        try:
+            return await self.relay.answer(data)
+        except HeliographError:
+            raise
+        except Exception as why:  # noqa: BLE001  - a bug costs its message; its text might quote key material
+            log.error("internal error", kind=type(why).__name__, at=place(why))  # noqa: TRY400
+            raise RemoteProtocolError("internal error") from None
+
+    async def status(self) -> NodeStatus:
+        """Return the node's public figures."""
+        for neighbour in self.parts.neighbours.values():
+            try:
+                await neighbour.link.look()
+            except HeliographError:
+                neighbour.link.stock = -1
+        return await self.parts.in_store(self._figures)
+
+    def _figures(self) -> NodeStatus:
+        drawn, relayed = self.parts.relayed.drawn_bits(), self.parts.relayed
+        links = tuple(
+            LinkUse(n.link.name, peer, n.link.assurance, n.link.stock, drawn.get(n.link.name, 0))
+            for peer, n in self.parts.neighbours.items()
+        )
+        pairs = []
+        for route in self.parts.routes:
+            pair = route.local_sae, route.remote_sae
+            delivered, paid = relayed.delivered_bits(pair), relayed.paid_bits(pair)
+            counts = self._keys.counts(*pair)
+            pairs.append(
+                PairStatus(
+                    *pair,
+                    route.node,
+                    f"{route.threshold} of {route.shares}",
+                    route.layer,
+                    counts.deliverable,
+                    self._keys.counts(*pair[::-1]).held,
+                    delivered,
+                    paid,
+                    cost_per_bit(paid, delivered),
+                    self.origin.books[pair].report(),
+                    self.origin.last.get(pair, ""),
+                )
+            )
+        suspected = dict(self.relay.suspected)
+        for path, times in self.origin.suspected.items():
+            suspected[path] = suspected.get(path, 0) + times
+        to_masters, to_slaves = self._keys.delivered_counts()
+        return NodeStatus(
+            self.parts.name, os.getpid(), links, tuple(pairs), self.relay.carried, suspected, to_masters, to_slaves
+        )
+
+
+def _client(entry: LinkEntry, clock: MonotonicClock) -> HopClient:
+    return HopClient(*parse_address(entry.dial, f"[[links]] {entry.peer}: dial"), clock)
+
+
+def _open_link(config: NodeConfig, entry: LinkEntry) -> Link:
+    if entry.socket is not None:
+        client = Etsi014Client.over_socket(config.path(entry.socket), entry.sae, entry.peer_sae, size_bits=None)
+    else:
+        assert entry.url is not None  # _check_link, and the same of the files
+        assert entry.certificate is not None
+        assert entry.key is not None
+        assert entry.ca is not None
+        tls = client_tls(config.path(entry.certificate), config.path(entry.key), config.path(entry.ca), entry.kme)
+        client = Etsi014Client(entry.url, tls, entry.sae, entry.peer_sae, size_bits=None)
+    name = link_name(config.file.name, entry.peer)
+    return Link(name, entry.peer, client, (entry.sae, entry.peer_sae), entry.assurance)
