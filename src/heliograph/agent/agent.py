@@ -15,7 +15,7 @@ from heliograph.agent.identity import PeerIdentity, open_establishment
 from heliograph.agent.status import AgentStatus, Mode
 from heliograph.consumer import initiator, responder
 from heliograph.consumer.encryptor import Encryptor
-from heliograph.consumer.keys import Role, derive, key_id_text
+from heliograph.consumer.keys import Cipher, Role, derive, key_id_text
 from heliograph.consumer.messages import Commit, Confirm, Message, Ready, Refusal
 from heliograph.consumer.rotation import (
     Action,
@@ -39,6 +39,7 @@ from heliograph.consumer.rotation import (
 )
 from heliograph.encryptors.addresses import Address
 from heliograph.encryptors.forwarder import Forwarder
+from heliograph.encryptors.tls_forwarder import TlsForwarder
 from heliograph.encryptors.wireguard import WireGuard
 from heliograph.errors import (
     EncryptorUnavailable,
@@ -82,7 +83,8 @@ class Agent:
             self._state = responder.begin(config.rotation, clock.now())
         self._encryptor: Encryptor
         if config.wireguard is None:
-            self._encryptor = self.forwarder = Forwarder(
+            kind = TlsForwarder if config.rotation.cipher is Cipher.TLS_PSK else Forwarder
+            self._encryptor = self.forwarder = kind(
                 config.role,
                 config.forwarder,
                 config.generation,

@@ -11,8 +11,8 @@ import msgspec
 from heliograph.consumer.keys import KEY_BYTES, Cipher, Role
 from heliograph.consumer.rotation import RotationLimits
 from heliograph.encryptors.addresses import Address
-from heliograph.encryptors.forwarder import Forward, ForwarderConfig
 from heliograph.encryptors.generation import GenerationLimits
+from heliograph.encryptors.port_forwarder import Forward, ForwarderConfig
 from heliograph.encryptors.records import MAX_PAYLOAD_BYTES
 from heliograph.encryptors.wireguard import WireGuardConfig
 from heliograph.errors import ConfigurationError

@@ -63,6 +63,7 @@ class Cipher(StrEnum):
     CHACHA20_POLY1305 = "chacha20-poly1305"
     ONE_TIME_PAD = "one-time-pad"
     WIREGUARD = "wireguard"  # WireGuard's own cipher; the initiator's key is its preshared key
+    TLS_PSK = "tls-psk"  # TLS 1.3's own cipher; the opener's key gives the preshared key of each connection
 
 
 class Proven(IntEnum):
