@@ -54,7 +54,7 @@ class TlsForwarder(PortForwarder[PskGeneration]):
         """Forget this generation, and end every connection that is still under it."""
         super().retire(key_id)
         for tunnel in list(self._tunnels):
-            if isinstance(tunnel, TlsTunnel) and tunnel.uses(key_id):
+            if tunnel.may_bring(key_id):
                 tunnel.abort()
 
     # Connections that we open.

@@ -97,8 +97,10 @@ class TlsTunnel:
         leg.sent += 1
         leg.generation.sent_records += 1
         leg.generation.sent_bytes += len(payload)
-        self._closed_out = kind is RecordType.CLOSE
         self.keyring.count()
+        if kind is RecordType.CLOSE:
+            self._closed_out = True
+            self._on_progress()
         await leg.stream.drain()
 
     def _may_send(self, kind: RecordType, size: int) -> bool:
@@ -187,6 +189,7 @@ class TlsTunnel:
         self._followed.set()
         self._leave(before)
         self.keyring.notify()
+        self._on_progress()
 
     def _leave(self, leg: TlsLeg) -> None:
         """Close a connection that neither direction is on; what is buffered still goes."""
@@ -197,18 +200,18 @@ class TlsTunnel:
         self._left = [each for each in self._left if each.stream.unsent] + [leg]
 
     def may_bring(self, key_id: bytes) -> bool:
-        """Whether frames of this generation may still be on their way to us."""
-        return not self._closed_in and self._receiving.generation.key_id == key_id
+        """Whether a direction that is not closed is under this generation.
+
+        The opener alone can move a connection, so the other side's own sending has to be waited for too.
+        """
+        sending = not self._closed_out and self._sending.generation.key_id == key_id
+        receiving = not self._closed_in and self._receiving.generation.key_id == key_id
+        return sending or receiving
 
     @property
     def is_behind(self) -> bool:
         """Whether a newer generation is installed than the last frame came under."""
         return not self._closed_in and self._receiving.generation.key_id != self.keyring.newest
-
-    def uses(self, key_id: bytes) -> bool:
-        """Whether a direction that is not closed is under this generation."""
-        sending = not self._closed_out and self._sending.generation.key_id == key_id
-        return sending or self.may_bring(key_id)
 
     async def close(self) -> None:
         """End after what is buffered has left."""

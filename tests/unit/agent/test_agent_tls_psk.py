@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import re
 
@@ -132,7 +133,8 @@ def test_a_recorded_tls_opening_replayed_reaches_no_host_and_uses_no_key_up():
             for recording in (hello, all_of_it):
                 reader, writer = await asyncio.open_connection(*pair.b.forwarder.outer_address)
                 writer.write(recording)
-                await reader.read(-1)  # the other side ends it
+                with contextlib.suppress(ConnectionResetError):
+                    await reader.read(-1)  # the other side ends it
                 writer.close()
             assert len(pair.host.received) == 1
             assert pair.b.status().refused_records == 2
@@ -168,9 +170,15 @@ class PeerOfB:
 
     async def open(self, identity: bytes):
         reader, writer = await asyncio.open_connection(*self.pair.b.forwarder.outer_address)
-        stream = await open_tls(reader, writer, identity, self.generation.psk(Role.INITIATOR, identity))
-        stream.send(self.generation.proof(Role.INITIATOR, stream.exported()))
-        await stream.read_exactly(32)
+        try:
+            stream = await open_tls(reader, writer, identity, self.generation.psk(Role.INITIATOR, identity))
+            stream.send(self.generation.proof(Role.INITIATOR, stream.exported()))
+            await stream.read_exactly(32)
+        except HeliographError:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            raise
         return stream
 
 
@@ -252,10 +260,13 @@ async def tls_pair(client, server):
 
     listener = await asyncio.start_server(serve, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname()[:2])
-    try:
-        return await asyncio.gather(client(reader, writer), accepted, return_exceptions=True)
-    finally:
-        listener.close()
+    outcome = await asyncio.gather(client(reader, writer), accepted, return_exceptions=True)
+    listener.close()
+    if isinstance(outcome[0], Exception):
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+    return outcome
 
 
 def test_the_handshake_has_a_post_quantum_share_beside_the_key_and_both_ends_export_the_same():
