@@ -160,7 +160,7 @@ def _chunk_bytes(entry: _Document, cipher: Cipher) -> int:
     if cipher is not Cipher.ONE_TIME_PAD:
         return MAX_PAYLOAD_BYTES
     # An eighth of a direction's pad of the shortest keys, so that a record always fits a fresh one.
-    return max(1, min(MAX_PAYLOAD_BYTES - 8, (entry.pad_keys - 1) * KEY_BYTES // 2 // 8))
+    return max(1, min(MAX_PAYLOAD_BYTES - 24, (entry.pad_keys - 1) * KEY_BYTES // 2 // 8))
 
 
 def _requirement(entry: _Document) -> Requirement:

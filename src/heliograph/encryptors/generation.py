@@ -12,8 +12,9 @@ from typing import Final
 
 from cryptography.exceptions import InvalidTag
 
-from heliograph.consumer.keys import Role, TunnelKeys, key_id_text
-from heliograph.encryptors.ciphers import make_opener, make_sealer
+from heliograph.consumer.keys import Cipher, Role, TunnelKeys, key_id_text
+from heliograph.encryptors.ciphers import Opener, Sealer, make_opener, make_sealer
+from heliograph.encryptors.record_filter import FilteredOpener, FilteredSealer, filter_key
 from heliograph.encryptors.records import MAX_PAYLOAD_BYTES, RecordHeader, RecordType
 from heliograph.errors import ConfigurationError, KeySupplyError, RemoteProtocolError
 
@@ -78,8 +79,14 @@ class Generation:
         self.role: Final = role
         self.since: Final = since
         self._limits: Final = limits
-        self._sealing = make_sealer(keys.cipher, keys.sending_key(role).to_bytes())
-        self._opening = make_opener(keys.cipher, keys.sending_key(role.peer).to_bytes())
+        sealing = make_sealer(keys.cipher, keys.sending_key(role).to_bytes())
+        opening = make_opener(keys.cipher, keys.sending_key(role.peer).to_bytes())
+        if keys.cipher is Cipher.ONE_TIME_PAD:
+            confirmation = keys.confirmation_key.to_bytes()
+            sealing = FilteredSealer(sealing, filter_key(confirmation, role))
+            opening = FilteredOpener(opening, filter_key(confirmation, role.peer))
+        self._sealing: Sealer = sealing
+        self._opening: Opener = opening
         self._next: defaultdict[int, int] = defaultdict(int)
         self._expected: defaultdict[int, int] = defaultdict(int)
         self.sent_records = self.sent_bytes = self.received_records = self.received_bytes = 0

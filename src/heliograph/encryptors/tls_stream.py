@@ -2,8 +2,8 @@
 
 Python's ssl module has no preshared keys before 3.13. pyOpenSSL is on the OpenSSL of ``cryptography``, whose binding
 has the two callbacks; they are bound to SHA-256 (RFC 8446 4.2.11), hence ChaCha20-Poly1305, the suite with a key of 256
-bits. Each connection has a context of its own, which forgets: OpenSSL still gives a ticket out, but it opens nothing, so
-nothing can be resumed past the key.
+bits. Each connection has a context of its own, which forgets: OpenSSL still gives a ticket out, but it opens nothing,
+so nothing can be resumed past the key.
 
 There are no certificates: a peer without the key fails the handshake. Key exchange is (EC)DHE or ML-KEM beside the
 key in any case (psk_dhe_ke); OpenSSL offers X25519MLKEM768 first.
