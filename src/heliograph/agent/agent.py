@@ -9,13 +9,14 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Final
 
+from heliograph.agent.chosen import open_encryptor
 from heliograph.agent.config import AgentConfig
 from heliograph.agent.control import ControlDialer, ControlLink, ControlListener
 from heliograph.agent.identity import PeerIdentity, open_establishment
 from heliograph.agent.status import AgentStatus, Mode
 from heliograph.consumer import initiator, responder
 from heliograph.consumer.encryptor import Encryptor
-from heliograph.consumer.keys import Cipher, Role, derive, key_id_text
+from heliograph.consumer.keys import Role, derive, key_id_text
 from heliograph.consumer.messages import Commit, Confirm, Message, Ready, Refusal
 from heliograph.consumer.rotation import (
     Action,
@@ -38,9 +39,7 @@ from heliograph.consumer.rotation import (
     Tick,
 )
 from heliograph.encryptors.addresses import Address
-from heliograph.encryptors.forwarder import Forwarder
-from heliograph.encryptors.tls_forwarder import TlsForwarder
-from heliograph.encryptors.wireguard import WireGuard
+from heliograph.encryptors.port_forwarder import PortForwarder
 from heliograph.errors import (
     EncryptorUnavailable,
     KeyNotFound,
@@ -53,7 +52,6 @@ from heliograph.establishment.messages import Tagged
 from heliograph.establishment.policy import QKD
 from heliograph.ports import Clock, KeySource
 from heliograph.types import DeliveredKey
-from heliograph.vault.randomness import SystemRandomness
 
 __all__ = ["Agent"]
 
@@ -81,27 +79,12 @@ class Agent:
             self._state = initiator.begin(config.rotation, clock.now())
         else:
             self._state = responder.begin(config.rotation, clock.now())
-        self._encryptor: Encryptor
-        if config.wireguard is None:
-            kind = TlsForwarder if config.rotation.cipher is Cipher.TLS_PSK else Forwarder
-            self._encryptor = self.forwarder = kind(
-                config.role,
-                config.forwarder,
-                config.generation,
-                clock,
-                on_nearly_used=lambda key_id: self._feed(LimitReached(key_id)),
-                on_drained=lambda key_id: self._feed(Drained(key_id)),
-            )
-        else:
-            self._encryptor = WireGuard(
-                config.role,
-                config.wireguard,
-                config.rotation.max_key_age_s,
-                clock,
-                SystemRandomness(),
-                on_nearly_used=lambda key_id: self._feed(LimitReached(key_id)),
-                on_drained=lambda key_id: self._feed(Drained(key_id)),
-            )
+        self._encryptor: Encryptor = open_encryptor(
+            config,
+            clock,
+            on_nearly_used=lambda key_id: self._feed(LimitReached(key_id)),
+            on_drained=lambda key_id: self._feed(Drained(key_id)),
+        )
         self._events: deque[tuple[Event, ControlLink | None]] = deque()
         self._feeding = False
         self._links: list[ControlLink] = []
@@ -113,6 +96,12 @@ class Agent:
         self._alarm: str | None = None
         self._not_in_place: set[bytes] = set()  # keys that the encryptor did not take
         self.control_address: Address | None = None
+
+    @property
+    def forwarder(self) -> PortForwarder[Any]:
+        """The encryptor, where it forwards ports: its addresses and counts."""
+        assert isinstance(self._encryptor, PortForwarder), "this tunnel does not forward ports"
+        return self._encryptor
 
     async def start(self) -> None:
         """Listen, dial and begin. Raises ConfigurationError if an address cannot be used."""

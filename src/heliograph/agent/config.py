@@ -14,6 +14,7 @@ from heliograph.encryptors.addresses import Address
 from heliograph.encryptors.generation import GenerationLimits
 from heliograph.encryptors.port_forwarder import Forward, ForwarderConfig
 from heliograph.encryptors.records import MAX_PAYLOAD_BYTES
+from heliograph.encryptors.tun_device import TunConfig
 from heliograph.encryptors.wireguard import WireGuardConfig
 from heliograph.errors import ConfigurationError
 from heliograph.establishment.combiner import Combiner
@@ -51,6 +52,7 @@ class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cipher: str = Cipher.AES_256_GCM
     pad_keys: int = 128
     wireguard: WireGuardConfig | None = None
+    tun: TunConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +74,14 @@ class AgentConfig:
     peer_key: str | None = None
     pad_keys: int = 128
     wireguard: WireGuardConfig | None = None
+    tun: TunConfig | None = None
     tick_seconds: float = 0.2
 
     def __post_init__(self) -> None:
         if self.wireguard is not None:
             self._check_wireguard(self.wireguard)
+        if self.tun is not None:
+            self._check_tun()
         policy, is_pad = self.requirement.policy, self.rotation.cipher is Cipher.ONE_TIME_PAD
         if is_pad and policy is not Policy.QKD_ONLY:
             raise ConfigurationError(f'cipher = "one-time-pad" has policy qkd-only: {policy} would derive its pad')
@@ -107,6 +112,15 @@ class AgentConfig:
                 f"rekey_seconds = {self.rotation.rekey_seconds}: at least {_WIREGUARD_REKEY_MIN:g} with wireguard, "
                 "whose handshakes are told apart by whole seconds"
             )
+
+    def _check_tun(self) -> None:
+        forwarder = self.forwarder
+        if forwarder.forwards or forwarder.targets or self.wireguard is not None:
+            raise ConfigurationError("tun carries whole networks: remove forwards, targets and wireguard")
+        if forwarder.outer_listen is None or forwarder.outer_connect is None:
+            raise ConfigurationError("tun needs outer_listen and outer_connect: this site's and the peer's UDP address")
+        if self.rotation.cipher not in (Cipher.AES_256_GCM, Cipher.CHACHA20_POLY1305):
+            raise ConfigurationError(f'tun: cipher = "{self.rotation.cipher}" is for ports, not for packets')
 
     @classmethod
     def from_mapping(cls, document: Mapping[str, Any]) -> AgentConfig:
@@ -153,6 +167,7 @@ class AgentConfig:
             peer_key=entry.peer_key,
             pad_keys=entry.pad_keys,
             wireguard=entry.wireguard,
+            tun=entry.tun,
         )
 
 

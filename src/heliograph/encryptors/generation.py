@@ -121,7 +121,7 @@ class Generation:
         """Return the next record of ``connection``: header and ciphertext. Raises KeySupplyError over a limit."""
         if now - self.since >= self._limits.send_age_s or self.sent_records >= self._limits.max_records:
             raise KeySupplyError(f"{self!r} is over its age or record limit: nothing is sent until a new key comes")
-        if kind is RecordType.DATA and not self.may_send(len(payload), now):
+        if kind in (RecordType.DATA, RecordType.PACKET) and not self.may_send(len(payload), now):
             raise KeySupplyError(f"{self!r} is over its byte limit: data waits for the next generation")
         counter = self._next[connection]
         self._next[connection] = counter + 1  # burnt before use: whatever happens below, never again
@@ -133,23 +133,30 @@ class Generation:
 
     def open(self, header: RecordHeader, body: bytes, now: float) -> bytes:
         """Return the payload of the exactly next record of its connection. Raises RemoteProtocolError, unchanged."""
-        if header.sender is not self.role.peer:
-            raise RemoteProtocolError(f"{self!r}: a record of our own came back (reflected)")
-        if now - self.since >= self._limits.max_key_age_s or self.received_records >= self._limits.max_records:
-            raise RemoteProtocolError(f"{self!r} is over its age or record limit: nothing is accepted under it")
+        self._check(header, now)
         expected = self._expected.get(header.connection, 0)
         if header.counter != expected:
             raise RemoteProtocolError(
                 f"{self!r}: record {header.counter} of connection {header.connection} instead of {expected}: "
                 "replayed, reordered or left out"
             )
+        payload = self._opened(header, body)
+        self._expected[header.connection] = expected + 1
+        return payload
+
+    def _check(self, header: RecordHeader, now: float) -> None:
+        if header.sender is not self.role.peer:
+            raise RemoteProtocolError(f"{self!r}: a record of our own came back (reflected)")
+        if now - self.since >= self._limits.max_key_age_s or self.received_records >= self._limits.max_records:
+            raise RemoteProtocolError(f"{self!r} is over its age or record limit: nothing is accepted under it")
+
+    def _opened(self, header: RecordHeader, body: bytes) -> bytes:
         try:
             payload = self._opening.open(header.nonce(), body, header.pack())
         except InvalidTag:
             raise RemoteProtocolError(
-                f"{self!r}: record {expected} of connection {header.connection} is damaged or forged"
+                f"{self!r}: record {header.counter} of connection {header.connection} is damaged or forged"
             ) from None
-        self._expected[header.connection] = expected + 1
         self.received_records += 1
         self.received_bytes += len(payload)
         return payload

@@ -11,7 +11,16 @@ from typing import Any, Final
 
 from heliograph.errors import ConfigurationError
 from heliograph.lab.bench_rows import row
-from heliograph.lab.encryptors_side_by_side import CARRIERS, Running, agents, open_all, programs, send
+from heliograph.lab.encryptors_side_by_side import (
+    CARRIERS,
+    Running,
+    agents,
+    open_all,
+    packet_agents,
+    programs,
+    send,
+    send_packets,
+)
 from heliograph.lab.network_path import NetworkPath, why_no_namespaces
 
 __all__ = ["run"]
@@ -20,6 +29,13 @@ _LOST_MAX: Final = 1e-5  # of the bytes sent while keys rotate; the issue's aim
 _FOREVER: Final = 3600.0
 _ANY_SIZE: Final = 1 << 50
 _REKEY_SECONDS: Final = 1.0
+_ROTATION: Final[dict[str, Any]] = {
+    "rekey_seconds": _REKEY_SECONDS,
+    "max_key_age_s": 30.0,
+    "overlap_seconds": 10.0,
+    "rekey_bytes": 1 << 40,
+}
+_PACKETS_PER_S: Final = 2000.0  # below what any of these machines drops for other reasons
 _REFERENCE: Final = "built-in, aes-256-gcm"
 _OTHERS: Final = ("wireguard-go", "stunnel")
 
@@ -42,6 +58,8 @@ def run(*, mebibytes: int = 256, rounds: int = 3, loss_seconds: float = 8.0) -> 
                         size = int(min(each.mebibytes or mebibytes, mebibytes) * (1 << 20))
                         found[each.name].append(_measure(path, running[each.name], size))
             losses = [_lost(path, sink_port, cipher, loss_seconds) for cipher in ("aes-256-gcm", "tls-psk")]
+        if path.spaces:
+            losses.append(_lost_packets(path, loss_seconds))
     results = [_row(name, runs) for name, runs in found.items()]
     mbps = {each["name"]: each["mbps"] for each in results}
     others = {name: mbps[name] for name in _OTHERS if name in mbps}
@@ -89,8 +107,7 @@ def _row(name: str, runs: list[tuple[dict[str, Any], float]]) -> dict[str, Any]:
 
 def _lost(path: NetworkPath, sink_port: int, cipher: str, seconds: float) -> dict[str, Any]:
     """Send without a pause while the agents rotate their key each second; count what arrived."""
-    times: dict[str, Any] = {"rekey_seconds": _REKEY_SECONDS, "max_key_age_s": 30.0, "overlap_seconds": 10.0}
-    with agents(path, sink_port, cipher=cipher, rekey_bytes=1 << 40, **times) as at:
+    with agents(path, sink_port, cipher=cipher, **_ROTATION) as at:
         before = at.status(0)["rekeys"]
         try:
             sent = send(path, at, _ANY_SIZE, seconds)
@@ -107,4 +124,26 @@ def _lost(path: NetworkPath, sink_port: int, cipher: str, seconds: float) -> dic
         "refused_records": after["refused_records"],
         "cut_connections": after["cut_connections"],
         "mbps": 8 * sent["received"] / sent["seconds"] / 1e6,
+    }
+
+
+def _lost_packets(path: NetworkPath, seconds: float) -> dict[str, Any]:
+    """Send packets at an even rate while the agents rotate; count what arrived."""
+    port, unused = path.ports(2)
+    words = [sys.executable, "-m", "heliograph.lab.bulk", "packet-sink", "0.0.0.0", str(port)]  # noqa: S104  - our own namespace
+    with programs(path, (1, words)) as sink, packet_agents(path, unused, **_ROTATION) as at:
+        assert sink[0].stdout is not None
+        sink[0].stdout.readline()
+        before = at.status(0)["rekeys"]
+        sent = send_packets(path, at, port, int(seconds * _PACKETS_PER_S), _PACKETS_PER_S)
+        after = at.status(0)
+    lost = sent["sent"] - sent["received"]
+    return {
+        "name": "built-in, packets",
+        "rekeys": after["rekeys"] - before,
+        "sent_packets": sent["sent"],
+        "lost_packets": lost,
+        "lost_share": lost / sent["sent"],
+        "refused_records": after["refused_records"],
+        "dropped_packets": after["turned_away"],
     }

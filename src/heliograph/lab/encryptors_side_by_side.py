@@ -15,19 +15,34 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from heliograph.encryptors.tun_device import OVERHEAD_BYTES
 from heliograph.errors import ConfigurationError
 from heliograph.lab.network_path import NetworkPath, run
 
-__all__ = ["CARRIERS", "Carrier", "Running", "agents", "open_all", "programs", "send"]
+__all__ = [
+    "CARRIERS",
+    "Carrier",
+    "Running",
+    "agent_pair",
+    "agents",
+    "begin",
+    "open_all",
+    "packet_agents",
+    "programs",
+    "send",
+    "send_packets",
+]
 
 _PATIENCE_SECONDS: Final = 30.0
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
+# stunnel says on standard error that it is ready; wireguard-go says there that the kernel would do, which it may not.
+_ERRORS: Final = {"stunnel4": subprocess.STDOUT, "wireguard-go": subprocess.DEVNULL}
 _SUITE: Final = "TLS_CHACHA20_POLY1305_SHA256"
 
 
@@ -77,7 +92,7 @@ def programs(path: NetworkPath, *commands: tuple[int, list[str]]) -> Iterator[li
                     path.words(side, *words),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT if words[0] == "stunnel4" else None,
+                    stderr=_ERRORS.get(words[0]),
                     text=True,
                 )
             )
@@ -102,7 +117,16 @@ def _wait(what: str, is_there: Callable[[], bool]) -> None:
 
 def send(path: NetworkPath, at: Running, size: int, seconds: float) -> dict[str, Any]:
     """Send bulk TCP from a host at site 0; return what its source says. Raises ConfigurationError if it was cut."""
-    words = [sys.executable, "-m", "heliograph.lab.bulk", "source", at.host, str(at.port), str(size), str(seconds)]
+    return _source(path, "source", at.host, at.port, size, seconds)
+
+
+def send_packets(path: NetworkPath, at: Running, port: int, packets: int, per_second: float) -> dict[str, Any]:
+    """Send paced UDP packets from a host at site 0 to a packet sink. Raises ConfigurationError if nobody answers."""
+    return _source(path, "packet-source", at.host, port, packets, per_second)
+
+
+def _source(path: NetworkPath, kind: str, host: str, port: int, amount: int, limit: float) -> dict[str, Any]:
+    words = [sys.executable, "-m", "heliograph.lab.bulk", kind, host, str(port), str(amount), str(limit)]
     found: dict[str, Any] = json.loads(path.inside(0, *words).splitlines()[-1])
     if "error" in found:
         raise ConfigurationError(f"a connection was cut: {found['error']}")
@@ -112,29 +136,71 @@ def send(path: NetworkPath, at: Running, size: int, seconds: float) -> dict[str,
 @contextmanager
 def agents(path: NetworkPath, sink_port: int, *, stock: int = 1 << 20, **settings: Any) -> Iterator[Running]:  # noqa: ANN401
     """Two agents with a forward between them. ``settings``: entries of both tables."""
-    control, outer, inner = path.ports(3)
-    shared = {"control": f"{path.outer[1]}:{control}", **settings}
-    tables = [
-        {"role": "initiator", "outer_connect": f"{path.outer[1]}:{outer}", "forwards": {"bulk": f"127.0.0.1:{inner}"}},
-        {
-            "role": "responder",
-            "outer_listen": f"{path.outer[1]}:{outer}",
-            "targets": {"bulk": f"127.0.0.1:{sink_port}"},
-        },
-    ]
-    seed = secrets.token_hex(32)
+    outer, inner = path.ports(2)
+    across = f"{path.outer[1]}:{outer}"
+    tables = (
+        {"outer_connect": across, "forwards": {"bulk": f"{path.inner}:{inner}"}},
+        {"outer_listen": across, "targets": {"bulk": f"{path.inner}:{sink_port}"}},
+    )
+    with agent_pair(path, tables, stock=stock, **settings) as started:
+        yield Running(path.inner, inner, started, started)
+
+
+@contextmanager
+def packet_agents(path: NetworkPath, sink_port: int, *, stock: int = 1 << 20, **settings: Any) -> Iterator[Running]:  # noqa: ANN401
+    """Two agents with a TUN interface each, which stand at 10.98.0.1 and 10.98.0.2."""
+    outer = path.ports(2)
+    ends = [f"{path.outer[side]}:{outer[side]}" for side in (0, 1)]
+    name = "hgtun0"
+    for side in (0, 1):
+        path.inside(side, "ip", "tuntap", "add", "dev", name, "mode", "tun")
+        path.inside(side, "ip", "addr", "add", f"10.98.0.{side + 1}/24", "dev", name)
+        path.inside(side, "ip", "link", "set", name, "mtu", str(1500 - OVERHEAD_BYTES), "up")
+    tables = tuple(
+        {"outer_listen": ends[side], "outer_connect": ends[1 - side], "tun": {"interface": name}} for side in (0, 1)
+    )
+    try:
+        with agent_pair(path, tables, stock=stock, **settings) as started:
+            yield Running("10.98.0.2", sink_port, started, started)
+    finally:
+        for side in (0, 1):
+            path.inside(side, "ip", "link", "del", name)
+
+
+@contextmanager
+def agent_pair(
+    path: NetworkPath,
+    tables: tuple[Mapping[str, object], ...],
+    *,
+    stock: int = 1 << 20,
+    seeds: tuple[str, str] | None = None,
+    ready: bool = True,
+    **settings: object,
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """Start an initiator at site 0 and a responder at site 1; ``ready``: wait until both encrypt.
+
+    ``seeds``: of their keys, the same at both sites unless a test says otherwise.
+    """
+    (control,) = path.ports(1)
+    one = secrets.token_hex(32)
     words = [sys.executable, "-m", "heliograph.lab.encryptor_side"]
     with programs(path, (0, words), (1, words)) as started:
         for side in (1, 0):
-            order = {"agent": {**tables[side], **shared}, "seed": seed, "stock": stock}
-            process = started[side]
-            assert process.stdin is not None
-            process.stdin.write(json.dumps(order) + "\n")
-            process.stdin.flush()
-            _ask(process)  # it listens
-        running = Running(path.inner, inner, started, started)
-        _wait("a pair of agents", lambda: all(_ask(each)["mode"] == "encrypting" for each in started))
-        yield running
+            role = "responder" if side else "initiator"
+            table = {"role": role, "control": f"{path.outer[1]}:{control}", **tables[side], **settings}
+            begin(started[side], {"agent": table, "seed": (seeds or (one, one))[side], "stock": stock})
+        if ready:
+            _wait("a pair of agents", lambda: all(_ask(each)["mode"] == "encrypting" for each in started))
+        yield started
+
+
+def begin(process: subprocess.Popen[str], order: Mapping[str, object]) -> None:
+    """Give an agent's process its order; return when it listens. Raises ConfigurationError with its refusal."""
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(json.dumps(order) + "\n")
+        process.stdin.flush()
+    _ask(process)
 
 
 @contextmanager
@@ -227,6 +293,10 @@ def _built_in(**settings: Any) -> Callable[[NetworkPath, int], contextlib.Abstra
     return lambda path, sink_port: agents(path, sink_port, rekey_bytes=1 << 40, **settings)
 
 
+def _packets(path: NetworkPath, sink_port: int) -> contextlib.AbstractContextManager[Running]:
+    return packet_agents(path, sink_port, rekey_bytes=1 << 40)
+
+
 CARRIERS: Final = (
     Carrier("no encryption", _plain),
     Carrier("built-in, aes-256-gcm", _built_in(cipher="aes-256-gcm"), ours=True),
@@ -238,6 +308,7 @@ CARRIERS: Final = (
         ours=True,
     ),
     Carrier("built-in, tls-psk", _built_in(cipher="tls-psk"), ours=True),
+    Carrier("built-in, packets", _packets, namespaces=True, ours=True),
     Carrier("wireguard-go", _wireguard, ("wireguard-go", "wg"), namespaces=True),
     Carrier("stunnel", _stunnel, ("stunnel4",)),
 )
