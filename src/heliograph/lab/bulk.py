@@ -91,7 +91,7 @@ def packet_source(host: str, port: int, packets: int, per_second: float) -> dict
                 time.sleep(ahead)
         took = time.perf_counter() - began
         sending.settimeout(0.5)
-        for _ in range(20):
+        for _ in range(6):
             try:
                 sending.send(_ASK)
                 received = _COUNT.unpack(sending.recv(2048))[0]

@@ -175,11 +175,13 @@ def agent_pair(
     stock: int = 1 << 20,
     seeds: tuple[str, str] | None = None,
     ready: bool = True,
+    keep: dict[int, Mapping[str, object]] | None = None,
     **settings: object,
 ) -> Iterator[list[subprocess.Popen[str]]]:
     """Start an initiator at site 0 and a responder at site 1; ``ready``: wait until both encrypt.
 
-    ``seeds``: of their keys, the same at both sites unless a test says otherwise.
+    ``seeds``: of their keys, the same at both sites unless a test says otherwise; ``keep``: takes the orders, for a
+    restart.
     """
     (control,) = path.ports(1)
     one = secrets.token_hex(32)
@@ -188,7 +190,10 @@ def agent_pair(
         for side in (1, 0):
             role = "responder" if side else "initiator"
             table = {"role": role, "control": f"{path.outer[1]}:{control}", **tables[side], **settings}
-            begin(started[side], {"agent": table, "seed": (seeds or (one, one))[side], "stock": stock})
+            order = {"agent": table, "seed": (seeds or (one, one))[side], "stock": stock}
+            if keep is not None:
+                keep[side] = order
+            begin(started[side], order)
         if ready:
             _wait("a pair of agents", lambda: all(_ask(each)["mode"] == "encrypting" for each in started))
         yield started
