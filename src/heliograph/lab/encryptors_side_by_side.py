@@ -143,7 +143,7 @@ def agents(path: NetworkPath, sink_port: int, *, stock: int = 1 << 20, **setting
         {"outer_listen": across, "targets": {"bulk": f"{path.inner}:{sink_port}"}},
     )
     with agent_pair(path, tables, stock=stock, **settings) as started:
-        yield Running(path.inner, inner, started, started)
+        yield Running(path.inner, inner, list(started), list(started))
 
 
 @contextmanager
@@ -161,7 +161,7 @@ def packet_agents(path: NetworkPath, sink_port: int, *, stock: int = 1 << 20, **
     )
     try:
         with agent_pair(path, tables, stock=stock, **settings) as started:
-            yield Running("10.98.0.2", sink_port, started, started)
+            yield Running("10.98.0.2", sink_port, list(started), list(started))
     finally:
         for side in (0, 1):
             path.inside(side, "ip", "link", "del", name)
