@@ -33,7 +33,6 @@ __all__ = ["PacketEncryptor"]
 _TURN: Final = 64
 _DRAIN_SECONDS: Final = 2.0
 _BUFFER_BYTES: Final = 4 << 20
-_DATAGRAM_MAX: Final = 65535
 
 
 class PacketEncryptor:
@@ -125,9 +124,10 @@ class PacketEncryptor:
         device, outside = self._device, self._socket
         assert device is not None
         assert outside is not None
+        most = self._config.path_mtu  # a longer datagram is cut short, and no record then
         for _ in range(_TURN):
             try:
-                datagram = outside.recv(_DATAGRAM_MAX)
+                datagram = outside.recv(most)
             except BlockingIOError:
                 return
             except OSError:

@@ -27,7 +27,6 @@ _DEVICE: Final = "/dev/net/tun"
 # What a packet grows by: IPv6 header, UDP header, ours, the tag. With IPv4 outside it is 20 less.
 OVERHEAD_BYTES: Final = 40 + 8 + HEADER_BYTES + TAG_BYTES
 _MTU_MIN: Final = 1280  # RFC 8200 5
-_PACKET_MAX: Final = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +54,8 @@ class TunDevice:
         except OSError:
             # Attaching would make it, and it would vanish with us, with its routes: packets would go another way.
             raise ConfigurationError(f"tun: there is no interface {name}: ip tuntap add dev {name} mode tun") from None
+        # Room for no more than can be on its way: a buffer of the longest packet there is costs more than the sealing.
+        self._most = config.path_mtu
         try:
             self.fd = os.open(_DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as why:
@@ -86,7 +87,7 @@ class TunDevice:
     def read(self) -> bytes | None:
         """Return a packet that the inner network sends, None if there is none now. Raises OSError."""
         try:
-            return os.read(self.fd, _PACKET_MAX)
+            return os.read(self.fd, self._most)
         except BlockingIOError:
             return None
 
