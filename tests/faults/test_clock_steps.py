@@ -79,7 +79,7 @@ async def scenario():
 
 settings = {} if sys.argv[2] == "aes-256-gcm" else {"cipher": sys.argv[2], "relay": None}
 if sys.argv[2] == "tls-psk":
-    from test_agent_tls_psk import RawRelay
+    from tunnel_pair import RawRelay
     settings["relay"] = RawRelay()
 asyncio.run(scenario())
 print("done")
