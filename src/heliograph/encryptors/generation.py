@@ -65,6 +65,7 @@ class Generation:
         "_next",
         "_opening",
         "_sealing",
+        "_send_age",
         "key_id",
         "received_bytes",
         "received_records",
@@ -79,6 +80,7 @@ class Generation:
         self.role: Final = role
         self.since: Final = since
         self._limits: Final = limits
+        self._send_age: Final = limits.send_age_s
         sealing = make_sealer(keys.cipher, keys.sending_key(role).to_bytes())
         opening = make_opener(keys.cipher, keys.sending_key(role.peer).to_bytes())
         if keys.cipher is Cipher.ONE_TIME_PAD:
@@ -98,7 +100,7 @@ class Generation:
         """Whether a data record with ``size`` payload bytes is within all limits now."""
         # Markers and closes go on a little beyond the byte limit; a 16th of the records is kept for them.
         return (
-            now - self.since < self._limits.send_age_s
+            now - self.since < self._send_age
             and self.sent_bytes + size <= self._limits.rekey_bytes
             and self.sent_records < self._limits.max_records - self._limits.max_records // 16
             and self._sealing.room(size)
@@ -119,7 +121,7 @@ class Generation:
 
     def seal(self, kind: RecordType, connection: int, payload: bytes, now: float) -> bytes:
         """Return the next record of ``connection``: header and ciphertext. Raises KeySupplyError over a limit."""
-        if now - self.since >= self._limits.send_age_s or self.sent_records >= self._limits.max_records:
+        if now - self.since >= self._send_age or self.sent_records >= self._limits.max_records:
             raise KeySupplyError(f"{self!r} is over its age or record limit: nothing is sent until a new key comes")
         if kind in (RecordType.DATA, RecordType.PACKET) and not self.may_send(len(payload), now):
             raise KeySupplyError(f"{self!r} is over its byte limit: data waits for the next generation")

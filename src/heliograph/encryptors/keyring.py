@@ -83,6 +83,7 @@ class Ring(Generic[G]):
         self._make = make
         self.role: Final = role
         self._limits = limits
+        self._send_age = limits.send_age_s
         self._clock = clock
         self._on_nearly_used = on_nearly_used
         self._held: dict[bytes, G] = {}
@@ -134,7 +135,7 @@ class Ring(Generic[G]):
     def sending(self) -> G | None:
         """The generation to send under; None if there is none or it is too old."""
         active = self._active
-        if active is None or self.now() - active.since >= self._limits.send_age_s:
+        if active is None or self.now() - active.since >= self._send_age:
             return None
         return active
 

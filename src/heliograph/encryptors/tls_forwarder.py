@@ -130,14 +130,17 @@ class TlsForwarder(PortForwarder[PskGeneration]):
             async with asyncio.timeout(self._config.first_record_seconds):
                 leg = await self._accept_leg(*outer)
                 kind, payload = await read_frame(leg.stream)
-            if not self.keyring.holds(leg.generation.key_id):
-                self.counts.turned_away += 1  # a rotation overtook it, and the peer opens again
-                return
-            index = INDEX.unpack(payload[: INDEX.size])[0] if len(payload) >= INDEX.size else None
-            if kind not in (RecordType.OPEN, CONTINUE) or index is None or opener_of(index) is not self._role.peer:
-                raise RemoteProtocolError(f"a TLS connection begins with frame {kind}, not with the peer's OPEN")
+        except TransportClosed:
+            self.counts.turned_away += 1  # it carried nothing yet: the peer's connection ended while it moved, or junk
+            return
         finally:
             self._unauthenticated.pop(writer, None)
+        if not self.keyring.holds(leg.generation.key_id):
+            self.counts.turned_away += 1  # a rotation overtook it, and the peer opens again
+            return
+        index = INDEX.unpack(payload[: INDEX.size])[0] if len(payload) >= INDEX.size else None
+        if kind not in (RecordType.OPEN, CONTINUE) or index is None or opener_of(index) is not self._role.peer:
+            raise RemoteProtocolError(f"a TLS connection begins with frame {kind}, not with the peer's OPEN")
         if kind == CONTINUE:
             await self._continue(index, leg)
             return
@@ -189,8 +192,13 @@ class TlsForwarder(PortForwarder[PskGeneration]):
     async def _continue(self, index: int, leg: TlsLeg) -> None:
         """Let one of the peer's connections move here; return when it has left again."""
         tunnel = self._taken.get(index)
+        try:
+            if tunnel is not None:
+                tunnel.move_to(leg)
+        except TransportClosed:
+            tunnel = None
         if tunnel is None:
-            raise TransportClosed(f"connection {index} ended before it could move")
-        tunnel.move_to(leg)
+            self.counts.turned_away += 1  # it ended meanwhile; if it broke, its own task says so
+            return
         await leg.left.wait()
         await leg.stream.close()
