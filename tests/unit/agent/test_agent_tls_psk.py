@@ -11,6 +11,7 @@ import pytest
 from tunnel_pair import TO_INITIATOR, TO_RESPONDER, ManualClock, RawRelay, Sites, clear_windows, until
 
 from heliograph.agent.config import AgentConfig
+from heliograph.agent.identity import PeerIdentity
 from heliograph.consumer.keys import Cipher, Role, derive
 from heliograph.encryptors.generation import GenerationLimits
 from heliograph.encryptors.psk_generation import PskGeneration, read_identity
@@ -19,6 +20,7 @@ from heliograph.encryptors.tls_stream import accept_tls, open_tls
 from heliograph.encryptors.tls_tunnel import CONTINUE, INDEX, MOVED, send_frame
 from heliograph.errors import ConfigurationError, HeliographError, RemoteProtocolError, TransportClosed
 from heliograph.types import DeliveredKey
+from heliograph.vault.randomness import SystemRandomness
 
 IDENTITY = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/\d+")
 KEY = DeliveredKey("3f2b8c1e-6c1f-4f6e-9d3a-0a1b2c3d4e5f", bytes(range(32)))
@@ -62,6 +64,23 @@ def test_many_tls_connections_move_at_a_rotation_and_lose_nothing():
             answers = await asyncio.gather(*(pair.exchange(each) for each in payloads))
             assert answers == [b"thank you"] * 12
             assert sorted(map(bytes, pair.host.received)) == sorted(payloads)
+            assert pair.a.status().rekeys >= 2
+
+    asyncio.run(scenario())
+
+
+def test_tls_runs_on_combined_keys_too():
+    async def scenario():
+        randomness, secret = SystemRandomness(), b"k" * 32
+        names = ("sae-a", "sae-b"), ("sae-b", "sae-a")
+        pair_of = tuple(PeerIdentity(*each, secret, randomness) for each in names)
+        combined = {"policy": "hybrid-required", "peer_key": "peer.key", "identities": pair_of}
+        async with tls_sites(rekey_bytes=1 << 18, **combined) as pair:
+            payload = random.Random(3).randbytes(1 << 20)
+            assert await pair.exchange(payload) == b"thank you"
+            assert bytes(pair.host.received[0]) == payload
+            await pair.settled()
+            assert pair.a.status().components == ("qkd", "ml-kem-768", "x25519")
             assert pair.a.status().rekeys >= 2
 
     asyncio.run(scenario())
