@@ -291,7 +291,9 @@ class Carrier:
         absent = [name for name in self.needs if shutil.which(name) is None]
         if absent:
             return f"{', '.join(absent)} not installed"
-        return "needs root and network namespaces" if self.namespaces and path.spaces is None else None
+        if self.namespaces and path.spaces is None:
+            return "needs root and network namespaces"
+        return "/dev/net/tun is missing" if self.namespaces and not Path("/dev/net/tun").exists() else None
 
 
 def _built_in(**settings: Any) -> Callable[[NetworkPath, int], contextlib.AbstractContextManager[Running]]:  # noqa: ANN401

@@ -118,6 +118,7 @@ def test_tls_connections_end_with_their_key():
             await pair.settled()
             reader, writer = await pair.dial()
             await until(lambda: pair.host.received)
+            await until(lambda: pair.a.status().received_records == 1)  # idle from here: no frame is on its way
             clock.seconds = 301
             pair.a.tick()
             pair.b.tick()
@@ -226,6 +227,25 @@ def test_a_tls_connection_that_begins_otherwise_than_it_may_reaches_no_host(kind
             with pytest.raises(HeliographError):
                 await stream.read_exactly(1)
             assert pair.host.received == []
+            stream.abort()
+
+    asyncio.run(scenario())
+
+
+def test_a_peer_that_moves_with_a_wrong_count_of_frames_is_cut_off():
+    async def scenario():
+        async with tls_sites() as pair:
+            await pair.settled()
+            peer = PeerOfB(pair)
+            stream = await peer.open(peer.generation.offer())
+            send_frame(stream, RecordType.OPEN, INDEX.pack(5) + b"web")
+            await stream.read_exactly(5)  # ACCEPT
+            send_frame(stream, RecordType.DATA, b"one")
+            send_frame(stream, MOVED, (3).to_bytes(8, "big"))  # OPEN and DATA are two
+            with pytest.raises(HeliographError):
+                await stream.read_exactly(1)
+            await until(lambda: pair.b.status().refused_records == 1)
+            assert pair.host.whole == [False]
             stream.abort()
 
     asyncio.run(scenario())
