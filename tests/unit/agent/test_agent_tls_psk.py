@@ -124,7 +124,8 @@ def test_tls_connections_end_with_their_key():
             pair.b.tick()
             await until(lambda: pair.a.status().mode == pair.b.status().mode == "fail-closed")
             with pytest.raises(ConnectionResetError):
-                await reader.read(1)
+                async with asyncio.timeout(8):
+                    await reader.read(1)
             await until(lambda: pair.b.status().live_connections == 0)
             assert pair.host.whole == [False]
             writer.transport.abort()
