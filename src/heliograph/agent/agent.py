@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Final
 
+from heliograph.agent.chosen import open_encryptor
 from heliograph.agent.config import AgentConfig
 from heliograph.agent.control import ControlDialer, ControlLink, ControlListener
-from heliograph.agent.drivers import open_driver
 from heliograph.agent.identity import PeerIdentity, open_establishment
 from heliograph.agent.patience import PatientKeySource
 from heliograph.agent.status import AgentStatus, Mode
@@ -41,7 +41,7 @@ from heliograph.consumer.rotation import (
     Tick,
 )
 from heliograph.encryptors.addresses import Address
-from heliograph.encryptors.forwarder import Forwarder
+from heliograph.encryptors.port_forwarder import PortForwarder
 from heliograph.errors import (
     EncryptorUnavailable,
     KeyNotFound,
@@ -81,8 +81,7 @@ class Agent:
             self._state = initiator.begin(config.rotation, clock.now())
         else:
             self._state = responder.begin(config.rotation, clock.now())
-        self._encryptor: Encryptor
-        driver = open_driver(
+        self._encryptor: Encryptor = open_encryptor(
             config,
             clock,
             on_nearly_used=lambda key_id: self._feed(LimitReached(key_id)),
@@ -90,17 +89,6 @@ class Agent:
             on_in_place=self._say_withheld,
             on_not_taken=self._give_up,
         )
-        if driver is None:
-            self._encryptor = self.forwarder = Forwarder(
-                config.role,
-                config.forwarder,
-                config.generation,
-                clock,
-                on_nearly_used=lambda key_id: self._feed(LimitReached(key_id)),
-                on_drained=lambda key_id: self._feed(Drained(key_id)),
-            )
-        else:
-            self._encryptor = driver
         self._events: deque[tuple[Event, ControlLink | None]] = deque()
         self._feeding = False
         self._links: list[ControlLink] = []
@@ -114,6 +102,12 @@ class Agent:
         self._withheld: tuple[Ready | Commit | Confirm, ControlLink | None] | None = None
         self._committed: bytes | None = None  # what this side has told its peer to change to
         self.control_address: Address | None = None
+
+    @property
+    def forwarder(self) -> PortForwarder[Any]:
+        """The encryptor, where it forwards ports: its addresses and counts."""
+        assert isinstance(self._encryptor, PortForwarder), "this tunnel does not forward ports"
+        return self._encryptor
 
     async def start(self) -> None:
         """Listen, dial and begin. Raises ConfigurationError if an address cannot be used."""

@@ -11,10 +11,11 @@ import msgspec
 from heliograph.consumer.keys import KEY_BYTES, Cipher, Role
 from heliograph.consumer.rotation import RotationLimits
 from heliograph.encryptors.addresses import Address
-from heliograph.encryptors.forwarder import Forward, ForwarderConfig
 from heliograph.encryptors.generation import GenerationLimits
+from heliograph.encryptors.port_forwarder import Forward, ForwarderConfig
 from heliograph.encryptors.records import MAX_PAYLOAD_BYTES
 from heliograph.encryptors.strongswan_config import StrongSwanConfig
+from heliograph.encryptors.tun_device import TunConfig
 from heliograph.encryptors.wireguard import WireGuardConfig
 from heliograph.errors import ConfigurationError
 from heliograph.establishment.combiner import Combiner
@@ -54,6 +55,7 @@ class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pad_keys: int = 128
     wireguard: WireGuardConfig | None = None
     strongswan: StrongSwanConfig | None = None
+    tun: TunConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class AgentConfig:
     pad_keys: int = 128
     wireguard: WireGuardConfig | None = None
     strongswan: StrongSwanConfig | None = None
+    tun: TunConfig | None = None
     tick_seconds: float = 0.2
 
     def __post_init__(self) -> None:
@@ -83,6 +86,8 @@ class AgentConfig:
             self._check_wireguard(self.wireguard)
         if self.strongswan is not None:
             self._check_strongswan()
+        if self.tun is not None:
+            self._check_tun()
         policy, is_pad = self.requirement.policy, self.rotation.cipher is Cipher.ONE_TIME_PAD
         if is_pad and policy is not Policy.QKD_ONLY:
             raise ConfigurationError(f'cipher = "one-time-pad" has policy qkd-only: {policy} would derive its pad')
@@ -125,6 +130,15 @@ class AgentConfig:
                 "which authenticates a whole association for each key"
             )
 
+    def _check_tun(self) -> None:
+        forwarder = self.forwarder
+        if forwarder.forwards or forwarder.targets or self.wireguard is not None or self.strongswan is not None:
+            raise ConfigurationError("tun carries whole networks: remove forwards, targets, wireguard and strongswan")
+        if forwarder.outer_listen is None or forwarder.outer_connect is None:
+            raise ConfigurationError("tun needs outer_listen and outer_connect: this site's and the peer's UDP address")
+        if self.rotation.cipher not in (Cipher.AES_256_GCM, Cipher.CHACHA20_POLY1305):
+            raise ConfigurationError(f'tun: cipher = "{self.rotation.cipher}" is for ports, not for packets')
+
     @classmethod
     def from_mapping(cls, document: Mapping[str, Any]) -> AgentConfig:
         """Read a parsed table. Raises ConfigurationError naming the entry.
@@ -166,12 +180,13 @@ class AgentConfig:
             pad_keys=entry.pad_keys,
             wireguard=entry.wireguard,
             strongswan=entry.strongswan,
+            tun=entry.tun,
         )
 
 
 def _refuse_unknown(document: Mapping[str, Any]) -> None:
     """Refuse a misspelt entry in an encryptor's table: msgspec passes over what a dataclass does not have."""
-    for table, kind in (("wireguard", WireGuardConfig), ("strongswan", StrongSwanConfig)):
+    for table, kind in (("wireguard", WireGuardConfig), ("strongswan", StrongSwanConfig), ("tun", TunConfig)):
         known = {each.name for each in fields(kind)}
         for name in document.get(table) or {}:
             if name not in known:
@@ -194,7 +209,7 @@ def _chunk_bytes(entry: _Document, cipher: Cipher) -> int:
     if cipher is not Cipher.ONE_TIME_PAD:
         return MAX_PAYLOAD_BYTES
     # An eighth of a direction's pad of the shortest keys, so that a record always fits a fresh one.
-    return max(1, min(MAX_PAYLOAD_BYTES - 8, (entry.pad_keys - 1) * KEY_BYTES // 2 // 8))
+    return max(1, min(MAX_PAYLOAD_BYTES - 24, (entry.pad_keys - 1) * KEY_BYTES // 2 // 8))
 
 
 def _requirement(entry: _Document) -> Requirement:

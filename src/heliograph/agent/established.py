@@ -15,6 +15,7 @@ from uuid import UUID
 from heliograph.consumer.keys import key_id_text
 from heliograph.errors import KeyNotFound, KeySupplyError, LocalProtocolError, RemoteProtocolError
 from heliograph.establishment.exchange import Initiated, Settings, initiate, read_offer, respond
+from heliograph.establishment.greeting import answer_call, call, check_here
 from heliograph.establishment.messages import Tagged
 from heliograph.ports import KeyEstablishment, RandomSource
 from heliograph.types import DeliveredKey, EstablishedKey
@@ -44,6 +45,7 @@ class EstablishedKeySource:
         self._send = send
         self._answer_seconds = answer_seconds
         self._offered: tuple[Initiated, asyncio.Future[EstablishedKey]] | None = None
+        self._called: tuple[bytes, asyncio.Future[None]] | None = None
         self._waiting: OrderedDict[bytes, EstablishedKey] = OrderedDict()
         self._taken: OrderedDict[bytes, None] = OrderedDict()
         self._components: OrderedDict[bytes, tuple[str, ...]] = OrderedDict()
@@ -54,6 +56,8 @@ class EstablishedKeySource:
 
     async def get_key(self) -> DeliveredKey:
         """Establish a fresh key, as initiator. Raises KeySupplyError, RemoteProtocolError."""
+        if self._settings.is_pad:
+            await self._call()
         initiated = await initiate(self._settings, self._methods, self._fresh_id())
         answered: asyncio.Future[EstablishedKey] = asyncio.get_running_loop().create_future()
         self._offered = initiated, answered
@@ -70,6 +74,24 @@ class EstablishedKeySource:
             if self._offered is not None and self._offered[0] is initiated:
                 self._offered = None
 
+    async def _call(self) -> None:
+        """Return when the peer has shown that it is there; before that, no pad is fetched for it."""
+        nonce = self._fresh_id()
+        called = nonce, asyncio.get_running_loop().create_future()
+        self._called = called
+        try:
+            self._send(call(self._settings, nonce))
+            async with asyncio.timeout(self._answer_seconds):
+                await called[1]
+        except TimeoutError:
+            raise KeySupplyError(
+                "the peer's agent does not answer a call, so no pad is fetched: check that it runs, that its cipher is "
+                "one-time-pad, and that peer_key is the same on both sites"
+            ) from None
+        finally:
+            if self._called is called:
+                self._called = None
+
     async def get_key_with_id(self, key_id: str) -> DeliveredKey:
         """Give out the key that was established under this name, as responder, once. Raises KeyNotFound."""
         key = self._waiting.pop(UUID(key_id).bytes, None)
@@ -81,7 +103,13 @@ class EstablishedKeySource:
         return self._delivered(key)
 
     def answered(self, message: Tagged) -> None:
-        """Take the peer's answer. Raises RemoteProtocolError, and the offer stands."""
+        """Take the peer's answer. Raises RemoteProtocolError, and the call or the offer stands."""
+        if self._called is not None:
+            nonce, here = self._called
+            check_here(self._settings, nonce, message)
+            if not here.done():
+                here.set_result(None)
+            return
         if self._offered is None:
             return  # late: that key is never used
         initiated, future = self._offered
@@ -89,7 +117,9 @@ class EstablishedKeySource:
             future.set_result(initiated.finish(message))
 
     async def answer(self, message: Tagged) -> Tagged:
-        """Take an offer, keep its key, return the answer. Raises RemoteProtocolError, KeySupplyError."""
+        """Answer a call, or an offer, whose key is kept. Raises RemoteProtocolError, KeySupplyError."""
+        if (here := answer_call(self._settings, message)) is not None:
+            return here
         offer = read_offer(self._settings, message)
         if offer.key_id in self._taken:
             raise RemoteProtocolError(f"an offer under key_ID {key_id_text(offer.key_id)} came before: replayed")

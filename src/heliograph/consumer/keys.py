@@ -64,6 +64,7 @@ class Cipher(StrEnum):
     ONE_TIME_PAD = "one-time-pad"
     WIREGUARD = "wireguard"  # WireGuard's own cipher; the initiator's key is its preshared key
     STRONGSWAN = "strongswan"  # IPsec's ciphers; the initiator's key is a post-quantum preshared key (RFC 8784)
+    TLS_PSK = "tls-psk"  # TLS 1.3's own cipher; the opener's key gives the preshared key of each connection
 
 
 class Proven(IntEnum):

@@ -1,6 +1,7 @@
 """How one direction of a generation protects its records: AES-256-GCM, ChaCha20-Poly1305, or a one-time pad.
 
-With a pad, body = record u32 | offset u32 | payload XOR pad | Poly1305 tag 16. The first quarter of a direction's pad
+With a pad, body = record u32 | offset u32 | payload XOR pad | Poly1305 tag 16, and a pre-filter's tag of 16 bytes after
+it (``record_filter``). The first quarter of a direction's pad
 holds the tags' one-time keys, 32 bytes for each record by its number; the rest is for payloads, n bytes at the offset.
 The two never mix: whoever knows a payload knows its part of the pad, and must not be able to name that part as a tag's
 key. Each bit is used once; the pad is a key manager's output as it is, never that of a key derivation.

@@ -12,8 +12,9 @@ from typing import Final
 
 from cryptography.exceptions import InvalidTag
 
-from heliograph.consumer.keys import Role, TunnelKeys, key_id_text
-from heliograph.encryptors.ciphers import make_opener, make_sealer
+from heliograph.consumer.keys import Cipher, Role, TunnelKeys, key_id_text
+from heliograph.encryptors.ciphers import Opener, Sealer, make_opener, make_sealer
+from heliograph.encryptors.record_filter import FilteredOpener, FilteredSealer, filter_key
 from heliograph.encryptors.records import MAX_PAYLOAD_BYTES, RecordHeader, RecordType
 from heliograph.errors import ConfigurationError, KeySupplyError, RemoteProtocolError
 
@@ -68,6 +69,7 @@ class Generation:
         "_next",
         "_opening",
         "_sealing",
+        "_send_age",
         "key_id",
         "received_bytes",
         "received_records",
@@ -82,8 +84,15 @@ class Generation:
         self.role: Final = role
         self.since: Final = since
         self._limits: Final = limits
-        self._sealing = make_sealer(keys.cipher, keys.sending_key(role).to_bytes())
-        self._opening = make_opener(keys.cipher, keys.sending_key(role.peer).to_bytes())
+        self._send_age: Final = limits.send_age_s
+        sealing = make_sealer(keys.cipher, keys.sending_key(role).to_bytes())
+        opening = make_opener(keys.cipher, keys.sending_key(role.peer).to_bytes())
+        if keys.cipher is Cipher.ONE_TIME_PAD:
+            confirmation = keys.confirmation_key.to_bytes()
+            sealing = FilteredSealer(sealing, filter_key(confirmation, role))
+            opening = FilteredOpener(opening, filter_key(confirmation, role.peer))
+        self._sealing: Sealer = sealing
+        self._opening: Opener = opening
         self._next: defaultdict[int, int] = defaultdict(int)
         self._expected: defaultdict[int, int] = defaultdict(int)
         self.sent_records = self.sent_bytes = self.received_records = self.received_bytes = 0
@@ -95,7 +104,7 @@ class Generation:
         """Whether a data record with ``size`` payload bytes is within all limits now."""
         # Markers and closes go on a little beyond the byte limit; a 16th of the records is kept for them.
         return (
-            now - self.since < self._limits.send_age_s
+            now - self.since < self._send_age
             and self.sent_bytes + size <= self._limits.rekey_bytes
             and self.sent_records < self._limits.max_records - self._limits.max_records // 16
             and self._sealing.room(size)
@@ -116,9 +125,9 @@ class Generation:
 
     def seal(self, kind: RecordType, connection: int, payload: bytes, now: float) -> bytes:
         """Return the next record of ``connection``: header and ciphertext. Raises KeySupplyError over a limit."""
-        if now - self.since >= self._limits.send_age_s or self.sent_records >= self._limits.max_records:
+        if now - self.since >= self._send_age or self.sent_records >= self._limits.max_records:
             raise KeySupplyError(f"{self!r} is over its age or record limit: nothing is sent until a new key comes")
-        if kind is RecordType.DATA and not self.may_send(len(payload), now):
+        if kind in (RecordType.DATA, RecordType.PACKET) and not self.may_send(len(payload), now):
             raise KeySupplyError(f"{self!r} is over its byte limit: data waits for the next generation")
         counter = self._next[connection]
         self._next[connection] = counter + 1  # burnt before use: whatever happens below, never again
@@ -130,23 +139,30 @@ class Generation:
 
     def open(self, header: RecordHeader, body: bytes, now: float) -> bytes:
         """Return the payload of the exactly next record of its connection. Raises RemoteProtocolError, unchanged."""
-        if header.sender is not self.role.peer:
-            raise RemoteProtocolError(f"{self!r}: a record of our own came back (reflected)")
-        if now - self.since >= self._limits.max_key_age_s or self.received_records >= self._limits.max_records:
-            raise RemoteProtocolError(f"{self!r} is over its age or record limit: nothing is accepted under it")
+        self._check(header, now)
         expected = self._expected.get(header.connection, 0)
         if header.counter != expected:
             raise RemoteProtocolError(
                 f"{self!r}: record {header.counter} of connection {header.connection} instead of {expected}: "
                 "replayed, reordered or left out"
             )
+        payload = self._opened(header, body)
+        self._expected[header.connection] = expected + 1
+        return payload
+
+    def _check(self, header: RecordHeader, now: float) -> None:
+        if header.sender is not self.role.peer:
+            raise RemoteProtocolError(f"{self!r}: a record of our own came back (reflected)")
+        if now - self.since >= self._limits.max_key_age_s or self.received_records >= self._limits.max_records:
+            raise RemoteProtocolError(f"{self!r} is over its age or record limit: nothing is accepted under it")
+
+    def _opened(self, header: RecordHeader, body: bytes) -> bytes:
         try:
             payload = self._opening.open(header.nonce(), body, header.pack())
         except InvalidTag:
             raise RemoteProtocolError(
-                f"{self!r}: record {expected} of connection {header.connection} is damaged or forged"
+                f"{self!r}: record {header.counter} of connection {header.connection} is damaged or forged"
             ) from None
-        self._expected[header.connection] = expected + 1
         self.received_records += 1
         self.received_bytes += len(payload)
         return payload

@@ -6,17 +6,48 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
 from heliograph.consumer.keys import Role, TunnelKeys, key_id_text
 from heliograph.encryptors.generation import Generation, GenerationLimits
 from heliograph.errors import LocalProtocolError, RemoteProtocolError
 from heliograph.ports import Clock
 
-__all__ = ["Keyring", "Traffic"]
+__all__ = ["Counted", "Keyring", "Ring", "Traffic"]
 
 # Our choice: key_IDs remembered to refuse one that a faulty key manager gives out twice (about 10 MB at the most).
 _REMEMBERED: Final = 65536
+
+
+class Counted(Protocol):
+    """What a ring asks of a generation, whatever protects its traffic."""
+
+    sent_records: int
+    sent_bytes: int
+    received_records: int
+    received_bytes: int
+
+    @property
+    def key_id(self) -> bytes:
+        """The generation's name, 16 bytes."""
+
+    @property
+    def since(self) -> float:
+        """When its key was fetched, in the clock's seconds."""
+
+    @property
+    def nearly_used(self) -> bool:
+        """Whether half of a limit is used."""
+
+    @property
+    def pad_left(self) -> int | None:
+        """Bytes of one-time pad left to send under; None without a pad."""
+
+    def may_send(self, size: int, now: float) -> bool:
+        """Whether ``size`` bytes of data are within all limits now."""
+
+
+G = TypeVar("G", bound=Counted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +59,7 @@ class Traffic:
     received_records: int = 0
     received_bytes: int = 0
 
-    def plus(self, generation: Generation) -> Traffic:
+    def plus(self, generation: Counted) -> Traffic:
         """Return the sum with what ``generation`` carried."""
         return Traffic(
             self.sent_records + generation.sent_records,
@@ -38,18 +69,25 @@ class Traffic:
         )
 
 
-class Keyring:
+class Ring(Generic[G]):
     """Holds generations in memory and nowhere else. ``on_nearly_used`` is called once for each, with its key_ID."""
 
     def __init__(
-        self, role: Role, limits: GenerationLimits, clock: Clock, on_nearly_used: Callable[[bytes], None]
+        self,
+        make: Callable[[TunnelKeys, Role, GenerationLimits, float], G],
+        role: Role,
+        limits: GenerationLimits,
+        clock: Clock,
+        on_nearly_used: Callable[[bytes], None],
     ) -> None:
+        self._make = make
         self.role: Final = role
         self._limits = limits
+        self._send_age = limits.send_age_s
         self._clock = clock
         self._on_nearly_used = on_nearly_used
-        self._held: dict[bytes, Generation] = {}
-        self._active: Generation | None = None
+        self._held: dict[bytes, G] = {}
+        self._active: G | None = None
         self._announced: bytes | None = None
         self._seen: set[bytes] = set()
         self._seen_order: deque[bytes] = deque()
@@ -69,15 +107,15 @@ class Keyring:
         if self.seen(keys.key_id):
             raise LocalProtocolError(f"key {key_id_text(keys.key_id)} was installed before; its nonces are used")
         self._remember(keys.key_id)
-        self._held[keys.key_id] = Generation(keys, self.role, self._limits, since)
-        self._notify()
+        self._held[keys.key_id] = self._make(keys, self.role, self._limits, since)
+        self.notify()
 
     def activate(self, key_id: bytes) -> None:
         """Send under this installed generation from the next record on."""
         if key_id not in self._held:
             raise LocalProtocolError(f"key {key_id_text(key_id)} is not installed")
         self._active = self._held[key_id]
-        self._notify()
+        self.notify()
 
     def retire(self, key_id: bytes) -> None:
         """Forget this generation, if it is held."""
@@ -86,7 +124,7 @@ class Keyring:
             self._past = self._past.plus(generation)
         if self._active is generation:
             self._active = None
-        self._notify()
+        self.notify()
 
     def forget_all(self) -> None:
         """Forget every generation: nothing is sent or accepted any more."""
@@ -94,15 +132,15 @@ class Keyring:
             self.retire(key_id)
 
     @property
-    def sending(self) -> Generation | None:
+    def sending(self) -> G | None:
         """The generation to send under; None if there is none or it is too old."""
         active = self._active
-        if active is None or self.now() - active.since >= self._limits.send_age_s:
+        if active is None or self.now() - active.since >= self._send_age:
             return None
         return active
 
     @property
-    def active(self) -> Generation | None:
+    def active(self) -> G | None:
         """The active generation whatever its age, for reports."""
         return self._active
 
@@ -110,7 +148,7 @@ class Keyring:
         """Whether records under this key_ID may be accepted."""
         return key_id in self._held
 
-    def receiving(self, key_id: bytes) -> Generation:
+    def receiving(self, key_id: bytes) -> G:
         """Return the accepted generation with this key_ID. Raises RemoteProtocolError."""
         try:
             return self._held[key_id]
@@ -151,7 +189,8 @@ class Keyring:
             self._announced = active.key_id
             self._on_nearly_used(active.key_id)
 
-    def _notify(self) -> None:
+    def notify(self) -> None:
+        """Wake whoever waits for ``changed``."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -160,3 +199,12 @@ class Keyring:
         self._seen_order.append(key_id)
         if len(self._seen_order) > _REMEMBERED:
             self._seen.discard(self._seen_order.popleft())
+
+
+class Keyring(Ring[Generation]):
+    """The generations of the built-in record layer."""
+
+    def __init__(
+        self, role: Role, limits: GenerationLimits, clock: Clock, on_nearly_used: Callable[[bytes], None]
+    ) -> None:
+        super().__init__(Generation, role, limits, clock, on_nearly_used)

@@ -113,6 +113,8 @@ class ReceiveLane:
         return payload
 
     def _check_order(self, header: RecordHeader, generation: Generation, payload: bytes) -> None:
+        if header.kind is RecordType.PACKET:
+            raise RemoteProtocolError(f"connection {self._connection}: a packet came on a connection")
         first = RecordType.OPEN if opener_of(self._connection) is generation.role.peer else RecordType.ACCEPT
         if header.kind is RecordType.MARKER:
             before = (self._key_id or _NONE_BEFORE, self._received)

@@ -50,6 +50,7 @@ class RecordType(IntEnum):
     DATA = 3  # bytes of the inner connection
     MARKER = 4  # first record under a new generation: the key_ID before and how many records went under it
     CLOSE = 5  # the sender's half of the inner connection ended in order
+    PACKET = 6  # a packet of the inner network; the one kind that travels in datagrams, and nowhere else
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,10 @@ import contextlib
 import socket
 import struct
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
-from heliograph.encryptors.keyring import Keyring
+from heliograph.encryptors.generation import Generation
+from heliograph.encryptors.keyring import Ring
 from heliograph.encryptors.lanes import ReceiveLane, SendLane
 from heliograph.encryptors.records import (
     HEADER_BYTES,
@@ -19,12 +20,53 @@ from heliograph.encryptors.records import (
 )
 from heliograph.errors import TransportClosed
 
-__all__ = ["CATCH_UP_BYTES", "STREAM_LIMIT_BYTES", "Tunnel", "carry", "read_record", "reset"]
+__all__ = ["CATCH_UP_BYTES", "STREAM_LIMIT_BYTES", "Carrier", "Tunnel", "abort", "carry", "read_record", "reset"]
 
 # Our choice: asyncio's stream buffers, and how far a receiver reads ahead of a slow host to reach a marker.
 STREAM_LIMIT_BYTES: Final = 256 * 1024
 CATCH_UP_BYTES: Final = 16 * 1024 * 1024
 _LINGER_RESET: Final = struct.pack("ii", 1, 0)
+
+
+class Waking(Protocol):
+    """Where a carrier's generations come from, as far as carrying needs it."""
+
+    @property
+    def chunk_bytes(self) -> int:
+        """The longest payload of a data record."""
+
+    async def changed(self) -> None:
+        """Return when a generation was installed, activated or retired."""
+
+
+class Carrier(Protocol):
+    """One outer connection that carries an inner one, under whichever generations are in use."""
+
+    @property
+    def keyring(self) -> Waking:
+        """The generations."""
+
+    async def write(self, kind: RecordType, payload: bytes = b"") -> None:
+        """Send one record; wait, and send nothing, while no generation may carry it. Raises TransportClosed."""
+
+    async def read(self) -> tuple[RecordType, bytes]:
+        """Return the next record. Raises RemoteProtocolError, TransportClosed."""
+
+    def switch(self) -> None:
+        """Go over to the generation that was just activated."""
+
+    def may_bring(self, key_id: bytes) -> bool:
+        """Whether records of this generation may still be on their way to us."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a newer generation is installed than the last record showed."""
+
+    async def close(self) -> None:
+        """End after what is buffered has left."""
+
+    def abort(self) -> None:
+        """End at once."""
 
 
 async def read_record(reader: asyncio.StreamReader) -> tuple[RecordHeader, bytes]:
@@ -36,13 +78,20 @@ async def read_record(reader: asyncio.StreamReader) -> tuple[RecordHeader, bytes
         raise TransportClosed("the tunnel connection ended without an authenticated close") from why
 
 
+def abort(writer: asyncio.StreamWriter) -> None:
+    """End a TCP connection at once, without what is still buffered."""
+    # A transport that closed by itself once its buffer had left knows no loop any more, and cannot take an abort.
+    with contextlib.suppress(AttributeError):
+        writer.transport.abort()
+
+
 def reset(writer: asyncio.StreamWriter) -> None:
     """End a TCP connection by RST, without what is still buffered: the host sees an error, not an end of data."""
     with contextlib.suppress(OSError):
         raw = writer.get_extra_info("socket")
         if raw is not None:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
-    writer.transport.abort()
+    abort(writer)
 
 
 class Tunnel:
@@ -50,14 +99,14 @@ class Tunnel:
 
     def __init__(
         self,
-        keyring: Keyring,
+        keyring: Ring[Generation],
         index: int,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         on_progress: Callable[[], None],
     ) -> None:
         self.index: Final = index
-        self.keyring: Final = keyring
+        self.keyring = keyring
         self._reader = reader
         self._writer = writer
         self._on_progress = on_progress
@@ -118,10 +167,10 @@ class Tunnel:
 
     def abort(self) -> None:
         """End the outer connection at once."""
-        self._writer.transport.abort()
+        abort(self._writer)
 
 
-async def carry(tunnel: Tunnel, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def carry(tunnel: Carrier, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Carry an inner connection through an open tunnel until both halves ended in order.
 
     Raises RemoteProtocolError, TransportClosed, OSError; then what was delivered is not complete and the caller
@@ -137,13 +186,13 @@ async def carry(tunnel: Tunnel, reader: asyncio.StreamReader, writer: asyncio.St
         await asyncio.gather(*halves, return_exceptions=True)
 
 
-async def _outbound(tunnel: Tunnel, reader: asyncio.StreamReader) -> None:
+async def _outbound(tunnel: Carrier, reader: asyncio.StreamReader) -> None:
     while payload := await reader.read(tunnel.keyring.chunk_bytes):
         await tunnel.write(RecordType.DATA, payload)
     await tunnel.write(RecordType.CLOSE)
 
 
-async def _inbound(tunnel: Tunnel, writer: asyncio.StreamWriter) -> None:
+async def _inbound(tunnel: Carrier, writer: asyncio.StreamWriter) -> None:
     while True:
         kind, payload = await tunnel.read()
         if kind is RecordType.CLOSE:
@@ -153,7 +202,7 @@ async def _inbound(tunnel: Tunnel, writer: asyncio.StreamWriter) -> None:
         await _wait_for_host(tunnel, writer)
 
 
-async def _wait_for_host(tunnel: Tunnel, writer: asyncio.StreamWriter) -> None:
+async def _wait_for_host(tunnel: Carrier, writer: asyncio.StreamWriter) -> None:
     """Let a slow host slow the peer down, except while records of an old generation are still to be read.
 
     Those must be opened before their keys are retired; the peer put its marker right behind them, so what is read

@@ -40,6 +40,11 @@ class Settings:
     usage: str
     keys: PeerKeys = field(repr=False)
 
+    @property
+    def is_pad(self) -> bool:
+        """Whether a key is a one-time pad: many keys of the link, as they are."""
+        return self.usage == _PAD
+
 
 @dataclass(frozen=True, slots=True)
 class Initiated:
@@ -123,7 +128,7 @@ def read_offer(settings: Settings, message: Tagged) -> Offer:
     """Check an offer against everything this site demands. Raises RemoteProtocolError."""
     offer = read(message, settings.keys.offers)
     if not isinstance(offer, Offer):
-        raise RemoteProtocolError("an answer came where an offer belongs: reflected")
+        raise RemoteProtocolError("something else came where an offer belongs: reflected")
     for what, theirs, ours in (
         ("initiator", offer.initiator, settings.initiator),
         ("responder", offer.responder, settings.responder),
@@ -165,7 +170,7 @@ def _combined(
         offered.signed,
         answered.signed,
     )
-    if settings.usage == _PAD:
+    if settings.is_pad:
         # A pad never passes through a key derivation; a policy of several secrets has no pad (agent configuration).
         if components != (QKD,):
             raise RemoteProtocolError("a one-time pad is made of QKD alone")

@@ -16,7 +16,19 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from heliograph.errors import RemoteProtocolError
 
-__all__ = ["MAX_SIGNED_BYTES", "PEER_KEY_BYTES", "TAG_BYTES", "Answer", "Offer", "PeerKeys", "Tagged", "read", "tagged"]
+__all__ = [
+    "MAX_SIGNED_BYTES",
+    "PEER_KEY_BYTES",
+    "TAG_BYTES",
+    "Answer",
+    "Call",
+    "Here",
+    "Offer",
+    "PeerKeys",
+    "Tagged",
+    "read",
+    "tagged",
+]
 
 PEER_KEY_BYTES: Final = 32
 TAG_BYTES: Final = 48
@@ -48,6 +60,21 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="answe
     offer_digest: Annotated[bytes, msgspec.Meta(min_length=48, max_length=48)]
 
 
+class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="call"):
+    """Initiator: are you there? ``nonce``: drawn for this call."""
+
+    nonce: Id
+
+
+class Here(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="here"):
+    """Responder: I am, and I was asked just now."""
+
+    nonce: Id
+
+
+Said = Offer | Answer | Call | Here
+
+
 @dataclass(frozen=True, slots=True)
 class Tagged:
     """A message as it crosses the wire: ``signed`` is believed only after ``tag``."""
@@ -75,16 +102,17 @@ class PeerKeys:
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[Offer | Answer] = msgspec.msgpack.Decoder(Offer | Answer)
+_decoder: msgspec.msgpack.Decoder[Said] = msgspec.msgpack.Decoder(Said)
 
 
-def tagged(message: Offer | Answer, keys: PeerKeys) -> Tagged:
+def tagged(message: Said, keys: PeerKeys) -> Tagged:
     """Return the message under its direction's tag."""
     signed = _encoder.encode(message)
-    return Tagged(signed, hmac.digest(keys.offers if isinstance(message, Offer) else keys.answers, signed, "sha384"))
+    key = keys.offers if isinstance(message, Offer | Call) else keys.answers
+    return Tagged(signed, hmac.digest(key, signed, "sha384"))
 
 
-def read(message: Tagged, key: bytes) -> Offer | Answer:
+def read(message: Tagged, key: bytes) -> Said:
     """Check the tag, then parse strictly. Raises RemoteProtocolError."""
     if not hmac.compare_digest(hmac.digest(key, message.signed, "sha384"), message.tag):
         raise RemoteProtocolError("a message of the key establishment has a wrong tag: another peer_key, or a forger")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from heliograph.lab import bench_authentication, bench_kme, bench_postprocessing, bench_simulator
+from heliograph.lab import bench_authentication, bench_encryptors, bench_kme, bench_postprocessing, bench_simulator
 
 __all__ = ["STAGES", "Stage"]
 
@@ -23,5 +23,6 @@ STAGES: Final[Mapping[str, Stage]] = MappingProxyType(
         "simulator": bench_simulator.simulator,
         "pipeline": bench_postprocessing.pipeline,
         "kme": bench_kme.run,
+        "encryptors": bench_encryptors.run,
     }
 )

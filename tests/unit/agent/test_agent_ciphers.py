@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import struct
 from itertools import pairwise
@@ -16,7 +17,8 @@ from heliograph.agent.config import AgentConfig
 from heliograph.agent.identity import PeerIdentity
 from heliograph.consumer.keys import Cipher, Role, derive
 from heliograph.encryptors.ciphers import PadOpener, PadSealer
-from heliograph.encryptors.records import HEADER_BYTES, RecordType, parse_header
+from heliograph.encryptors.generation import Generation, GenerationLimits
+from heliograph.encryptors.records import HEADER_BYTES, RecordHeader, RecordType, parse_header
 from heliograph.errors import ConfigurationError, KeySupplyError, RemoteProtocolError
 from heliograph.types import DeliveredKey
 from heliograph.vault.randomness import SystemRandomness
@@ -33,7 +35,7 @@ def pad_claims(relay: Relay):
     for _, _, record in relay.seen:
         header = parse_header(record[:HEADER_BYTES])
         number, start = struct.unpack(">II", record[HEADER_BYTES : HEADER_BYTES + 8])
-        yield header.key_id, header.sender, number, start, start + header.length - 24
+        yield header.key_id, header.sender, number, start, start + header.length - 40
 
 
 def test_chacha20_carries_traffic_and_its_records_do_not_open_under_aes():
@@ -101,7 +103,7 @@ def test_a_one_time_pad_is_the_links_keys_as_they_are_and_no_bit_of_it_is_used_t
             pad = b"".join(delivered[name][:16] for name in names[first + 1 : first + 256])
             tags = len(pad) // 4 // 32 * 32  # the first quarter is for tags
             start = tags + int.from_bytes(record[HEADER_BYTES + 4 : HEADER_BYTES + 8], "big")
-            body = record[HEADER_BYTES + 8 : -16]
+            body = record[HEADER_BYTES + 8 : -32]
             plain = bytes(a ^ b for a, b in zip(body, pad[start:], strict=False))
             assert plain in payload
             assert len(plain) > 100
@@ -139,6 +141,76 @@ def test_a_pad_offered_with_another_number_of_keys_is_refused():
             assert pair.a.status().mode == "fail-closed"
 
     asyncio.run(scenario())
+
+
+def test_no_pad_is_fetched_for_a_peer_that_says_nothing():
+    """Who takes the responder's place on the network, or merely answers its port, costs no pad."""
+
+    async def scenario():
+        async with pad_sites(pad_keys=64) as pair:
+            await pair.settled()
+            await pair.a.close()
+            await pair.b.close()
+            heard = []
+
+            async def swallow(reader, writer):
+                try:
+                    while data := await reader.read(1 << 16):
+                        heard.append(data)
+                        writer.write(data)  # an echo is the best that a peer without the key can say
+                finally:
+                    writer.close()
+
+            deaf = await asyncio.start_server(swallow, *pair.b.control_address)
+            before = len(pair.keys.named)
+            await pair.start_a()
+            await until(lambda: len(heard) >= 1)
+            await until(lambda: pair.a.status().refused_messages >= 1)
+            assert len(pair.keys.named) == before
+            deaf.close()
+            await pair.a.close()
+            await pair.start_b(str(pair.b.control_address), str(pair.b.forwarder.outer_address))
+            await pair.start_a()
+            await pair.settled()
+            assert len(pair.keys.named) == before + 64
+
+    asyncio.run(scenario())
+
+
+def test_forged_records_from_off_the_path_cost_no_attempt_and_stop_no_pad():
+    async def scenario():
+        async with pad_sites(pad_keys=256) as pair:
+            await pair.settled()
+            key_id = pair.b.forwarder.keyring.sending.key_id
+            opening = pair.b.forwarder.keyring.sending._opening._inner
+            for number in range(1100):  # more than the attempts that a pad has
+                header = RecordHeader(RecordType.OPEN, Role.INITIATOR, 5, 0, key_id, 8 + 3 + 32)
+                body = struct.pack(">II", number % 8, 0) + random.Random(number).randbytes(35)
+                reader, writer = await asyncio.open_connection(*pair.b.forwarder.outer_address)
+                writer.write(header.pack() + body)
+                with contextlib.suppress(ConnectionResetError):
+                    await reader.read(-1)
+                writer.close()
+            assert pair.b.status().refused_records == 1100
+            assert opening._attempts == 0
+            assert pair.b.status().pad_bytes_left == pair.a.status().pad_bytes_left == 255 * 16
+            assert await pair.exchange(b"still here") == b"thank you"
+
+    asyncio.run(scenario())
+
+
+def test_a_record_changed_on_the_path_costs_no_attempt_either():
+    key = DeliveredKey("3f2b8c1e-6c1f-4f6e-9d3a-0a1b2c3d4e5f", random.Random(6).randbytes(4128))
+    keys = derive(key, Cipher.ONE_TIME_PAD)
+    a, b = (Generation(keys, role, GenerationLimits(), 0.0) for role in (Role.INITIATOR, Role.RESPONDER))
+    record = a.seal(RecordType.DATA, 3, b"attack at dawn", 0.0)
+    for bit in range(8 * HEADER_BYTES, 8 * len(record)):
+        bent = bytearray(record)
+        bent[bit // 8] ^= 0x80 >> bit % 8
+        with pytest.raises(RemoteProtocolError, match="pre-filter"):
+            b.open(parse_header(bytes(bent[:HEADER_BYTES])), bytes(bent[HEADER_BYTES:]), 0.0)
+    assert b._opening._inner._attempts == 0
+    assert b.open(parse_header(record[:HEADER_BYTES]), record[HEADER_BYTES:], 0.0) == b"attack at dawn"
 
 
 PAD = random.Random(4).randbytes(400)

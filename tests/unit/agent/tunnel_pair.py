@@ -127,6 +127,19 @@ class Relay:
         await self.server.wait_closed()
 
 
+class RawRelay(Relay):
+    """Sees the bytes of TLS as they are; keeps what each connection said."""
+
+    async def _pump(self, number, direction, reader, writer):
+        while chunk := await reader.read(1 << 18):
+            self.wire[direction] += chunk
+            self.seen.append((number, direction, chunk))
+            for each in self.tamper(number, direction, chunk):
+                writer.write(each)
+            await writer.drain()
+        writer.close()
+
+
 @dataclass
 class Host:
     """A TCP host behind the responder: keeps what it gets and answers by ``reply``."""

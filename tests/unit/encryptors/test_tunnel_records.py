@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from heliograph.consumer.keys import Role, derive
 from heliograph.encryptors.addresses import Address
-from heliograph.encryptors.forwarder import Forward, ForwarderConfig
 from heliograph.encryptors.generation import Generation, GenerationLimits
 from heliograph.encryptors.keyring import Keyring
 from heliograph.encryptors.lanes import ReceiveLane, SendLane
+from heliograph.encryptors.port_forwarder import Forward, ForwarderConfig
 from heliograph.encryptors.records import (
     HEADER_BYTES,
     MAX_BODY_BYTES,

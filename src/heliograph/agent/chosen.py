@@ -1,4 +1,4 @@
-"""Which encryptor of others an agent drives, if any."""
+"""The encryptor that a configuration chooses."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ from collections.abc import Callable
 
 from heliograph.agent.config import AgentConfig
 from heliograph.consumer.encryptor import Encryptor
+from heliograph.consumer.keys import Cipher
+from heliograph.encryptors.forwarder import Forwarder
+from heliograph.encryptors.packets import PacketEncryptor
 from heliograph.encryptors.strongswan import StrongSwan
+from heliograph.encryptors.tls_forwarder import TlsForwarder
 from heliograph.encryptors.wireguard import WireGuard
 from heliograph.ports import Clock
 from heliograph.vault.randomness import SystemRandomness
 
-__all__ = ["open_driver"]
+__all__ = ["open_encryptor"]
 
 
-def open_driver(
+def open_encryptor(
     config: AgentConfig,
     clock: Clock,
     *,
@@ -22,8 +26,12 @@ def open_driver(
     on_drained: Callable[[bytes], None],
     on_in_place: Callable[[bytes], None],
     on_not_taken: Callable[[bytes], None],
-) -> Encryptor | None:
-    """Return the configured driver; None for a built-in encryptor. Raises ConfigurationError."""
+) -> Encryptor:
+    """Return it, not started. Raises ConfigurationError.
+
+    ``on_in_place`` and ``on_not_taken``: of an encryptor whose orders are carried out later, a driven one; the other
+    callbacks: see ``encryptors.forwarder.Forwarder``.
+    """
     if config.wireguard is not None:
         return WireGuard(
             config.role,
@@ -48,4 +56,26 @@ def open_driver(
             on_in_place=on_in_place,
             on_not_taken=on_not_taken,
         )
-    return None
+    if config.tun is not None:
+        listen, peer = config.forwarder.outer_listen, config.forwarder.outer_connect
+        assert listen is not None, "checked with the configuration"
+        assert peer is not None, "the same"
+        return PacketEncryptor(
+            config.role,
+            config.tun,
+            listen,
+            peer,
+            config.generation,
+            clock,
+            on_nearly_used=on_nearly_used,
+            on_drained=on_drained,
+        )
+    kind = TlsForwarder if config.rotation.cipher is Cipher.TLS_PSK else Forwarder
+    return kind(
+        config.role,
+        config.forwarder,
+        config.generation,
+        clock,
+        on_nearly_used=on_nearly_used,
+        on_drained=on_drained,
+    )
