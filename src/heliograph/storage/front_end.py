@@ -36,6 +36,10 @@ _RUN = (
     "substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || '/' || "
     "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint"
 )
+_MARK = (
+    "UPDATE front_ends SET runs = runs + 1 WHERE name = %s "  # noqa: S608  - two constants
+    "RETURNING runs, (SELECT fenced FROM store), " + SETTINGS
+)
 
 
 def run_of(cursor: psycopg.Cursor[Any]) -> str:
@@ -76,18 +80,17 @@ class FrontEnd:
         runs = 0 if found is None else int(found[0])
         if runs < seen:
             reason = (
-                f"front end {self.name} remembers {seen} uses, the server {runs}: the server is an old copy, a clone, or a "
-                "standby that lost the last deliveries"
+                f"front end {self.name} remembers {seen} uses, the server {runs}: the server is an old copy, a clone, "
+                "or a standby that lost the last deliveries"
             )
             fence(cursor, reason)
             raise RollbackDetected(f"{reason}; run `heliograph store reopen`")
         if runs and not seen:
             raise RollbackDetected(
-                f"the server remembers {runs} uses by front end {self.name}, whose anchor is missing: its directory is new, "
-                "or a restored backup; run `heliograph store reopen`"
+                f"the server remembers {runs} uses by front end {self.name}, whose anchor is missing: its directory is "
+                "new, or a restored backup; run `heliograph store reopen`"
             )
-        if reason := fenced(cursor) or "":
-            raise RollbackDetected(f"the delivery server is fenced: {reason}; run `heliograph store reopen`")
+        self.require_unfenced(cursor)
         self._run = run_of(cursor)
         cursor.execute("BEGIN")
         found = cursor.execute(
@@ -105,6 +108,12 @@ class FrontEnd:
         cursor.execute("COMMIT")
         self._anchor.advance(int(found[0]), 0)
         self._compare_holdings(cursor)
+
+    @staticmethod
+    def require_unfenced(cursor: psycopg.Cursor[Any]) -> None:
+        """Raise RollbackDetected if somebody found out that the server is an old one."""
+        if reason := fenced(cursor):
+            raise RollbackDetected(f"the delivery server is fenced: {reason}; run `heliograph store reopen`")
 
     def require(self, cursor: psycopg.Cursor[Any]) -> None:
         """Return if every listed front end has said so in this run. Raises StoreUnavailable, naming who has not."""
@@ -124,19 +133,19 @@ class FrontEnd:
     def mark(self, cursor: psycopg.Cursor[Any]) -> int:
         """Count one more use inside the caller's transaction. Returns the count, which ``witness`` takes.
 
-        Raises StoreUnavailable if the server does not promise any more what it has to, RollbackDetected if it is fenced.
+        Raises StoreUnavailable if the server does not promise any more what it has to, RollbackDetected if it is
+        fenced.
         """
         if self._unwitnessed is not None:
             # The anchor could not be written: no more keys are burnt for answers that could not be given.
             self.witness(self._unwitnessed)
         found = cursor.execute(
-            "UPDATE front_ends SET runs = runs + 1 WHERE name = %s "  # type: ignore[arg-type]  # constants only
-            f"RETURNING runs, {SETTINGS}, (SELECT fenced FROM store)",
+            _MARK,
             (self.name,),
         ).fetchone()
         if found is None:
             raise RollbackDetected(f"the delivery server has forgotten the front end {self.name}")
-        runs, settings, why = found
+        runs, why, settings = found
         if why is not None:
             raise RollbackDetected(f"the delivery server is fenced: {why}; run `heliograph store reopen`")
         if reason := refuse_settings(settings, self._standby):
@@ -171,8 +180,9 @@ class FrontEnd:
         They are in this front end's file, durably, before it says that it holds them.
         """
         found = cursor.execute(
-            "SELECT k.epoch, k.block, k.sealed_key FROM segment_keys k WHERE NOT EXISTS (SELECT 1 FROM segment_holders h "
-            "WHERE h.epoch = k.epoch AND h.block = k.block AND h.front_end = %s) ORDER BY k.epoch, k.block LIMIT 256",
+            "SELECT k.epoch, k.block, k.sealed_key FROM segment_keys k WHERE NOT EXISTS "
+            "(SELECT 1 FROM segment_holders h WHERE h.epoch = k.epoch AND h.block = k.block AND h.front_end = %s) "
+            "ORDER BY k.epoch, k.block LIMIT 256",
             (self.name,),
         ).fetchall()
         if not found:

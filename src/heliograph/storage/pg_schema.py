@@ -7,7 +7,6 @@ PostgreSQL writes it to no log, so it reaches no archive, no standby and no base
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from heliograph.errors import ConfigurationError
@@ -22,34 +21,38 @@ __all__ = ["PG_SCHEMA_VERSION", "check_schema", "create_schema", "fence", "fence
 PG_SCHEMA_VERSION = 1
 _TEXT, _CONTEXT = b"heliograph delivery server", b"heliograph/1 delivery server seal"
 
-_SCHEMA: Sequence[str] = (
-    "CREATE SCHEMA IF NOT EXISTS heliograph",
-    # ``fenced``: why nobody hands out keys any more, until an operator has destroyed them.
-    "CREATE TABLE store(one integer PRIMARY KEY CHECK (one = 1), schema integer NOT NULL, sealed bytea NOT NULL, "
-    "fenced text, link_connected boolean NOT NULL DEFAULT false, link_at timestamptz NOT NULL DEFAULT now())",
-    # For ever: what was handed over once is not taken again, also when its last key has long left.
-    "CREATE TABLE handed_over(segment bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, epoch bigint NOT NULL, "
-    "block bigint NOT NULL, UNIQUE(epoch, block))",
-    "CREATE TABLE key_segments(segment bigint PRIMARY KEY, epoch bigint NOT NULL, block bigint NOT NULL, "
-    "metadata text NOT NULL, UNIQUE(epoch, block))",
-    "CREATE TABLE key_records(key_id text PRIMARY KEY, segment bigint NOT NULL REFERENCES key_segments(segment), "
-    "position integer NOT NULL, master text NOT NULL, slave text NOT NULL, owner_here integer NOT NULL, "
-    "state integer NOT NULL, created_at double precision NOT NULL, ciphertext bytea NOT NULL, "
-    "UNIQUE(segment, position))",
-    "CREATE INDEX key_supply ON key_records(master, slave, owner_here, state, segment, position)",
-    "CREATE TABLE key_tombstones(key_id text PRIMARY KEY, master text NOT NULL, slave text NOT NULL, "
-    "owner_here integer NOT NULL, epoch bigint NOT NULL, fate text NOT NULL, at double precision NOT NULL)",
-    "CREATE INDEX key_fates ON key_tombstones(fate, owner_here)",
-    "CREATE TABLE key_shares(key_id text NOT NULL, sae text NOT NULL, served_at double precision, "
-    "PRIMARY KEY(key_id, sae))",
-    "CREATE TABLE segment_holders(epoch bigint NOT NULL, block bigint NOT NULL, front_end text NOT NULL, "
-    "PRIMARY KEY(epoch, block, front_end))",
-    "CREATE UNLOGGED TABLE segment_keys(epoch bigint NOT NULL, block bigint NOT NULL, sealed_key bytea NOT NULL, "
-    "PRIMARY KEY(epoch, block))",
-    "CREATE TABLE front_ends(name text PRIMARY KEY, runs bigint NOT NULL)",
-    "CREATE TABLE attests(run text NOT NULL, front_end text NOT NULL, listed text NOT NULL, "
-    "PRIMARY KEY(run, front_end))",
-)
+# ``store.fenced``: why nobody hands out keys any more, until an operator has destroyed them.
+# ``handed_over`` stays for ever: what was handed over once is not taken again, also when its last key has long left.
+_SCHEMA = """
+CREATE SCHEMA IF NOT EXISTS heliograph;
+CREATE TABLE store(
+  one integer PRIMARY KEY CHECK (one = 1), schema integer NOT NULL, sealed bytea NOT NULL, fenced text,
+  link_connected boolean NOT NULL DEFAULT false, link_at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE handed_over(
+  segment bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, epoch bigint NOT NULL, block bigint NOT NULL,
+  UNIQUE(epoch, block));
+CREATE TABLE key_segments(
+  segment bigint PRIMARY KEY, epoch bigint NOT NULL, block bigint NOT NULL, metadata text NOT NULL,
+  UNIQUE(epoch, block));
+CREATE TABLE key_records(
+  key_id text PRIMARY KEY, segment bigint NOT NULL REFERENCES key_segments(segment), position integer NOT NULL,
+  master text NOT NULL, slave text NOT NULL, owner_here integer NOT NULL, state integer NOT NULL,
+  created_at double precision NOT NULL, ciphertext bytea NOT NULL, UNIQUE(segment, position));
+CREATE INDEX key_supply ON key_records(master, slave, owner_here, state, segment, position);
+CREATE TABLE key_tombstones(
+  key_id text PRIMARY KEY, master text NOT NULL, slave text NOT NULL, owner_here integer NOT NULL,
+  epoch bigint NOT NULL, fate text NOT NULL, at double precision NOT NULL);
+CREATE INDEX key_fates ON key_tombstones(fate, owner_here);
+CREATE TABLE key_shares(
+  key_id text NOT NULL, sae text NOT NULL, served_at double precision, PRIMARY KEY(key_id, sae));
+CREATE TABLE segment_holders(
+  epoch bigint NOT NULL, block bigint NOT NULL, front_end text NOT NULL, PRIMARY KEY(epoch, block, front_end));
+CREATE UNLOGGED TABLE segment_keys(
+  epoch bigint NOT NULL, block bigint NOT NULL, sealed_key bytea NOT NULL, PRIMARY KEY(epoch, block));
+CREATE TABLE front_ends(name text PRIMARY KEY, runs bigint NOT NULL);
+CREATE TABLE attests(
+  run text NOT NULL, front_end text NOT NULL, listed text NOT NULL, PRIMARY KEY(run, front_end));
+"""
 
 
 def create_schema(server: PgServer, vault: Vault) -> bool:
@@ -62,8 +65,7 @@ def create_schema(server: PgServer, vault: Vault) -> bool:
         if _exists(cursor):
             new = False
         else:
-            for statement in _SCHEMA:
-                cursor.execute(statement)  # type: ignore[arg-type]  # each is a constant above
+            cursor.execute(_SCHEMA)
             cursor.execute(
                 "INSERT INTO store(one, schema, sealed) VALUES (1, %s, %s)",
                 (PG_SCHEMA_VERSION, vault.seal(_TEXT, _CONTEXT)),

@@ -57,7 +57,7 @@ class ServerEntry:
         """Return the words by name. Raises ConfigurationError."""
         pg = _driver()
         try:
-            return pg.conninfo.conninfo_to_dict(self.conninfo)
+            return dict(pg.conninfo.conninfo_to_dict(self.conninfo))
         except pg.ProgrammingError as error:
             raise ConfigurationError(f"[delivery] server: {str(error).strip()}") from None
 
@@ -121,12 +121,9 @@ class PgServer:
                 with self._savepoint() as cursor:
                     yield cursor
                 return
-            connection = self._open()
-            if self._in_transaction(connection):
-                raise LocalProtocolError("a transaction is open already; pass its cursor on")
+            connection = self._begun("a transaction is open already; pass its cursor on")
             with connection.cursor() as cursor:
                 try:
-                    cursor.execute("BEGIN")
                     yield cursor
                     self._commit(cursor)
                 except BaseException:
@@ -140,13 +137,12 @@ class PgServer:
         Nothing that they return may leave before the block has ended.
         """
         with self._turn, self._translated():
-            connection = self._open()
-            if self._in_transaction(connection) or self._deferred is not None:
-                raise LocalProtocolError("a transaction or a group is open already")
+            if self._deferred is not None:
+                raise LocalProtocolError("a group is open already")
+            connection = self._begun("a transaction is open already")
             self._deferred = []
             try:
                 with connection.cursor() as cursor:
-                    cursor.execute("BEGIN")
                     yield
                     self._commit(cursor)
                 deferred = self._deferred
@@ -180,11 +176,26 @@ class PgServer:
 
     # -- the session ---------------------------------------------------------------------------------------------
 
+    def _begun(self, wrong: str) -> psycopg.Connection[Any]:
+        """Begin a transaction; in a new session if the old one has ended since it was last used."""
+        for again in (True, False):
+            connection = self._open()
+            if self._in_transaction(connection):
+                raise LocalProtocolError(wrong)
+            try:
+                connection.execute("BEGIN")
+                break
+            except self._pg.OperationalError:
+                if not connection.closed or not again:
+                    raise
+        return connection
+
     def _open(self) -> psycopg.Connection[Any]:
         if self._connection is not None and not self._connection.closed:
             if self._warned:
                 self._prove(self._connection)
             return self._connection
+        self._drop()
         if self._closed:
             raise StoreUnavailable("the delivery server's session is closed")
         if self._deferred is not None:
@@ -195,16 +206,7 @@ class PgServer:
         try:
             connection.add_notice_handler(self._heard)
             with connection.cursor() as cursor:
-                cursor.execute(f"SELECT {SETTINGS}, pg_is_in_recovery(), current_setting('server_version_num')::int")  # type: ignore[arg-type]
-                settings, in_recovery, version = cursor.fetchone() or ("", True, 0)
-                if version < VERSION_MIN:
-                    raise ConfigurationError("the delivery server is older than PostgreSQL 15; use a newer one")
-                if in_recovery:
-                    raise StoreUnavailable(
-                        "the delivery server is a standby; it takes no delivery before it is promoted"
-                    )
-                if reason := refuse_settings(settings, self._entry.standby):
-                    raise StoreUnavailable(f"delivery server: {reason}")
+                self._examine(cursor)
                 for name, value in (
                     ("synchronous_commit", "on"),  # with a standby named: on its disk too
                     ("statement_timeout", _STATEMENT_MS),
@@ -221,6 +223,20 @@ class PgServer:
         self._warned = ""
         self._connection = connection
         return connection
+
+    def _examine(self, cursor: psycopg.Cursor[Any]) -> None:
+        """Raise unless this is a server whose commits can be relied on."""
+        found = cursor.execute(
+            f"SELECT {SETTINGS}, pg_is_in_recovery(), current_setting('server_version_num')::int"
+        ).fetchone()
+        assert found is not None
+        settings, in_recovery, version = found
+        if version < VERSION_MIN:
+            raise ConfigurationError("the delivery server is older than PostgreSQL 15; use a newer one")
+        if in_recovery:
+            raise StoreUnavailable("the delivery server is a standby; it takes no delivery before it is promoted")
+        if reason := refuse_settings(settings, self._entry.standby):
+            raise StoreUnavailable(f"delivery server: {reason}")
 
     def _prove(self, connection: psycopg.Connection[Any]) -> None:
         """After a commit that the standby did not have in time: show with a commit of no key that the next one is."""
@@ -264,12 +280,12 @@ class PgServer:
             self._warned = notice.message_primary or "a warning without words"
 
     def _in_transaction(self, connection: psycopg.Connection[Any]) -> bool:
-        return connection.info.transaction_status != self._pg.pq.TransactionStatus.IDLE
+        return bool(connection.info.transaction_status != self._pg.pq.TransactionStatus.IDLE)
 
     def _roll_back(self, connection: psycopg.Connection[Any]) -> None:
         """Undo; a session that cannot is given up, and the server undoes it."""
         if connection.closed:
-            self._connection = None
+            self._drop()
             return
         if self._in_transaction(connection):
             try:
@@ -291,7 +307,7 @@ class PgServer:
             raise
         except self._pg.Error as error:
             if self._connection is not None and self._connection.closed:
-                self._connection = None
+                self._drop()
             raise StoreUnavailable(f"delivery server: {_one_line(error)}") from None
 
 
