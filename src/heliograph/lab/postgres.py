@@ -72,10 +72,11 @@ class LabPostgres:
         other.own()
         other._append(f"unix_socket_directories = '{other.directory}'")
 
-    def base_backup(self, other: LabPostgres, name: str) -> None:
-        """Make ``other`` a standby of this running server, called ``name``."""
-        source = f"host={self.directory} user={_USER} application_name={name}"
-        self._run("pg_basebackup", "-d", source, "-D", str(other.data), "-R", "-X", "stream", "-c", "fast")
+    def base_backup(self, other: LabPostgres, standby: str | None = None) -> None:
+        """Copy this running server to ``other``: a backup or a clone, or a standby of that name."""
+        source = f"host={self.directory} user={_USER} application_name={standby or 'backup'}"
+        more = [] if standby is None else ["-R"]
+        self._run("pg_basebackup", "-d", source, "-D", str(other.data), "-X", "stream", "-c", "fast", *more)
         other._append(f"unix_socket_directories = '{other.directory}'")
 
     def set(self, *lines: str) -> None:

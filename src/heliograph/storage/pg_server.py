@@ -23,6 +23,7 @@ __all__ = ["SETTINGS", "PgServer", "ServerEntry", "refuse_settings"]
 # Our choices. A statement that takes longer is given up: the caller is told to come back.
 _CONNECT_S = 5
 _STATEMENT_MS, _LOCK_MS, _IDLE_MS = 10_000, 2_000, 60_000
+COMMIT_S = 10.0
 VERSION_MIN = 150_000
 
 # What a session looks at before it trusts a commit; one expression, so that a delivery can ask in passing.
@@ -92,8 +93,14 @@ class PgServer:
     Calls from several threads take turns. Every method raises StoreUnavailable when the server refuses.
     """
 
-    def __init__(self, entry: ServerEntry, greet: Callable[[psycopg.Cursor[Any]], None] | None = None) -> None:
-        """Connect nowhere yet. Raises ConfigurationError without the driver."""
+    def __init__(
+        self,
+        entry: ServerEntry,
+        greet: Callable[[psycopg.Cursor[Any]], None] | None = None,
+        commit_s: float = COMMIT_S,
+    ) -> None:
+        """Connect nowhere yet. ``commit_s``: how long a commit may wait for a standby. Raises ConfigurationError."""
+        self._commit_s = commit_s
         self._entry = entry
         self._pg = _driver()
         self._greet = greet
@@ -248,7 +255,14 @@ class PgServer:
 
     def _commit(self, cursor: psycopg.Cursor[Any]) -> None:
         self._warned = ""
-        cursor.execute("COMMIT")
+        # No timeout of the server's bounds the wait for a standby: another thread ends it.
+        watch = threading.Timer(self._commit_s, cursor.connection.cancel_safe, kwargs={"timeout": _CONNECT_S})
+        watch.daemon = True
+        watch.start()
+        try:
+            cursor.execute("COMMIT")
+        finally:
+            watch.cancel()
         # A wait for the standby that was cut short ends as a success with a warning: committed here and nowhere else.
         if self._warned:
             raise StoreUnavailable(f"delivery server: {self._warned}; nothing is handed out")
