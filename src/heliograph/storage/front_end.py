@@ -116,9 +116,13 @@ class FrontEnd:
             raise RollbackDetected(f"the delivery server is fenced: {reason}; run `heliograph store reopen`")
 
     def require(self, cursor: psycopg.Cursor[Any]) -> None:
-        """Return if every listed front end has said so in this run. Raises StoreUnavailable, naming who has not."""
+        """Return if every listed front end has said so in this run.
+
+        Raises StoreUnavailable, naming who has not, and RollbackDetected for a fenced server.
+        """
         if self._complete:
             return
+        self.require_unfenced(cursor)
         found = dict(cursor.execute("SELECT front_end, listed FROM attests WHERE run = %s", (self._run,)).fetchall())
         absent = [name for name in self._listed if name not in found]
         if absent:
