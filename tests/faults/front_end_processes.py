@@ -27,9 +27,11 @@ class OsRandom:
         return os.urandom(size)
 
 
-def add_delivery(toml, server, names):
+def add_delivery(toml, server, names, addresses=None):
     """Write [delivery] into a site file; return each front end's address."""
-    addresses = {name: f"127.0.0.1:{port}" for name, port in zip(names, free_ports(len(names)), strict=True)}
+    addresses = addresses or {
+        name: f"127.0.0.1:{port}" for name, port in zip(names, free_ports(len(names)), strict=True)
+    }
     entries = [{"name": name, "listen": addresses[name], "directory": name} for name in names]
     text = (
         toml.read_text() + f"\n[delivery]\nserver = {json.dumps(server.conninfo())}\nfront_ends = {_value(entries)}\n"

@@ -115,7 +115,7 @@ def test_front_ends_that_are_hammered_and_killed_deliver_each_key_at_most_once(s
         ]
         for step in range(KILLS):
             front = fronts[step % len(fronts)]
-            await until(lambda seen=len(hammer.seen): len(hammer.seen) >= seen + 60 or not left(server))
+            await until(lambda goal=60 * (step + 1): len(hammer.seen) >= goal or not left(server))
             await front.end(signal.SIGKILL)
             await front.start()
         await until(lambda: not left(server))

@@ -19,7 +19,6 @@ from heliograph.site.clocks import MonotonicClock, WallClock
 from heliograph.site.config import SiteConfig, parse_address
 from heliograph.site.delivery_entry import DeliveryEntry
 from heliograph.site.kme_doors import kme_tls
-from heliograph.site.policy import check_policy
 from heliograph.site.renewal import Renewals
 from heliograph.site.supply_plan import plan_quotas, reserve_of
 from heliograph.storage.database import Database
@@ -60,7 +59,6 @@ async def run_front_end(
     """
     delivery = delivery_of(config)
     entry = delivery.front_end(name)
-    check_policy(config)
     tls = kme_tls(config)
     async with AsyncExitStack() as stack:
         database, front_end = _open_own(config, kek, delivery, name)
