@@ -199,7 +199,7 @@ class PgServer:
 
     def _open(self) -> psycopg.Connection[Any]:
         if self._connection is not None and not self._connection.closed:
-            if self._warned:
+            if self._warned and not self._in_transaction(self._connection):
                 self._prove(self._connection)
             return self._connection
         self._drop()

@@ -18,7 +18,8 @@ from heliograph.lab.postgres import LabPostgres, postgres_programs
 from heliograph.lab.rehearsal import free_ports
 from heliograph.site.config import read_site
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "site"), str(Path(__file__).parents[2] / "faults")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "site"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "faults"))
 from front_end_processes import fill, short_directory
 from site_on_disk import make_site
 

@@ -231,6 +231,21 @@ def test_with_another_kek_the_server_is_refused(tmp_path, postgres):
     server.close()
 
 
+def test_an_ordinary_role_is_enough(tmp_path, postgres):
+    with postgres.session() as session:
+        session.execute("DROP ROLE IF EXISTS plain")
+        session.execute("CREATE ROLE plain LOGIN")
+        session.execute("GRANT CREATE ON DATABASE postgres TO plain")
+    plain = type("Plain", (), {"conninfo": lambda _: postgres.conninfo(user="plain")})()
+    store = PostgresStore(tmp_path, plain)
+    rows = store.add(1, owned(2) + held(1))
+    assert pairs(take(store.fronts["fe-1"], 2)) == pairs(rows[:2])
+    assert store.outbox.upkeep() == 0
+    store.close()
+    with postgres.session() as session:
+        session.execute("DROP SCHEMA heliograph CASCADE; DROP OWNED BY plain; DROP ROLE plain")
+
+
 # -- what the server has to promise -----------------------------------------------------------------------------------
 
 
