@@ -23,7 +23,7 @@ pytestmark = [
     ),
 ]
 NAMES = ("fe-1", "fe-2", "fe-3")
-KILLS = 6
+KILLS = 3
 
 
 @pytest.fixture
@@ -99,10 +99,10 @@ def delivered(server):
 
 def test_front_ends_that_are_hammered_and_killed_deliver_each_key_at_most_once(site, server):
     addresses = add_delivery(site, server, NAMES)
-    keys = fill(site, 1, owned=700, held=200)
-    held = list(keys)[700:]
+    keys = fill(site, 1, owned=400, held=100)
+    held = list(keys)[400:]
     moved = heliograph("store", "move", site)
-    assert (moved.returncode, moved.stdout.splitlines()[-1]) == (0, "900 keys moved."), moved.stderr
+    assert (moved.returncode, moved.stdout.splitlines()[-1]) == (0, "500 keys moved."), moved.stderr
 
     async def act():
         fronts = [FrontEndProcess(site, name, addresses[name]) for name in NAMES]
@@ -115,7 +115,7 @@ def test_front_ends_that_are_hammered_and_killed_deliver_each_key_at_most_once(s
         ]
         for step in range(KILLS):
             front = fronts[step % len(fronts)]
-            await until(lambda goal=60 * (step + 1): len(hammer.seen) >= goal or not left(server))
+            await until(lambda goal=80 * (step + 1): len(hammer.seen) >= goal or not left(server))
             await front.end(signal.SIGKILL)
             await front.start()
         await until(lambda: not left(server))
