@@ -78,8 +78,8 @@ def test_a_link_hands_over_before_it_tells_the_peer_and_outlives_its_server(serv
     async def act():
         front, seen = FrontEndProcess(site_a, "fe-1", listen), []
         await front.start()
-        await rehearsal.start_all()
         try:
+            await rehearsal.start_all()
             async with client(site_a) as a, client(site_b) as b:
                 await exchange(a, b, seen, 5)
                 before = await rehearsal.status("site_a")
