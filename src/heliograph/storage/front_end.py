@@ -17,6 +17,7 @@ from heliograph.errors import RollbackDetected, StoreUnavailable
 from heliograph.ports import Anchor
 from heliograph.storage.database import Database
 from heliograph.storage.key_contexts import segment_context
+from heliograph.storage.pg_rows import forget_empty
 from heliograph.storage.pg_schema import check_schema, fence, fenced
 from heliograph.storage.pg_server import SETTINGS, refuse_settings
 
@@ -212,6 +213,7 @@ class FrontEnd:
         Inside a transaction of the delivery server's.
         """
         self.collect(cursor)
+        forget_empty(cursor)
         held = self._held()
         there = cursor.execute(
             "SELECT epoch, block FROM key_segments WHERE epoch = ANY(%s)", (sorted({epoch for epoch, _ in held}),)

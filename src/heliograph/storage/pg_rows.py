@@ -17,7 +17,17 @@ from heliograph.storage.key_rows import DELIVERABLE, RELEASED
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["PgRow", "bury", "bury_where", "held_rows", "is_known", "master_rows", "serve_share", "without_shares"]
+__all__ = [
+    "PgRow",
+    "bury",
+    "bury_where",
+    "forget_empty",
+    "held_rows",
+    "is_known",
+    "master_rows",
+    "serve_share",
+    "without_shares",
+]
 
 _SELECT = (
     "SELECT k.key_id, k.segment, s.epoch, s.block, k.position, k.master, k.slave, k.owner_here, k.state, k.created_at, "
@@ -130,15 +140,26 @@ def is_known(cursor: psycopg.Cursor[Any], key_id: str) -> bool:
     return cursor.execute(query, (key_id, key_id)).fetchone() is not None
 
 
+# One statement, since each costs a delivery a round trip: the keys leave, their tombstones come, and which blocks seem
+# empty now. What else is in a block is seen as it was when the statement began.
+_BURY = """
+WITH gone AS (DELETE FROM key_records k USING key_segments s WHERE k.key_id = ANY(%s) AND s.segment = k.segment
+              RETURNING k.key_id, k.segment, k.master, k.slave, k.owner_here, s.epoch),
+buried AS (INSERT INTO key_tombstones SELECT key_id, master, slave, owner_here, epoch, %s, %s FROM gone)
+SELECT DISTINCT segment FROM gone g
+WHERE NOT EXISTS (SELECT 1 FROM key_records k WHERE k.segment = g.segment AND k.key_id <> ALL(%s))
+"""
+
+
 def bury(cursor: psycopg.Cursor[Any], rows: Sequence[PgRow], fate: str, now: float) -> list[tuple[int, int]]:
     """Erase the rows and leave tombstones. Returns (epoch, block) of the blocks of which no key is left."""
     if not rows:
         return []
-    ids, segments = [row.key_id for row in rows], sorted({row.segment for row in rows})
-    _bury(cursor, "k.key_id = ANY(%s)", (ids,), fate, now)
+    ids = [row.key_id for row in rows]
+    found = cursor.execute(_BURY, (ids, fate, now, ids)).fetchall()
     if groups := _of_groups(rows):
         cursor.execute("DELETE FROM key_shares WHERE key_id = ANY(%s)", (groups,))
-    return _forget_empty(cursor, "segment = ANY(%s) AND", (segments,))
+    return _forget_empty(cursor, "segment = ANY(%s) AND", ([segment for (segment,) in found],)) if found else []
 
 
 def bury_where(
@@ -153,7 +174,7 @@ def bury_where(
         cursor.execute(
             "DELETE FROM key_shares h WHERE NOT EXISTS (SELECT 1 FROM key_records k WHERE k.key_id = h.key_id)"
         )
-    _forget_empty(cursor, "", ())  # also what two front ends emptied together, each seeing the other's last key
+    forget_empty(cursor)
     return gone
 
 
@@ -166,6 +187,11 @@ def _bury(cursor: psycopg.Cursor[Any], condition: str, arguments: tuple[object, 
         "INSERT INTO key_tombstones SELECT key_id, master, slave, owner_here, epoch, %s, %s FROM gone"
     )
     return cursor.execute(statement, (*arguments, fate, now)).rowcount
+
+
+def forget_empty(cursor: psycopg.Cursor[Any]) -> None:
+    """Forget the blocks of which no key is left, also those that two front ends emptied, each blind to the other."""
+    _forget_empty(cursor, "", ())
 
 
 def _forget_empty(cursor: psycopg.Cursor[Any], condition: str, arguments: tuple[object, ...]) -> list[tuple[int, int]]:

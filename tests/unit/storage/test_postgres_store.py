@@ -21,6 +21,7 @@ from heliograph.errors import (
     StoreUnavailable,
 )
 from heliograph.protocol.audience import audience_name
+from heliograph.storage.group_commit import run_group
 from heliograph.storage.keys import KeyCounts
 from heliograph.storage.pg_keys import PgKeys
 from heliograph.storage.pg_schema import create_schema
@@ -459,3 +460,23 @@ def test_no_message_names_a_row(two):
     with pytest.raises(StoreUnavailable) as refused, two.link.transaction() as cursor:
         cursor.execute("INSERT INTO key_tombstones VALUES ('x', 'm', 's', 1, 1, 'f', 0), ('x', 'm', 's', 1, 1, 'f', 0)")
     assert re.fullmatch(r"delivery server: duplicate key value violates unique constraint \S+", str(refused.value))
+
+
+def test_a_block_that_two_front_ends_empty_at_once_is_forgotten_all_the_same(two):
+    rows = two.add(1, owned(2))
+    one, other = two.fronts["fe-1"], two.fronts["fe-2"]
+    # The second call runs while the first is not committed: each of the two sees the other's key in the block.
+    taken = run_group(one.server, [lambda: take(one), lambda: take(other)])
+    assert sorted(pairs(taken[0] + taken[1])) == sorted(pairs(rows))
+    assert count(two, "key_segments") == 1
+    for front in (one, other):
+        with front.server.transaction() as cursor:
+            front.front_end.tidy(cursor)
+    assert count(two, "key_segments") == 0
+    assert not one.front_end.holds(1, 1)
+    assert not other.front_end.holds(1, 1)
+
+
+def count(store, table):
+    with store.link.reading() as cursor:
+        return cursor.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
