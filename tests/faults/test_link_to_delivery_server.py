@@ -82,8 +82,13 @@ def test_a_link_hands_over_before_it_tells_the_peer_and_outlives_its_server(serv
             await rehearsal.start_all()
             async with client(site_a) as a, client(site_b) as b:
                 await exchange(a, b, seen, 5)
-                before = await rehearsal.status("site_a")
-                assert before.kme.delivered_to_masters >= 5  # what front ends did, as the link's process counts it
+
+                async def counted():
+                    # What front ends did, as the link's process counts it now and then.
+                    kme = (await rehearsal.status("site_a")).kme
+                    return (kme.delivered_to_masters, kme.delivered_to_slaves) == (5, 5)
+
+                await until(counted)
                 server.stop("immediate")
 
                 async def stopped():

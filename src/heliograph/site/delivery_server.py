@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from heliograph.errors import StoreUnavailable
 from heliograph.ports import Vault
@@ -33,17 +34,23 @@ class DeliveryServer:
         self._server = PgServer(entry.server_entry(), lambda cursor: check_schema(cursor, kek))
         self.keys = PgKeys(self._server)
         self.outbox = Outbox(database, own, self._server, entry.names, WallClock().now)
+        self.deliverable, self.delivered = 0, (0, 0)  # as of the last sweep
 
     def hand_over(self) -> int:
         """Bring every key that waits in the site's file to the server. Raises StoreUnavailable."""
         return self.outbox.push()
 
-    def sweep(self, *, connected: bool) -> None:
-        """Say whether the link is up, and erase what every front end has. Raises StoreUnavailable."""
+    def sweep(self, stocks: Sequence[tuple[str, str]], *, connected: bool) -> None:
+        """Say whether the link is up, erase what every front end has, count. Raises StoreUnavailable.
+
+        ``stocks``: (master, audience) of what this site owns.
+        """
         with self._server.transaction() as cursor:
             cursor.execute("UPDATE store SET link_connected = %s, link_at = now()", (connected,))
         self.outbox.push()
         self.outbox.upkeep()
+        self.deliverable = sum(self.keys.stored_key_count(*stock) for stock in stocks)
+        self.delivered = self.keys.delivered_counts()
 
     def destroy_all(self) -> None:
         """Destroy the keys in the server after a rollback of the whole site, and fence it."""

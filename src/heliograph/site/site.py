@@ -165,6 +165,7 @@ class _Site:
         keys: KeyRecords | PgKeys,
         link: LinkRunner,
         chain: Callable[[int], str | None],
+        delivery: DeliveryServer | None = None,
     ) -> None:
         self.link = link
         self.agent: Agent | None = None
@@ -174,6 +175,7 @@ class _Site:
         self._kek = kek
         self._randomness = randomness
         self._keys = keys
+        self._delivery = delivery
         self._chain = chain
         self._chains: dict[int, str] = {}
 
@@ -257,10 +259,12 @@ class _Site:
             keys,
             LinkRunner(plan, registration, doors, parts, hooks),
             lambda epoch: doors.chain(_transcripts(commits, epoch)),
+            delivery,
         )
         steps: list[Callable[[], object]] = [lambda: _trim(keys, supply_plan, file.link.keys_max, file.kme.key_ttl_s)]
         if delivery is not None:
-            steps.append(lambda: delivery.sweep(connected=site.link.connected))
+            stocks = [(master, audience) for master, audience, here in supply_plan.stocks if here]
+            steps.append(lambda: delivery.sweep(stocks, connected=site.link.connected))
         sweeper = asyncio.create_task(_sweep(database, store, *steps))
         stack.push_async_callback(_end, sweeper)
         if delivery is None:  # else its front ends do
@@ -323,7 +327,7 @@ class _Site:
 
     async def status(self) -> SiteStatus:
         """Return the site's public figures."""
-        to_masters, to_slaves = self._keys.delivered_counts()
+        to_masters, to_slaves = self._delivery.delivered if self._delivery else self._keys.delivered_counts()
         return SiteStatus(
             site=self._config.file.name,
             process_id=os.getpid(),
@@ -345,4 +349,6 @@ class _Site:
 
     def deliverable(self) -> int:
         """Return how many keys this site's SAEs could fetch as masters."""
+        if self._delivery is not None:  # as its last sweep found it: whoever asks never waits for the server
+            return self._delivery.deliverable
         return sum(self._keys.stored_key_count(m, s) for m, s, here in self._config.supply().stocks if here)

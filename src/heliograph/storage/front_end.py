@@ -86,7 +86,7 @@ class FrontEnd:
             )
             fence(cursor, reason)
             raise RollbackDetected(f"{reason}; run `heliograph store reopen`")
-        if runs and not seen:
+        if runs > 1 and not seen:  # 1: it said so once, and crashed before its anchor was there
             raise RollbackDetected(
                 f"the server remembers {runs} uses by front end {self.name}, whose anchor is missing: its directory is "
                 "new, or a restored backup; run `heliograph store reopen`"
