@@ -178,7 +178,7 @@ def test_after_a_fail_over_to_the_named_standby_service_goes_on_and_no_key_comes
     standby.promote()
     store.close_fronts()
     fe_1, fe_2 = (store.open(name, standby) for name in store.names)
-    with pytest.raises(StoreUnavailable, match="does not name the standby"):
+    with pytest.raises(StoreUnavailable, match="wait for the standby"):
         take(fe_1)
     store.close_fronts()
     store.entry = type(store.entry)(standby.conninfo())

@@ -7,6 +7,7 @@ has it too (security.md 4; ADR 0047).
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -47,6 +48,11 @@ class ServerEntry:
             raise ConfigurationError(
                 "[delivery] server: a password stands in it; use a client certificate, peer authentication or passfile="
             )
+        if "service" in words or not ("host" in words or "hostaddr" in words):
+            # Else an environment variable or another file would say where the server is.
+            raise ConfigurationError(
+                "[delivery] server: write host= (a socket's directory, or a name), and no service="
+            )
         hosts = [*str(words.get("host", "")).split(","), *str(words.get("hostaddr", "")).split(",")]
         away = [host for host in hosts if host and not host.startswith(("/", "@")) and host not in _LOOPBACK]
         if away and words.get("sslmode") != "verify-full":
@@ -64,6 +70,10 @@ class ServerEntry:
 
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+# PostgreSQL 15, 20.6.2: [FIRST | ANY] n (names), or names, which means FIRST 1.
+_STANDBYS = re.compile(
+    r"\s*(?:(?:(?:FIRST|ANY)\s+)?(?P<number>\d+)\s*\((?P<several>[^()]*)\)|(?P<plain>[^()]*))\s*", re.IGNORECASE
+)
 
 
 def refuse_settings(found: str, standby: str | None) -> str:
@@ -76,15 +86,22 @@ def refuse_settings(found: str, standby: str | None) -> str:
             )
     if commit not in {"on", "remote_apply"}:
         return f"the server says synchronous_commit = {commit}: a commit would not wait for the disk; set it on"
-    if (
-        standby is not None
-        and standby not in standbys.replace('"', "").replace("(", " ").replace(")", " ").replace(",", " ").split()
-    ):
+    if standby is not None and not _awaited(standbys, standby):
         return (
-            f"synchronous_standby_names = {standbys!r} does not name the standby {standby!r}: a fail-over could bring "
-            "delivered keys back; name it, or take [delivery] standby out"
+            f"synchronous_standby_names = {standbys!r} does not make every commit wait for the standby {standby!r}: a "
+            "fail-over could bring delivered keys back; name it alone or with a number as large as the list, or take "
+            "[delivery] standby out"
         )
     return ""
+
+
+def _awaited(standbys: str, name: str) -> bool:
+    """Tell whether every commit waits for ``name``: for one of several it need not, when that one is away or slower."""
+    match = _STANDBYS.fullmatch(standbys)
+    if match is None:
+        return False
+    names = [one.strip().strip('"').lower() for one in (match["several"] or match["plain"]).split(",")]
+    return int(match["number"] or 1) == len(names) and name.lower() in names
 
 
 class PgServer:

@@ -258,11 +258,19 @@ def test_an_ordinary_role_is_enough(tmp_path, postgres):
         ("on/on/off/", None, "synchronous_commit = off"),
         ("on/on/local/", None, "synchronous_commit = local"),
         ("on/on/remote_write/", None, "synchronous_commit = remote_write"),
-        ("on/on/on/", "replica", "does not name the standby"),
-        ("on/on/on/other, replica2", "replica", "does not name the standby"),
+        ("on/on/on/", "replica", "wait for the standby"),
+        ("on/on/on/replica2", "replica", "wait for the standby"),
+        ("on/on/on/*", "replica", "wait for the standby"),
+        ("on/on/on/replica, other", "replica", "wait for the standby"),  # of two the first that is there
+        ("on/on/on/FIRST 1 (replica, other)", "replica", "wait for the standby"),
+        ("on/on/on/ANY 1 (replica, other)", "replica", "wait for the standby"),
+        ("on/on/on/1 (replica, other", "replica", "wait for the standby"),
         ("on/on/on/", None, ""),
         ("on/on/remote_apply/", None, ""),
-        ('on/on/on/ANY 1 ("replica", b)', "replica", ""),
+        ("on/on/on/replica", "replica", ""),
+        ("on/on/on/FIRST 1 (replica)", "replica", ""),
+        ("on/on/on/2 (other, replica)", "replica", ""),
+        ('on/on/on/any 2 ("Replica", other)', "replica", ""),
     ],
 )
 def test_each_setting_that_could_bring_a_key_back_is_named(found, standby, words):
@@ -316,6 +324,8 @@ def shown(front, name):
         ("host=db.example", "add sslmode=verify-full"),
         ("host=/run/x,db.example sslmode=require", "add sslmode=verify-full"),
         ("hostaddr=192.0.2.1", "add sslmode=verify-full"),
+        ("dbname=heliograph", "write host="),
+        ("host=/run/postgresql service=x", "no service="),
         ("no such words", "delivery"),
         ("nonsense=1", "nonsense"),
     ],
@@ -328,7 +338,7 @@ def test_where_the_server_is_is_refused_with_a_password_or_a_bare_network(words,
 
 
 def test_a_server_on_this_machine_or_proved_by_its_certificate_is_taken():
-    for words in ("host=/run/postgresql", "host=127.0.0.1", "", "host=db.example sslmode=verify-full sslrootcert=ca"):
+    for words in ("host=/run/postgresql", "host=127.0.0.1", "host=db.example sslmode=verify-full sslrootcert=ca"):
         ServerEntry(words).check()
 
 
