@@ -161,6 +161,10 @@ def test_the_move_can_be_repeated_and_is_refused_while_the_site_has_its_store_op
             got = {(await client.get_key()).key_id for _ in range(3)}
             with pytest.raises(InsufficientKeys):
                 await client.get_key()
+            front.process.send_signal(signal.SIGHUP)
+            await until(lambda: "certificates renewed" in front.log.read_text())
+            with pytest.raises(InsufficientKeys):
+                await client.get_key()
         await front.end(signal.SIGTERM)
         return got
 

@@ -84,9 +84,9 @@ def test_a_link_hands_over_before_it_tells_the_peer_and_outlives_its_server(serv
                 await exchange(a, b, seen, 5)
 
                 async def counted():
-                    # What front ends did, as the link's process counts it now and then.
+                    # What front ends did, as the link's process counts it now and then; the encryptor fetches too.
                     kme = (await rehearsal.status("site_a")).kme
-                    return (kme.delivered_to_masters, kme.delivered_to_slaves) == (5, 5)
+                    return min(kme.delivered_to_masters, kme.delivered_to_slaves) >= 5
 
                 await until(counted)
                 server.stop("immediate")
