@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from heliograph import __version__
-from heliograph.cli import agent, audit, bench, demo, distill, keyrate, kme_chaos, network, pki, sae, site, store
+from heliograph.cli import agent, audit, bench, demo, distill, keyrate, kme, kme_chaos, network, pki, sae, site, store
 from heliograph.cli.once import Once
 from heliograph.kernels.native import KERNELS
 from heliograph.kernels.product import MULTIPLIER
@@ -26,6 +26,7 @@ app.command("demo", cls=Once)(demo.demo)
 app.command("distill", cls=Once)(distill.distill)
 app.command("keyrate", cls=Once)(keyrate.keyrate)
 app.add_typer(agent.app, name="agent")
+app.add_typer(kme.app, name="kme")
 app.command("kme-chaos", cls=Once)(kme_chaos.kme_chaos)
 app.add_typer(network.app, name="network")
 app.add_typer(pki.app, name="pki")

@@ -12,12 +12,17 @@ from heliograph.cli.once import Once
 from heliograph.cli.process import harden_process
 from heliograph.cli.refusals import refusals
 from heliograph.site.config import read_site
+from heliograph.site.delivery_server import move_store
 from heliograph.site.erasure import erase_store
+from heliograph.site.front_end import reopen_front_end
+from heliograph.site.kek import open_kek
 from heliograph.storage.migrations import migrate_store
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Bring a stopped site's store up to this release, or destroy it.", no_args_is_help=True)
+app = typer.Typer(
+    help="Bring a stopped site's store up to this release, move its keys, or destroy it.", no_args_is_help=True
+)
 
 SiteFile = Annotated[Path, typer.Argument(metavar="SITE.toml", help="The site's configuration.")]
 
@@ -29,6 +34,34 @@ def migrate(site: SiteFile) -> None:
         config = read_site(site)
         found, now = migrate_store(config.path(config.file.store))
         print(f"schema {now}: nothing to do." if found == now else f"schema {found} brought up to {now}.")
+
+
+@app.command(cls=Once)
+def move(site: SiteFile) -> None:
+    """Make the tables of [delivery] if there are none, and move the site's keys there. Stop the site first."""
+    with refusals():
+        harden_process()
+        moved, new = move_store(read_site(site))
+        print("The delivery server has its tables now." if new else "The delivery server had its tables already.")
+        print(f"{moved} keys moved.")
+
+
+@app.command(cls=Once)
+def reopen(
+    site: SiteFile,
+    front_end: Annotated[str, typer.Option("--front-end", help="The front end that refused; it must be stopped.")],
+    approver: Annotated[str, typer.Option(help="Who answers for this; the audit log keeps the name.")],
+    confirm: Annotated[bool, typer.Option("--yes", help="Every key in the server is to be destroyed.")] = False,
+) -> None:
+    """After the delivery server turned out to be an old copy: destroy its keys, and let it be used again."""
+    with refusals():
+        if not confirm:
+            print("heliograph: this destroys every key in the delivery server; to go on, add --yes", file=sys.stderr)
+            raise typer.Exit(1)
+        harden_process()
+        config = read_site(site)
+        destroyed = reopen_front_end(config, open_kek(config), front_end, approver)
+        print(f"{destroyed} keys destroyed; start the front end {front_end} again.")
 
 
 @app.command(cls=Once)

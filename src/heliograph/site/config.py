@@ -42,6 +42,7 @@ key = "pki/sae.key"
 tunnel = { role = "initiator", control = "192.0.2.2:7002", ... }
 
 [boundary]                       # optional: site/boundary_entry.py
+[delivery]                       # optional: site/delivery_entry.py
 [skip]                           # optional, as are the other protocols of site/protocol_entries.py
 """
 
@@ -64,6 +65,7 @@ from heliograph.protocol.registration import LinkRegistration
 from heliograph.site.audit import AUDIT_NAME
 from heliograph.site.boundary_entry import SOCKET_PATH_BYTES_MAX, BoundaryEntry, SiteBoundary
 from heliograph.site.clocks import MonotonicClock
+from heliograph.site.delivery_entry import DeliveryEntry, check_alone
 from heliograph.site.protocol_entries import Etsi004Entry, Etsi020Entry, SkipEntry
 from heliograph.site.seal_entry import SealEntry
 from heliograph.site.supply_plan import KmeEntry, SupplyPlan, plan_quotas, plan_supply
@@ -124,6 +126,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     skip: SkipEntry | None = None
     etsi020: Etsi020Entry | None = None
     etsi004: Etsi004Entry | None = None
+    delivery: DeliveryEntry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +336,13 @@ def _check_protocols(path: Path, config: SiteConfig) -> None:
     """Refuse a protocol's entry that could not be served."""
     try:
         config.file.seal.check()
+        if (delivery := config.file.delivery) is not None:
+            delivery.check()
+            for front_end in delivery.front_ends:
+                parse_address(front_end.listen, "[delivery] listen")
+            file = config.file
+            others = {"[skip]": file.skip, "[etsi004]": file.etsi004, "[etsi020]": file.etsi020}
+            check_alone(file.kme, file.boundary, others)
         if config.file.skip is not None:
             config.file.skip.systems()
             parse_address(config.file.skip.listen, "[skip] listen")

@@ -29,6 +29,7 @@ from heliograph.site.comparison import describe_comparison, read_comparison
 from heliograph.site.config import SiteConfig, parse_address
 from heliograph.site.control_socket import serve_control
 from heliograph.site.delivery import InProcessKeySource
+from heliograph.site.delivery_server import DeliveryServer
 from heliograph.site.doors import LinkAnchors, LinkDoors
 from heliograph.site.engine import EngineParts
 from heliograph.site.kme_doors import foreign_pairs, kme_tls, open_doors
@@ -46,6 +47,7 @@ from heliograph.storage.commit_records import CommitRecords
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords
 from heliograph.storage.local_keys import LocalKeys
+from heliograph.storage.pg_keys import PgKeys
 from heliograph.vault.randomness import SystemRandomness
 
 __all__ = ["run_site"]
@@ -99,17 +101,17 @@ async def _end(task: asyncio.Task[Any]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def _sweep(database: Database, store: ThreadPoolExecutor, trim: Callable[[], None]) -> None:
+async def _sweep(database: Database, store: ThreadPoolExecutor, *steps: Callable[[], object]) -> None:
     """Now and then destroy keys that nobody fetches, and empty the log, so that erased bytes leave the disk soon."""
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(_SWEEP_S)
-        with suppress(StoreUnavailable):  # whoever needs the store next is told
-            await loop.run_in_executor(store, trim)
-            await loop.run_in_executor(store, database.checkpoint)
+        for step in (*steps, database.checkpoint):
+            with suppress(StoreUnavailable):  # whoever needs the store next is told
+                await loop.run_in_executor(store, step)
 
 
-def _trim(keys: KeyRecords, plan: SupplyPlan, keys_max: int, ttl_s: float | None) -> None:
+def _trim(keys: KeyRecords | PgKeys, plan: SupplyPlan, keys_max: int, ttl_s: float | None) -> None:
     """Bound each pair's stock, the owner's to twice ``keys_max``, the holder's to twice that; and the age of keys."""
     now = WallClock().now()
     local = {(group.master, group.audience) for group in plan.groups if group.local}
@@ -121,6 +123,22 @@ def _trim(keys: KeyRecords, plan: SupplyPlan, keys_max: int, ttl_s: float | None
     if ttl_s is not None:
         # A key handed out at the last moment is still there when the slave asks.
         keys.expire(now - ttl_s, now, grace=ttl_s)
+
+
+def _after_trouble(opened: SiteStore, delivery: DeliveryServer | None) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Return what proves that keys can be stored again, and what destroys everything after a rollback."""
+    if delivery is None:
+        return opened.probe, opened.destroy_all
+
+    def probe() -> None:
+        opened.probe()
+        delivery.hand_over()
+
+    def destroy_all() -> None:
+        opened.destroy_all()
+        delivery.destroy_all()
+
+    return probe, destroy_all
 
 
 def _agent_tls(config: SiteConfig) -> ssl.SSLContext | None:
@@ -145,9 +163,10 @@ class _Site:
         config: SiteConfig,
         kek: Vault,
         randomness: RandomSource,
-        keys: KeyRecords,
+        keys: KeyRecords | PgKeys,
         link: LinkRunner,
         chain: Callable[[int], str | None],
+        delivery: DeliveryServer | None = None,
     ) -> None:
         self.link = link
         self.agent: Agent | None = None
@@ -157,6 +176,7 @@ class _Site:
         self._kek = kek
         self._randomness = randomness
         self._keys = keys
+        self._delivery = delivery
         self._chain = chain
         self._chains: dict[int, str] = {}
 
@@ -174,10 +194,23 @@ class _Site:
         stack.callback(database.close)
         # Public seeds come from another instance than secret bits (security.md 6).
         public, opened = SystemRandomness(), open_store(database, config.path(file.anchor), randomness)
-        records, keys = opened.records, opened.keys
+        records, delivery = opened.records, None
+        keys: KeyRecords | PgKeys = opened.keys
+        if file.delivery is not None:
+            delivery = DeliveryServer(file.delivery, kek, database, opened.keys)
+            stack.callback(delivery.close)
+            keys = delivery.keys
+            delivery.hand_over()  # before the peer is told again of what waits here
         is_transmitter = file.link.role == "transmitter"
         commits = CommitRecords(
-            database, records, keys, registration, is_transmitter=is_transmitter, now=wall.now, seal=opened.seal
+            database,
+            records,
+            delivery.outbox if delivery else opened.keys,
+            registration,
+            is_transmitter=is_transmitter,
+            now=wall.now,
+            seal=opened.seal,
+            hand_over=delivery.hand_over if delivery else None,
         )
         module = await open_module(
             file.module.name, file.module.settings, SystemRandomness(), is_transmitter=is_transmitter
@@ -218,8 +251,7 @@ class _Site:
         supply_plan = config.supply()
         hooks = SupplyHooks(
             lambda: sum(keys.stored_key_count(m, s) for m, s, here in supply_plan.stocks if here),
-            opened.probe,
-            opened.destroy_all,
+            *_after_trouble(opened, delivery),
         )
         site = cls(
             config,
@@ -228,12 +260,16 @@ class _Site:
             keys,
             LinkRunner(plan, registration, doors, parts, hooks),
             lambda epoch: doors.chain(_transcripts(commits, epoch)),
+            delivery,
         )
-        sweeper = asyncio.create_task(
-            _sweep(database, store, lambda: _trim(keys, supply_plan, file.link.keys_max, file.kme.key_ttl_s))
-        )
+        steps: list[Callable[[], object]] = [lambda: _trim(keys, supply_plan, file.link.keys_max, file.kme.key_ttl_s)]
+        if delivery is not None:
+            stocks = [(master, audience) for master, audience, here in supply_plan.stocks if here]
+            steps.append(lambda: delivery.sweep(stocks, connected=site.link.connected))
+        sweeper = asyncio.create_task(_sweep(database, store, *steps))
         stack.push_async_callback(_end, sweeper)
-        await site._open_kme(stack, supply_plan, (clock, wall), tls[0], opened)
+        if delivery is None:  # else its front ends do
+            await site._open_kme(stack, supply_plan, (clock, wall), tls[0], opened)
         await site._open_agent(stack, clock, tls[1])
         await site.link.listen()
         server = await serve_status(config.path(file.status), site.status)
@@ -259,14 +295,14 @@ class _Site:
             reserve=reserve_of(kme, streams=self._config.file.etsi004 is not None),
         )
         supply = Supply(
-            self._keys,
+            store.keys,
             kme.id,
             [*plan.pairs, *beside],
             limits,
             clocks[1],
             owner_reachable=lambda sae: sae in elsewhere or self.link.connected,
             groups=plan.groups,
-            issue=LocalKeys(store.database, self._keys, SystemRandomness()).issue,
+            issue=LocalKeys(store.database, store.keys, SystemRandomness()).issue,
             quotas=plan_quotas(kme, clocks[0]),
         )
         self.supply = supply
@@ -292,7 +328,7 @@ class _Site:
 
     async def status(self) -> SiteStatus:
         """Return the site's public figures."""
-        to_masters, to_slaves = self._keys.delivered_counts()
+        to_masters, to_slaves = self._delivery.delivered if self._delivery else self._keys.delivered_counts()
         return SiteStatus(
             site=self._config.file.name,
             process_id=os.getpid(),
@@ -314,4 +350,6 @@ class _Site:
 
     def deliverable(self) -> int:
         """Return how many keys this site's SAEs could fetch as masters."""
+        if self._delivery is not None:  # as its last sweep found it: whoever asks never waits for the server
+            return self._delivery.deliverable
         return sum(self._keys.stored_key_count(m, s) for m, s, here in self._config.supply().stocks if here)

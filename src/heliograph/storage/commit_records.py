@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from heliograph.authentication.assurance import assurance
 from heliograph.authentication.bootstrap import is_bootstrap_block
@@ -29,12 +30,12 @@ from heliograph.protocol.records import (
 from heliograph.protocol.registration import LinkRegistration
 from heliograph.storage import pad_ledger
 from heliograph.storage.database import Database
-from heliograph.storage.keys import KeyRecords, NewKey
+from heliograph.storage.keys import NewKey
 from heliograph.storage.link_records import LinkRecords
 from heliograph.storage.store_seal import StoreSeal
 from heliograph.types import BlockId
 
-__all__ = ["SCHEMA", "CommitRecords"]
+__all__ = ["SCHEMA", "BlockKeys", "CommitRecords"]
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS link_blocks(
@@ -46,6 +47,16 @@ CREATE TABLE IF NOT EXISTS link_blocks(
 _WIRES_KEPT_BLOCKS = 1024  # our choice: how long our last word on a block can be repeated
 
 
+class BlockKeys(Protocol):
+    """Where a committed block's keys go: this file for good, or on their way to a delivery server."""
+
+    def add(self, cursor: sqlite3.Cursor, epoch: int, block: int, rows: Sequence[NewKey], metadata: str = "{}") -> None:
+        """Store them inside the caller's transaction."""
+
+    def acknowledge(self, cursor: sqlite3.Cursor, epoch: int, block: int) -> int:
+        """Note that the peer has durably acknowledged their allocation."""
+
+
 class CommitRecords:
     """Carries out ``Persist``. A secret is in this table from the commit until it is cut into pads and keys."""
 
@@ -53,13 +64,15 @@ class CommitRecords:
         self,
         database: Database,
         links: LinkRecords,
-        keys: KeyRecords,
+        keys: BlockKeys,
         registration: LinkRegistration,
         *,
         is_transmitter: bool,
         now: Callable[[], float],
         seal: StoreSeal | None = None,
+        hand_over: Callable[[], object] | None = None,
     ) -> None:
+        """``hand_over``: brings new keys to where they are delivered, before the peer is told of them (ADR 0047)."""
         self._database = database
         self._links = links
         self._keys = keys
@@ -67,6 +80,7 @@ class CommitRecords:
         self._is_transmitter = is_transmitter
         self._now = now
         self._seal = seal
+        self._hand_over = hand_over
         database.define(SCHEMA)
 
     def persist(self, record: CommitRecord) -> None:
@@ -79,6 +93,9 @@ class CommitRecords:
             mark = self._seal.mark(cursor) if self._seal else 0
         if self._seal:
             self._seal.witness(mark)
+        if self._hand_over is not None and isinstance(record, ObeyedCommit | PeerAcknowledged | PeerSettled):
+            # If this fails, nothing is sent: the link comes back once it succeeds, and then repeats what it owes.
+            self._hand_over()
 
     def _persist(self, cursor: sqlite3.Cursor, record: CommitRecord) -> None:
         (epoch,) = cursor.execute("SELECT epoch FROM link_state").fetchone()

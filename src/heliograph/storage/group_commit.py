@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from heliograph.errors import StoreUnavailable
-from heliograph.storage.database import Database
 
-__all__ = ["run_group"]
+__all__ = ["Groups", "run_group"]
 
 
-def run_group(database: Database, calls: Sequence[Callable[[], Any]]) -> list[Any]:
+class Groups(Protocol):
+    """A store whose transactions can be made durable together."""
+
+    def group(self) -> AbstractContextManager[None]:
+        """Make the transactions of the block durable together. Raises StoreUnavailable: then nothing may leave."""
+
+
+def run_group(database: Groups, calls: Sequence[Callable[[], Any]]) -> list[Any]:
     """Run ``calls`` and return, for each, its result or the exception that it raised, when all are on the disk.
 
     What a call changes, it changes in ``database`` alone, by whole transactions. If the disk fails, every call gets the

@@ -13,6 +13,7 @@ __all__ = [
     "DELIVERED",
     "DISCARDED",
     "EXPIRED",
+    "HANDED_OVER",
     "KEPT",
     "PENDING",
     "RELEASED",
@@ -29,8 +30,8 @@ CHUNK_KEYS = 128  # our choice: max_key_per_request by default, and a row that f
 # A chunk waits for the peer's acknowledgement as a whole (security.md 8).
 PENDING, DELIVERABLE = 0, 1
 # What became of each key of it, one byte for each. DAMAGED: does not open, set aside. RELEASED: the master here has its
-# copy, slaves of the same site have theirs still to fetch. The last three are gone.
-WAITING, DAMAGED, RELEASED, DELIVERED, EXPIRED, DISCARDED = 0, 2, 3, 4, 5, 6
+# copy, slaves of the same site have theirs still to fetch. The last four are gone; HANDED_OVER: to a delivery server.
+WAITING, DAMAGED, RELEASED, DELIVERED, EXPIRED, DISCARDED, HANDED_OVER = 0, 2, 3, 4, 5, 6, 7
 KEPT = (WAITING, DAMAGED, RELEASED)
 
 # Columns of key_audiences that count keys, by fate; of those that wait, by the chunk's state.
@@ -77,7 +78,8 @@ CREATE VIEW IF NOT EXISTS key_records AS
     created_at, ciphertext FROM key_list WHERE fate < 4;
 CREATE VIEW IF NOT EXISTS key_tombstones AS
   SELECT key_id, master, slave, owner_here, epoch,
-    CASE fate WHEN 4 THEN 'delivered' WHEN 5 THEN 'expired' ELSE 'discarded' END AS fate, changed_at AS at
+    CASE fate WHEN 4 THEN 'delivered' WHEN 5 THEN 'expired' WHEN 6 THEN 'discarded' ELSE 'handed over' END AS fate,
+    changed_at AS at
   FROM key_list WHERE fate >= 4;
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from heliograph.errors import LocalProtocolError
+from heliograph.errors import LocalProtocolError, StoreUnavailable
 from heliograph.protocol import actions as a
 from heliograph.protocol import records as r
 from heliograph.protocol.frames import parse_frame
@@ -133,3 +133,23 @@ def test_promised_pads_are_not_promised_again(tmp_path, stored):
     assert pair.tx.records.assigned() == 8
     pair.tx.commits.persist(stored["tx"][1])
     assert pair.tx.records.assigned() == pair.tx.commits.assigned() == 10
+
+
+@pytest.mark.parametrize("name", ["tx", "rx"])
+def test_no_step_that_tells_the_peer_of_keys_ends_before_they_are_handed_over(tmp_path, stored, name):
+    """The message of a step is sent when ``persist`` has returned: it must not, while the delivery server is away."""
+    pair = make(tmp_path / "pair")
+    side = getattr(pair, name)
+
+    def away():
+        raise StoreUnavailable("the delivery server is away")
+
+    for record in stored[name]:
+        side.commits._hand_over = away
+        if isinstance(record, r.ObeyedCommit | r.PeerAcknowledged | r.PeerSettled):
+            with pytest.raises(StoreUnavailable, match="away"):
+                side.commits.persist(record)
+        else:
+            side.commits.persist(record)
+        with side.database.reading() as cursor:  # the step itself is durable: nothing is lost, all is repeated later
+            assert cursor.execute("SELECT stage FROM link_blocks").fetchone() == (STAGES[type(record)],)

@@ -1,0 +1,498 @@
+"""The delivery server: hand-over, what it never learns, settings, front ends beside each other."""
+
+import re
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from delivery_stores import PostgresStore, held, new, owned, pairs
+
+from heliograph.errors import (
+    ConfigurationError,
+    HeliographError,
+    InsufficientKeys,
+    KeyNotFound,
+    LocalProtocolError,
+    RollbackDetected,
+    StoreUnavailable,
+)
+from heliograph.protocol.audience import audience_name
+from heliograph.storage.group_commit import run_group
+from heliograph.storage.keys import KeyCounts
+from heliograph.storage.pg_keys import PgKeys
+from heliograph.storage.pg_schema import create_schema
+from heliograph.storage.pg_server import PgServer, ServerEntry, refuse_settings
+from heliograph.vault.filekek import FileKek
+
+
+@pytest.fixture
+def two(tmp_path, postgres):
+    """Give a store with two front ends that have both been heard."""
+    store = PostgresStore(tmp_path, postgres, ("fe-1", "fe-2"))
+    for front in store.fronts.values():
+        front.attend()
+    yield store
+    store.close()
+
+
+def take(front, number=1):
+    return front.keys.deliver_to_master("sae-a", "sae-b", number, 200.0)
+
+
+def disk(directory):
+    return b"".join(path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file())
+
+
+# -- the hand-over ---------------------------------------------------------------------------------------------------
+
+
+def test_what_was_handed_over_before_a_crash_is_not_handed_over_again(two):
+    rows = two.stored(1, owned(3))
+    with two.database.reading() as cursor:
+        before = (
+            cursor.execute("SELECT * FROM key_segments").fetchall(),
+            cursor.execute("SELECT * FROM key_records").fetchall(),
+        )
+    assert two.outbox.push() == 3
+    taken = take(two.fronts["fe-1"], 2)
+    # A crash after the server had them: the link's file still has the block.
+    with two.database.transaction() as cursor:
+        cursor.execute("DELETE FROM key_tombstones")
+        cursor.executemany("INSERT INTO key_segments VALUES (?, ?, ?, ?, ?)", before[0])
+        cursor.executemany("INSERT INTO key_records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", before[1])
+    assert two.outbox.push() == 3
+    taken += take(two.fronts["fe-2"])
+    assert pairs(taken) == pairs(rows)
+    with pytest.raises(InsufficientKeys):
+        take(two.fronts["fe-2"])
+    assert two.own.counts("sae-a", "sae-b") == KeyCounts()
+
+
+PUSH_UNTIL_KILLED = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from delivery_stores import PostgresStore, OsRandom
+from heliograph.storage.database import Database
+from heliograph.storage.keys import KeyRecords
+from heliograph.storage.outbox import Outbox
+from heliograph.storage.pg_server import PgServer, ServerEntry
+from heliograph.vault.filekek import FileKek
+directory = Path(sys.argv[2])
+kek = FileKek(directory / "kek", OsRandom())
+database = Database(directory / "site" / "store.db", kek)
+outbox = Outbox(database, KeyRecords(database, OsRandom()), PgServer(ServerEntry(sys.argv[3]), None), ("fe-1",), float)
+os.write(1, b"begins\\n")
+outbox.push()
+"""
+
+
+@pytest.mark.parametrize("after_ms", [0, 3, 10, 25])
+def test_kill_9_during_the_hand_over_neither_loses_nor_repeats_a_key(tmp_path, postgres, after_ms):
+    store = PostgresStore(tmp_path, postgres)
+    rows = [row for block in range(1, 41) for row in store.stored(block, owned(4))]
+    store.close_link()
+    words = [sys.executable, "-c", PUSH_UNTIL_KILLED, str(Path(__file__).parent), str(tmp_path), postgres.conninfo()]
+    program = subprocess.Popen(words, stdout=subprocess.PIPE)
+    assert program.stdout.readline() == b"begins\n"
+    with suppress(subprocess.TimeoutExpired):
+        program.wait(after_ms / 1000)
+    program.send_signal(signal.SIGKILL)
+    program.wait()
+    program.stdout.close()
+    store.open_link()
+    store.outbox.push()
+    assert store.own.counts("sae-a", "sae-b") == KeyCounts()
+    assert pairs(take(store.fronts["fe-1"], len(rows))) == pairs(rows)
+    store.close()
+
+
+def test_while_the_server_is_away_keys_stay_in_the_links_file(tmp_path, new_server):
+    server = new_server()
+    server.start()
+    store = PostgresStore(tmp_path, server)
+    server.stop()
+    rows = store.stored(1, owned(2))
+    with pytest.raises(StoreUnavailable, match="delivery server"):
+        store.outbox.push()
+    with pytest.raises(StoreUnavailable, match="delivery server"):
+        take(store.fronts["fe-1"])
+    assert store.own.counts("sae-a", "sae-b").deliverable == 2
+    server.start()
+    store.outbox.push()
+    assert pairs(take(store.fronts["fe-1"], 2)) == pairs(rows)
+    store.close()
+
+
+def test_keys_handed_over_before_the_acknowledgement_wait_for_it(two):
+    two.add(1, owned(2), acknowledged=False)
+    with pytest.raises(InsufficientKeys):
+        take(two.fronts["fe-1"])
+    two.acknowledge(1)
+    assert len(take(two.fronts["fe-1"], 2)) == 2
+
+
+def test_the_process_of_the_link_hands_out_no_key(two):
+    two.add(1, owned(1))
+    with pytest.raises(LocalProtocolError, match="front ends"):
+        PgKeys(two.link).deliver_to_master("sae-a", "sae-b", 1, 200.0)
+    assert two.keys.stored_key_count("sae-a", "sae-b") == 1
+
+
+# -- what the server never learns, and what is left of a key that was delivered ---------------------------------------
+
+
+def test_the_server_never_sees_a_key_and_its_log_never_sees_a_blocks_key(tmp_path, new_server):
+    server = new_server()
+    server.set("full_page_writes = on", "wal_compression = off")
+    server.start()
+    store = PostgresStore(tmp_path, server)
+    rows = store.stored(1, owned(20))
+    with store.database.reading() as cursor:
+        (sealed,) = cursor.execute("SELECT sealed_key FROM key_segments").fetchone()
+        ciphertexts = [row[0] for row in cursor.execute("SELECT ciphertext FROM key_records")]
+    store.outbox.push()
+    with server.session() as session:
+        session.execute("CHECKPOINT")
+        session.execute("UPDATE heliograph.store SET link_connected = true")
+    server.stop()  # only now is an unlogged table written to its file
+    log, everything = server.files("pg_wal"), server.files()
+    assert all(one in log for one in ciphertexts)  # the search would see what is there
+    assert sealed in everything
+    assert sealed not in log
+    assert not any(row.material[:16] in everything or row.material[16:] in everything for row in rows)
+    server.start()
+    # Delivered: what is left of it anywhere opens with nothing that anybody has.
+    assert pairs(take(store.fronts["fe-1"], 20)) == pairs(rows)
+    assert store.outbox.upkeep() == 0
+    with server.session() as session:
+        session.execute("CHECKPOINT")
+    server.stop()
+    store.close()
+    assert sealed not in server.files()
+    assert sealed not in disk(tmp_path)
+    assert all(one in server.files("pg_wal") for one in ciphertexts)  # that much the log keeps, until it is recycled
+
+
+def test_a_blocks_key_stays_with_the_link_until_every_front_end_has_it(two):
+    two.add(1, owned(1) + held(1))
+    take(two.fronts["fe-1"])
+    assert two.outbox.upkeep() == 1  # fe-2 has not fetched it yet
+    # The server crashed: what it holds of blocks' keys is in no log, and gone. The link offers it again.
+    with two.link.transaction() as cursor:
+        cursor.execute("TRUNCATE segment_keys")
+    (row,) = held(1)
+    two.add(2, [row])
+    assert two.outbox.upkeep() == 2
+    with two.fronts["fe-2"].server.transaction() as cursor:
+        two.fronts["fe-2"].front_end.tidy(cursor)
+    with two.fronts["fe-1"].server.transaction() as cursor:
+        two.fronts["fe-1"].front_end.tidy(cursor)
+    assert two.outbox.upkeep() == 0
+    with two.link.reading() as cursor:
+        assert cursor.execute("SELECT count(*) FROM segment_keys").fetchone() == (0,)
+    got = two.fronts["fe-2"].keys.deliver_to_slave("sae-a", "sae-b", [row.key_id], 200.0)
+    assert pairs(got) == pairs([row])
+
+
+def test_a_front_end_without_the_blocks_key_takes_nothing(two):
+    rows = two.add(1, owned(1) + held(1))
+    with two.link.transaction() as cursor:
+        cursor.execute("TRUNCATE segment_keys")
+    with pytest.raises(InsufficientKeys):
+        take(two.fronts["fe-1"])
+    with pytest.raises(StoreUnavailable, match="has not reached"):
+        two.fronts["fe-1"].keys.deliver_to_slave("sae-a", "sae-b", [rows[1].key_id], 200.0)
+    two.outbox.upkeep()
+    assert pairs(take(two.fronts["fe-1"])) == pairs(rows[:1])
+
+
+def test_the_last_key_of_a_block_takes_the_blocks_key_with_it_at_every_front_end(two):
+    two.add(1, owned(2))
+    for front in two.fronts.values():
+        take(front)
+    fronts = [front.front_end for front in two.fronts.values()]
+    assert [front.holds(1, 1) for front in fronts] == [True, False]  # fe-1 learns it when it tidies up
+    with two.fronts["fe-1"].server.transaction() as cursor:
+        assert fronts[0].tidy(cursor) == 1
+    assert not fronts[0].holds(1, 1)
+
+
+@pytest.mark.usefixtures("two")
+def test_with_another_kek_the_server_is_refused(tmp_path, postgres):
+    (tmp_path / "other").mkdir()
+    other = FileKek.create(tmp_path / "other" / "kek", type("R", (), {"kind": "c", "draw": lambda _, n: bytes(n)})())
+    server = PgServer(ServerEntry(postgres.conninfo()))
+    with pytest.raises(StoreUnavailable, match="not the key-encryption key"):
+        create_schema(server, other)
+    server.close()
+
+
+def test_an_ordinary_role_is_enough(tmp_path, postgres):
+    with postgres.session() as session:
+        session.execute("DROP ROLE IF EXISTS plain")
+        session.execute("CREATE ROLE plain LOGIN")
+        session.execute("GRANT CREATE ON DATABASE postgres TO plain")
+    plain = type("Plain", (), {"conninfo": lambda _: postgres.conninfo(user="plain")})()
+    store = PostgresStore(tmp_path, plain)
+    rows = store.add(1, owned(2) + held(1))
+    assert pairs(take(store.fronts["fe-1"], 2)) == pairs(rows[:2])
+    assert store.outbox.upkeep() == 0
+    store.close()
+    with postgres.session() as session:
+        session.execute("DROP SCHEMA heliograph CASCADE; DROP OWNED BY plain; DROP ROLE plain")
+
+
+# -- what the server has to promise -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("found", "standby", "words"),
+    [
+        ("off/on/on/", None, "fsync = off"),
+        ("on/off/on/", None, "full_page_writes = off"),
+        ("on/on/off/", None, "synchronous_commit = off"),
+        ("on/on/local/", None, "synchronous_commit = local"),
+        ("on/on/remote_write/", None, "synchronous_commit = remote_write"),
+        ("on/on/on/", "replica", "wait for the standby"),
+        ("on/on/on/replica2", "replica", "wait for the standby"),
+        ("on/on/on/*", "replica", "wait for the standby"),
+        ("on/on/on/replica, other", "replica", "wait for the standby"),  # of two the first that is there
+        ("on/on/on/FIRST 1 (replica, other)", "replica", "wait for the standby"),
+        ("on/on/on/ANY 1 (replica, other)", "replica", "wait for the standby"),
+        ("on/on/on/1 (replica, other", "replica", "wait for the standby"),
+        ("on/on/on/", None, ""),
+        ("on/on/remote_apply/", None, ""),
+        ("on/on/on/replica", "replica", ""),
+        ("on/on/on/FIRST 1 (replica)", "replica", ""),
+        ("on/on/on/2 (other, replica)", "replica", ""),
+        ('on/on/on/any 2 ("Replica", other)', "replica", ""),
+    ],
+)
+def test_each_setting_that_could_bring_a_key_back_is_named(found, standby, words):
+    reason = refuse_settings(found, standby)
+    assert bool(reason) == bool(words)
+    assert words in reason
+
+
+@pytest.mark.parametrize("line", ["fsync = off", "full_page_writes = off", "synchronous_commit = off"])
+def test_a_server_that_does_not_wait_for_its_disk_serves_nobody(tmp_path, new_server, line):
+    server = new_server()
+    server.start()
+    store = PostgresStore(tmp_path, server)
+    store.add(1, owned(2))
+    take(store.fronts["fe-1"])
+    server.set(line)
+    server.stop()
+    server.start()
+    for use in (lambda: take(store.fronts["fe-1"]), store.outbox.upkeep):
+        with pytest.raises(StoreUnavailable, match=line):
+            use()
+    store.close()
+
+
+def test_a_setting_changed_under_a_running_front_end_stops_it_and_burns_nothing(tmp_path, new_server):
+    server = new_server()
+    server.start()
+    store = PostgresStore(tmp_path, server)
+    rows, front = store.add(1, owned(2)), store.fronts["fe-1"]
+    take(front)
+    for value in ("off", "on"):
+        server.set(f"fsync = {value}")
+        server.reload()
+        assert any(shown(front, "fsync") == value for _ in range(50_000))
+        if value == "off":
+            with pytest.raises(StoreUnavailable, match="fsync = off"):
+                take(front)
+    assert pairs(take(front)) == pairs(rows[1:])
+    store.close()
+
+
+def shown(front, name):
+    with front.server.reading() as cursor:
+        return cursor.execute(f"SHOW {name}").fetchone()[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("host=/run/x password=secret", "a password stands in it"),
+        ("host=db.example", "add sslmode=verify-full"),
+        ("host=/run/x,db.example sslmode=require", "add sslmode=verify-full"),
+        ("hostaddr=192.0.2.1", "add sslmode=verify-full"),
+        ("dbname=heliograph", "write host="),
+        ("host=/run/postgresql service=x", "no service="),
+        ("no such words", "delivery"),
+        ("nonsense=1", "nonsense"),
+    ],
+)
+def test_where_the_server_is_is_refused_with_a_password_or_a_bare_network(words, reason):
+    with pytest.raises(ConfigurationError, match=reason) as refused:
+        ServerEntry(words).check()
+    assert "secret" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_server_on_this_machine_or_proved_by_its_certificate_is_taken():
+    for words in ("host=/run/postgresql", "host=127.0.0.1", "host=db.example sslmode=verify-full sslrootcert=ca"):
+        ServerEntry(words).check()
+
+
+# -- front ends beside each other -------------------------------------------------------------------------------------
+
+
+def test_front_ends_never_give_one_key_twice(two):
+    rows = two.add(1, owned(150)) + two.add(2, owned(150))
+    seen, wrong = [], []
+
+    def drain(front):
+        while True:
+            try:
+                seen.extend(pairs(take(front, 3)))
+            except InsufficientKeys:
+                if front.keys.stored_key_count("sae-a", "sae-b") == 0:
+                    return
+            except HeliographError as why:
+                wrong.append(why)
+                return
+
+    threads = [threading.Thread(target=drain, args=(front,)) for front in two.fronts.values()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert sorted(seen) == sorted(pairs(rows))
+    runs = dict(runs_of(two))
+    assert runs["fe-1"] + runs["fe-2"] == 2 + 100  # two openings, a hundred deliveries
+
+
+def runs_of(store):
+    with store.link.reading() as cursor:
+        return cursor.execute("SELECT name, runs FROM front_ends").fetchall()
+
+
+def test_a_share_is_fetched_once_whichever_front_end_is_asked(two):
+    group = audience_name(["sae-b", "sae-c"])
+    ids = [
+        two.add(block, [new("sae-a", group, 100.0, here=False, shares=("sae-b", "sae-c"))])[0].key_id
+        for block in range(1, 31)
+    ]
+    got, begin = [], threading.Barrier(2)
+
+    def fetch(front):
+        for key_id in ids:
+            begin.wait()
+            with suppress(KeyNotFound, StoreUnavailable):
+                got.extend(pairs(front.keys.deliver_to_slave("sae-b", "sae-a", [key_id], 200.0)))
+
+    threads = [threading.Thread(target=fetch, args=(front,)) for front in two.fronts.values()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == len(set(got)) == len(ids)
+
+
+def test_keys_that_another_front_end_is_handing_out_are_neither_taken_nor_waited_for(two):
+    rows = two.add(1, owned(2) + held(1))
+    one, other = two.fronts["fe-1"], two.fronts["fe-2"]
+    seen = []
+
+    def meanwhile(_):
+        seen.extend(take(other))
+        with pytest.raises(InsufficientKeys):
+            take(other, 1)
+
+    taken = one.keys.deliver_to_master("sae-a", "sae-b", 1, 200.0, accept=meanwhile)
+    assert pairs(taken + seen) == pairs(rows[:2])
+
+    def at_the_same_time(_):
+        with pytest.raises(StoreUnavailable, match="another front end"):
+            other.keys.deliver_to_slave("sae-a", "sae-b", [rows[2].key_id], 200.0)
+
+    got = one.keys.deliver_to_slave("sae-a", "sae-b", [rows[2].key_id], 200.0, accept=at_the_same_time)
+    assert pairs(got) == pairs(rows[2:])
+
+
+def test_none_serves_before_every_listed_front_end_was_heard_in_this_run(tmp_path, postgres):
+    store = PostgresStore(tmp_path, postgres, ("fe-1", "fe-2"))
+    store.add(1, owned(1))
+    with pytest.raises(StoreUnavailable, match="waits for the front ends fe-2"):
+        take(store.fronts["fe-1"])
+    store.fronts["fe-2"].attend()
+    assert len(take(store.fronts["fe-1"])) == 1
+    store.close()
+
+
+def test_front_ends_with_different_lists_serve_nobody(tmp_path, postgres):
+    store = PostgresStore(tmp_path, postgres, ("fe-1", "fe-2"))
+    store.add(1, owned(1))
+    store.fronts["fe-2"].attend()
+    store.fronts["fe-1"].close()
+    store.names = ("fe-1",)
+    store.open("fe-1")
+    take(store.fronts["fe-1"])  # to it alone nobody else is listed
+    with pytest.raises(StoreUnavailable, match="another list"):
+        take(store.fronts["fe-2"])
+    store.close()
+
+
+def test_an_anchor_that_cannot_be_written_burns_no_second_key(two, tmp_path):
+    rows = two.add(1, owned(3))
+    front = two.fronts["fe-1"]
+    anchor = tmp_path / "fe-1" / "anchor"
+    blocked = anchor.with_name("anchor.new")
+    blocked.mkdir()
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable, match="anchor"):
+            take(front)
+    blocked.rmdir()
+    assert pairs(take(front, 2)) == pairs(rows[1:])
+
+
+def test_a_front_end_that_lost_its_directory_is_refused(two, tmp_path):
+    two.add(1, owned(3))
+    for _ in range(2):
+        two.fronts["fe-1"].close()
+        (tmp_path / "fe-1" / "anchor").unlink()  # the first time as a crash leaves it between server and anchor
+        two.open("fe-1")
+        if count_runs(two) == 1:
+            take(two.fronts["fe-1"])
+    with pytest.raises(RollbackDetected, match="anchor is missing"):
+        take(two.fronts["fe-1"])
+    assert len(take(two.fronts["fe-2"])) == 1  # nobody else is touched
+
+
+def count_runs(store):
+    return dict(runs_of(store))["fe-1"]
+
+
+def test_no_message_names_a_row(two):
+    with pytest.raises(StoreUnavailable) as refused, two.link.transaction() as cursor:
+        cursor.execute("INSERT INTO key_tombstones VALUES ('x', 'm', 's', 1, 1, 'f', 0), ('x', 'm', 's', 1, 1, 'f', 0)")
+    assert re.fullmatch(r"delivery server: duplicate key value violates unique constraint \S+", str(refused.value))
+
+
+def test_a_block_that_two_front_ends_empty_at_once_is_forgotten_all_the_same(two):
+    rows = two.add(1, owned(2))
+    one, other = two.fronts["fe-1"], two.fronts["fe-2"]
+    # The second call runs while the first is not committed: each of the two sees the other's key in the block.
+    taken = run_group(one.server, [lambda: take(one), lambda: take(other)])
+    assert sorted(pairs(taken[0] + taken[1])) == sorted(pairs(rows))
+    assert count(two, "key_segments") == 1
+    for front in (one, other):
+        with front.server.transaction() as cursor:
+            front.front_end.tidy(cursor)
+    assert count(two, "key_segments") == 0
+    assert not one.front_end.holds(1, 1)
+    assert not other.front_end.holds(1, 1)
+
+
+def count(store, table):
+    with store.link.reading() as cursor:
+        return cursor.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
