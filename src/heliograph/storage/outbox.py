@@ -152,7 +152,9 @@ class Outbox:
         # (2) Only then do they leave this file, all but the block's key. A crash before this repeats (1), which finds
         # the block there.
         with self._database.transaction() as cursor:
-            cursor.execute("INSERT OR IGNORE INTO outbox_segments VALUES (?, ?, ?)", (epoch, block, any_chunk.sealed_key))
+            cursor.execute(
+                "INSERT OR IGNORE INTO outbox_segments VALUES (?, ?, ?)", (epoch, block, any_chunk.sealed_key)
+            )
             changes = KeyChanges(cursor)
             changes.put(kept_of(changes, epoch, block), HANDED_OVER, self._now())
             changes.write()

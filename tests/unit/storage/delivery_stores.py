@@ -75,7 +75,11 @@ class SqliteStore:
 
     def alter(self, key_id):
         with self.database.transaction() as cursor:
-            cursor.execute("UPDATE key_records SET ciphertext = zeroblob(48) WHERE key_id = ?", (key_id,))
+            chunk, place, sealed = cursor.execute(
+                "SELECT chunk, place, ciphertext FROM key_records WHERE key_id = ?", (key_id,)
+            ).fetchone()
+            with cursor.connection.blobopen("key_ciphertexts", "ciphertexts", chunk) as blob:
+                blob[place * len(sealed)] ^= 1
 
     def group(self):
         return self.database

@@ -42,7 +42,7 @@ def test_a_key_is_delivered_once_oldest_first_with_its_own_bytes(store):
     assert {key.metadata for key in taken} == {METADATA}
     with pytest.raises(InsufficientKeys):
         store.keys.deliver_to_master("sae-a", "sae-b", 1, 200.0)
-    assert store.keys.delivered_key_ids(owner_here=True) == sorted(row.key_id for row in rows)
+    assert sorted(store.keys.delivered_key_ids(owner_here=True)) == sorted(row.key_id for row in rows)
     assert store.keys.delivered_counts() == (6, 0)
     assert store.keys.metadata(1, 1) is None
 

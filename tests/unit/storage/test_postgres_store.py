@@ -51,19 +51,18 @@ def disk(directory):
 
 
 def test_what_was_handed_over_before_a_crash_is_not_handed_over_again(two):
+    """A crash after the server had them: the link's file still has the block."""
     rows = two.stored(1, owned(3))
+    tables = ("key_segments", "key_chunks", "key_ciphertexts", "key_audiences")
     with two.database.reading() as cursor:
-        before = (
-            cursor.execute("SELECT * FROM key_segments").fetchall(),
-            cursor.execute("SELECT * FROM key_records").fetchall(),
-        )
+        before = {table: cursor.execute(f"SELECT * FROM {table}").fetchall() for table in tables}
     assert two.outbox.push() == 3
     taken = take(two.fronts["fe-1"], 2)
-    # A crash after the server had them: the link's file still has the block.
     with two.database.transaction() as cursor:
-        cursor.execute("DELETE FROM key_tombstones")
-        cursor.executemany("INSERT INTO key_segments VALUES (?, ?, ?, ?, ?)", before[0])
-        cursor.executemany("INSERT INTO key_records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", before[1])
+        for table, lines in before.items():
+            cursor.execute(f"DELETE FROM {table}" if table != "key_segments" else "SELECT 1")
+            places = ", ".join("?" * len(lines[0]))
+            cursor.executemany(f"INSERT INTO {table} VALUES ({places})", lines)
     assert two.outbox.push() == 3
     taken += take(two.fronts["fe-2"])
     assert pairs(taken) == pairs(rows)
@@ -446,12 +445,13 @@ def test_an_anchor_that_cannot_be_written_burns_no_second_key(two, tmp_path):
     rows = two.add(1, owned(3))
     front = two.fronts["fe-1"]
     anchor = tmp_path / "fe-1" / "anchor"
-    blocked = anchor.with_name("anchor.new")
-    blocked.mkdir()
+    kept = anchor.rename(anchor.with_name("kept"))
+    anchor.mkdir()
     for _ in range(3):
         with pytest.raises(StoreUnavailable, match="anchor"):
             take(front)
-    blocked.rmdir()
+    anchor.rmdir()
+    kept.rename(anchor)
     assert pairs(take(front, 2)) == pairs(rows[1:])
 
 
