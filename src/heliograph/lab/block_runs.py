@@ -88,8 +88,8 @@ class BlockRuns:
             for block in numbers:
                 results[block] = await self._block(block)
                 self._ended.add(block)
-                left = self._boxes.pop(block)  # of a discarded block a frame may be left
-                while not left.empty():
+                left = self._boxes.pop(block, None)  # of a discarded block a frame may be left
+                while left is not None and not left.empty():
                     frame = left.get_nowait()
                     self._waiting_bytes -= len(frame.body) if isinstance(frame, Frame) else 0
 
