@@ -461,4 +461,4 @@ def test_wrong_usage_is_exit_2(arguments):
 def test_a_million_bits_take_a_few_seconds(tmp_path):
     report = report_of(*save(tmp_path, *recorded(1_000_000, 0.02, 0.04), "npy"))
     assert report["exchange_s"] < 10  # about 0.8 s where nothing else runs
-    assert report["efficiency"] < 1.05
+    assert report["efficiency"] < 1.08  # 1.046 in the middle, 1.062 where the sample of the error rate is far off
