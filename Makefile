@@ -10,7 +10,8 @@ NATIVE := $(wildcard native/CMakeLists.txt src/heliograph/kernels/*.c src/heliog
 SITE    = $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 # Whole files go to one worker: they share what is dear to make. In the order of collection: the long ones come first.
-WORKERS = -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Four, also on two processors: the long ones wait for processes that they started.
+WORKERS = -n 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo test check soak lint format lock wheels clean
 

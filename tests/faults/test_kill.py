@@ -47,8 +47,9 @@ def test_a_killed_site_comes_back_and_nothing_is_used_twice():
     asyncio.run(survive(points=4, seed=1))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [2, 3])
+@pytest.mark.parametrize(
+    "seed", [pytest.param(2, marks=pytest.mark.slow), *(pytest.param(seed, marks=pytest.mark.soak) for seed in (3, 4))]
+)
 def test_fifty_kills_at_random_moments(seed):
     asyncio.run(survive(points=25, seed=seed))
 

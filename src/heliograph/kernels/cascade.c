@@ -157,11 +157,21 @@ static inline unsigned own_parity(const pass *in, size_t words, unsigned level, 
     return hg_parity(fold);
 }
 
-/* Whether no position of the pass lies in a node. Subsets are looked at below level 7 only, where it happens. */
+/* Whether no position of the pass lies in a node. Of subsets this happens in small nodes, and in those of any size that
+   reach beyond the end of the frame: the search must never go there, whatever a peer's parities say. */
 static inline unsigned is_empty(const frame *of, const pass *in, unsigned level, size_t index) {
     size_t start = index << level, length = of->plan->length;
     if (start >= length) return 1;
-    if (in->by || level > 6) return 0;
+    if (in->by) return 0;
+    if (level > 6) {
+        if ((index + 1) << level <= length) return 0;
+        for (size_t i = start / 64; i < of->plan->words; i++) {
+            uint64_t some = hg_subset_word(in->key, i);
+            if (length - i * 64 < 64) some &= ~(~0ULL >> (length - i * 64));
+            if (some) return 0;
+        }
+        return 1;
+    }
     uint64_t word = hg_subset_word(in->key, start / 64);
     size_t here = length - start / 64 * 64; /* positions from this word on */
     if (here < 64) word &= ~(~0ULL >> here);

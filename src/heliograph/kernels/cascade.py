@@ -31,7 +31,9 @@ FRAME_MAX: Final = 1 << 18
 KEYS: Final = 253
 SHARES: Final = 256  # in which the share of odd groups in pass 0 is told apart, from 0 to 1/2
 _PERMUTED: Final = 3
-_SUBSETS: Final = 16  # even at the end; an even number of errors left stays unnoticed with probability 2^-16
+# Even at the end. Errors that are left stay unnoticed with probability at most (1 + s) 2^-16 in a frame, s being the
+# searches that left errors; verification finds them, and the block is lost.
+_SUBSETS: Final = 16
 _TINY: Final = 128  # a subset of more positions is neither empty nor whole, but with probability 2^-127
 
 Kernel = Literal["compiled", "numpy"]

@@ -49,7 +49,8 @@ static inline unsigned hg_is_right(const hg_tree *tree, size_t rank) {
 static inline unsigned hg_is_odd(const hg_tree *tree, unsigned level, size_t index) { /* of a known node */
     unsigned bit;
     if (!level) return !hg_is_right(tree, index);
-    return (unsigned)(hg_known_at(tree, level, index, &bit)[1] >> bit) & 1u;
+    const uint64_t *at = hg_known_at(tree, level, index, &bit); /* first: it says which bit */
+    return (unsigned)(at[1] >> bit) & 1u;
 }
 
 static inline void hg_know_rank(hg_tree *tree, size_t rank, unsigned odd) {

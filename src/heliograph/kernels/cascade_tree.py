@@ -75,7 +75,8 @@ class Tree:
         """Return whether no position of the pass lies in a node."""
         out = index << level >= len(self.order)
         if self.mask is not None:
-            for i in np.flatnonzero(~out & (level <= _SUBSET_LEVELS)):
+            # Nodes that reach beyond the end too: the search must never go there, whatever a peer's parities say.
+            for i in np.flatnonzero(~out & ((level <= _SUBSET_LEVELS) | ((index + 1) << level > len(self.order)))):
                 start = int(index[i] << level[i])
                 out[i] = not self.mask[start : start + (1 << int(level[i]))].any()
         return out

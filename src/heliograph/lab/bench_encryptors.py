@@ -33,7 +33,7 @@ _ROTATION: Final[dict[str, Any]] = {
     "rekey_seconds": _REKEY_SECONDS,
     "max_key_age_s": 30.0,
     "overlap_seconds": 10.0,
-    "rekey_bytes": 1 << 40,
+    "rekey_bytes": 1 << 38,
 }
 _PACKETS_PER_S: Final = 2000.0  # below what any of these machines drops for other reasons
 _PACKETS: Final = "built-in, packets"

@@ -36,6 +36,7 @@ _IN_ROUNDS: Final = (
 )
 # Our choice: the sides take turns, so a peer that keeps to the protocol never has more frames of a block under way.
 _FRAMES_WAITING: Final = 4
+_BYTES_WAITING: Final = 1 << 27  # of all blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,8 @@ class BlockRuns:
         self._randomness = randomness
         self._begin = begin
         self._boxes: dict[int, asyncio.Queue[Frame | HeliographError]] = {}
+        self._waiting_bytes = 0
+        self._over: HeliographError | None = None  # what ended the connection
         self._ended: set[int] = set()
 
     async def run(self, blocks: int, in_flight: int) -> list[Driven]:
@@ -80,12 +83,15 @@ class BlockRuns:
         """
         results: dict[int, Driven] = {}
         numbers = iter(range(blocks))
-        self._boxes = {block: asyncio.Queue() for block in range(blocks)}
 
         async def lane() -> None:
             for block in numbers:
                 results[block] = await self._block(block)
                 self._ended.add(block)
+                left = self._boxes.pop(block, None)  # of a discarded block a frame may be left
+                while left is not None and not left.empty():
+                    frame = left.get_nowait()
+                    self._waiting_bytes -= len(frame.body) if isinstance(frame, Frame) else 0
 
         reader = asyncio.create_task(self._read(blocks, 2 * in_flight))
         try:
@@ -108,18 +114,30 @@ class BlockRuns:
                 # A block that was discarded here may have had a frame under way.
                 if block in self._ended:
                     continue
-                if block >= min(blocks, len(self._ended) + ahead) or self._boxes[block].qsize() >= _FRAMES_WAITING:
+                if block >= min(blocks, len(self._ended) + ahead) or self._box(block).qsize() >= _FRAMES_WAITING:
                     raise RemoteProtocolError(f"a frame of block {block}, for which none is due")
-                self._boxes[block].put_nowait(frame)
+                self._waiting_bytes += len(frame.body)
+                if self._waiting_bytes > _BYTES_WAITING:
+                    raise RemoteProtocolError(f"frames of {self._waiting_bytes} bytes came before their turn")
+                self._box(block).put_nowait(frame)
         except HeliographError as why:
+            self._over = why
             for box in self._boxes.values():
                 box.put_nowait(why)
 
+    def _box(self, block: int) -> asyncio.Queue[Frame | HeliographError]:
+        if block not in self._boxes:
+            self._boxes[block] = asyncio.Queue()
+            if self._over is not None:
+                self._boxes[block].put_nowait(self._over)
+        return self._boxes[block]
+
     async def _next(self, block: int) -> Frame:
         """Return the block's next frame. Raises what ended the connection."""
-        found = await self._boxes[block].get()
+        found = await self._box(block).get()
         if isinstance(found, HeliographError):
             raise found
+        self._waiting_bytes -= len(found.body)
         return found
 
     async def _block(self, block: int) -> Driven:

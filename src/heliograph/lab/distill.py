@@ -19,8 +19,9 @@ from heliograph.lab.distill_report import block_report
 from heliograph.lab.recordings import check_new, read_test_counts
 from heliograph.lab.slow_line import SlowLine
 from heliograph.postprocessing.amplification import DEFAULT_FAMILY, Family
-from heliograph.postprocessing.recorded import BITS_MAX
-from heliograph.postprocessing.secrecy.recorded import Requirements
+from heliograph.postprocessing.reconciliation.charging import SIGMA_MAX
+from heliograph.postprocessing.recorded import BITS_MAX, parts
+from heliograph.postprocessing.secrecy.recorded import Requirements, bias_sigma, too_biased
 from heliograph.protocol.distillation import PeerGaveUp
 from heliograph.protocol.registration import Reconciliation
 from heliograph.vault.randomness import SystemRandomness
@@ -30,7 +31,7 @@ __all__ = ["DistillOptions", "check_agreement", "run_distill"]
 # Our choices: a run that takes longer than this has lost one of its processes.
 _DEADLINE_S, _SLOWEST_BPS = 900.0, 1e5
 _BLOCK_BITS_MIN = 10_000  # smaller blocks hardly ever give a key
-_ANSWER_BYTES_MAX = 1 << 26  # figures of at most 100,000 blocks
+_BLOCKS_MAX, _ANSWER_BYTES_MAX = 100_000, 1 << 26  # a block's figures take some 400 bytes
 _CLOSE_S = 5.0
 _SIDES = (("alice", "reference"), ("bob", "correction"))
 
@@ -114,7 +115,7 @@ async def run_distill(options: DistillOptions) -> dict[str, Any]:
         keys_equal = check_agreement(alice, bob)
         await _write(sides)
     kept = [block for block in alice["blocks"] if not block["discarded"]]
-    report = block_report(kept, requirements, options.reconciliation)
+    report = block_report(kept, requirements, options.reconciliation, alice["bias_sigma"])
     report |= {
         "keys_equal": keys_equal,
         "randomness": SystemRandomness.kind,
@@ -217,20 +218,28 @@ async def _distil(
             f"{sides[0].path} has {alice['bits']} bits, {sides[1].path} has {bob['bits']}: "
             "two recordings of the same sifted key are needed"
         )
+    blocks = len(parts(alice["bits"], options.block_bits))
+    if blocks > _BLOCKS_MAX:
+        raise ConfigurationError(f"{blocks} blocks are more than {_BLOCKS_MAX}: give larger ones with --block-bits")
+    requirements.of_each(blocks)  # said here, in one line, before anything is begun
+    # Of the whole recording: each block shows only its own part of a bias (security.md 10).
+    sigma = bias_sigma(alice["bits"], alice["ones"], bob["ones"])
+    if blocks > 1 and sigma > SIGMA_MAX and requirements.strict:
+        raise BlockDiscarded(too_biased(sigma))
     port = alice["port"]
     if options.round_trip_s > 0:
         line = SlowLine(port, options.round_trip_s / 2)
         stack.push_async_callback(line.close)
         port = await line.open()
     for one in sides:
-        one.order("connect", port=port)
+        one.order("connect", port=port, biased=blocks > 1 and sigma > SIGMA_MAX)
     seconds = _DEADLINE_S + alice["bits"] / _SLOWEST_BPS
     try:
         async with asyncio.timeout(seconds):
             alice_done, bob_done = await _both(sides, "done")
     except TimeoutError:
         raise TransportClosed(f"the two sides were not done after {seconds:g} s") from None
-    return [alice | alice_done, bob | bob_done]
+    return [alice | alice_done | {"bias_sigma": sigma}, bob | bob_done]
 
 
 async def _both(sides: list[_Process], name: str) -> list[dict[str, Any]]:

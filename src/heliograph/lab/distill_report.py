@@ -14,16 +14,16 @@ __all__ = ["block_report"]
 
 
 def block_report(
-    blocks: Sequence[dict[str, Any]], requirements: Requirements, reconciliation: Reconciliation
+    blocks: Sequence[dict[str, Any]], requirements: Requirements, reconciliation: Reconciliation, sigma: float
 ) -> dict[str, Any]:
     """Return the figures both sides agreed on, of the blocks that gave a key: sums, and the worst of what is no sum.
 
-    ``requirements``: of all blocks together.
+    ``requirements``: of all blocks together; ``sigma``: the bias of the whole recording, in standard deviations.
     """
     counts = ValueCounts(**_sums([block["counts"] for block in blocks]))
     disclosed, terms = (_sums([block[name] for block in blocks]) for name in ("disclosed", "terms"))
-    for name in ("phase_error_upper", "bias_sigma"):
-        terms[name] = max(block["terms"][name] for block in blocks)
+    terms["phase_error_upper"] = max(block["terms"]["phase_error_upper"] for block in blocks)
+    terms["bias_sigma"] = sigma
     n, qber = counts.total, counts.error_rate
     floor = n * binary_entropy(qber)
     ones_alice, ones_bob = counts.ones_of_each_side

@@ -92,12 +92,18 @@ class _Side:
         requirements = Requirements(begin["eps_sec"], begin["eps_cor"], begin["strict"], sample)
         recording = Recording(Path(begin["path"]), in_parts=begin["block_bits"] is not None)
         cut = parts(recording.bits, begin["block_bits"])
-        each = requirements.of_each(len(cut))
+        facts = {"bits": recording.bits, "ones": recording.ones()}
 
-        def run(block: int) -> d.Run:
-            return d.Run(recording.part(*cut[block]), each, begin["reconciliation"], begin["family"], BlockId(block))
+        def told(connect: dict[str, Any]) -> Callable[[int], d.Run]:
+            each = requirements.of_each(len(cut), biased=connect["biased"])
 
-        began, driven = await self._exchange(begin, recording.bits, len(cut), run)
+            def run(block: int) -> d.Run:
+                bits = recording.part(*cut[block])
+                return d.Run(bits, each, begin["reconciliation"], begin["family"], BlockId(block))
+
+            return run
+
+        began, driven = await self._exchange(begin, facts, len(cut), told)
         exchange_s = time.monotonic() - began
         keys = [one.outcome.key.bits for one in driven if one.outcome]
         check = key_check(keys, bytes.fromhex(begin["secret"]))
@@ -113,9 +119,16 @@ class _Side:
         self._written = None
 
     async def _exchange(
-        self, begin: dict[str, Any], bits: int, blocks: int, run: Callable[[int], d.Run]
+        self,
+        begin: dict[str, Any],
+        facts: dict[str, int],
+        blocks: int,
+        told: Callable[[dict[str, Any]], Callable[[int], d.Run]],
     ) -> tuple[float, list[Driven]]:
-        """Connect and run; return when it began, start-up excluded, and what came of each block."""
+        """Connect and run; return when it began, start-up excluded, and what came of each block.
+
+        ``facts``: about the recording; ``told``: makes of the order to connect what begins a block.
+        """
         accepted: asyncio.Future[TcpTransport] = asyncio.get_running_loop().create_future()
 
         async def accept(transport: TcpTransport) -> None:
@@ -126,7 +139,7 @@ class _Side:
 
         if begin["side"] == "reference":
             server = await listen(_HOST, 0, accept)
-            _answer("ready", bits=bits, port=server.sockets[0].getsockname()[1])
+            _answer("ready", **facts, port=server.sockets[0].getsockname()[1])
             connect = await self._next("connect")
             try:
                 async with asyncio.timeout(_ACCEPT_S):
@@ -136,13 +149,13 @@ class _Side:
             finally:
                 server.close()
         else:
-            _answer("ready", bits=bits, port=None)
+            _answer("ready", **facts, port=None)
             connect = await self._next("connect")
             transport = await dial(_HOST, connect["port"])
         workers = Workers()
         began = time.monotonic()
         try:
-            runs = BlockRuns(begin["side"], transport, workers, SystemRandomness(), run)
+            runs = BlockRuns(begin["side"], transport, workers, SystemRandomness(), told(connect))
             return began, await runs.run(blocks, begin["in_flight"])
         finally:
             workers.close()

@@ -297,11 +297,11 @@ class Carrier:
 
 
 def _built_in(**settings: Any) -> Callable[[NetworkPath, int], contextlib.AbstractContextManager[Running]]:  # noqa: ANN401
-    return lambda path, sink_port: agents(path, sink_port, rekey_bytes=1 << 40, **settings)
+    return lambda path, sink_port: agents(path, sink_port, rekey_bytes=1 << 38, **settings)
 
 
 def _packets(path: NetworkPath, sink_port: int) -> contextlib.AbstractContextManager[Running]:
-    return packet_agents(path, sink_port, rekey_bytes=1 << 40)
+    return packet_agents(path, sink_port, rekey_bytes=1 << 38)
 
 
 CARRIERS: Final = (

@@ -6,6 +6,8 @@ import os
 import stat
 from pathlib import Path
 
+import numpy as np
+
 from heliograph.bits import BitString
 from heliograph.errors import ConfigurationError
 from heliograph.kme.strict_json import MalformedDocument, read_document
@@ -67,6 +69,15 @@ class Recording:
             self._whole = read_recording(path)
             self.bits = len(self._whole)
 
+    def ones(self) -> int:
+        """Return how many of all the bits are ones. Raises as ``part`` does."""
+        if self._whole is not None:
+            return _ones(self._whole.to_bytes())
+        step = 8 << 20
+        return sum(
+            _ones(self.part(first, min(step, self.bits - first)).to_bytes()) for first in range(0, self.bits, step)
+        )
+
     def part(self, first: int, bits: int) -> BitString:
         """Return ``bits`` bits from bit ``first`` on, both multiples of 8 unless all is held.
 
@@ -82,6 +93,10 @@ class Recording:
         if len(data) != bits // 8:
             raise ConfigurationError(f"{self._path}: it became shorter while it was read")
         return BitString(data, bits)
+
+
+def _ones(data: bytes) -> int:
+    return int(np.bitwise_count(np.frombuffer(data, dtype=np.uint8)).sum())
 
 
 def _size(path: Path) -> int:

@@ -39,7 +39,8 @@ class Complete:
 
 @dataclass
 class _Waiting:
-    neighbour: str
+    neighbour: str  # who brought the first share of it
+    neighbours: set[str] = field(default_factory=set)  # who brought any
     parcels: dict[int, Parcel] = field(default_factory=dict)
     refused: set[int] = field(default_factory=set)
 
@@ -62,6 +63,7 @@ class Collector:
             return self._settled[wire]
         parcel = read_parcel(letter, number, data, proved=end is not None)
         waiting = self._waiting.get(wire) or self._begin(wire, neighbour)
+        waiting.neighbours.add(neighbour)
         if number in waiting.parcels and waiting.parcels[number].body != parcel.body:
             raise RemoteProtocolError("another share under a number that has come already")
         try:
@@ -90,7 +92,11 @@ class Collector:
     def _begin(self, wire: bytes, neighbour: str) -> _Waiting:
         of_it = [key for key, waiting in self._waiting.items() if waiting.neighbour == neighbour]
         if len(of_it) >= WAITING_MAX:
-            del self._waiting[of_it[0]]
+            # Only what came from this neighbour alone makes way: it must not push out what others brought.
+            alone = next((key for key in of_it if self._waiting[key].neighbours <= {neighbour}), None)
+            if alone is None:
+                raise RemoteProtocolError("too many transfers of this neighbour wait for their other shares")
+            del self._waiting[alone]
         self._waiting[wire] = waiting = _Waiting(neighbour)
         return waiting
 

@@ -131,6 +131,8 @@ def read_letter(data: bytes) -> Letter:
     for path in letter.paths:
         if not 2 <= len(path) <= HOPS_MAX + 1 or (path[0], path[-1]) != (letter.origin, letter.target):
             raise RemoteProtocolError("a letter with a path that does not lead from its origin to its target")
+        if len(set(path)) != len(path):
+            raise RemoteProtocolError("a letter with a path that passes a node twice")
     return letter
 
 

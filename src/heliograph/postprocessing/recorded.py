@@ -73,8 +73,8 @@ def format_bits(bits: BitString, form: Form) -> bytes:
 def parts(bits: int, block_bits: int | None) -> list[tuple[int, int]]:
     """Return first bit and length of each block that a recording of ``bits`` bits is cut into.
 
-    None has fewer than ``block_bits`` if there are as many, or twice as many; all begin at a whole byte. None as
-    ``block_bits`` is one block.
+    Of about equal length, not below ``block_bits`` by more than 7, not above twice as many; all begin at a whole byte.
+    One block, if there are fewer bits, or with None.
     """
     blocks = max(1, bits // block_bits) if block_bits else 1
     each = bits // blocks // 8 * 8 or bits

@@ -197,7 +197,14 @@ def opening(run: Run) -> Opening:
     wanted = run.requirements
     counts = (wanted.sample.bits, wanted.sample.errors) if wanted.sample else (0, 0)
     return Opening(
-        len(run.bits), wanted.eps_sec, wanted.eps_cor, wanted.strict, *counts, run.reconciliation, run.family
+        len(run.bits),
+        wanted.eps_sec,
+        wanted.eps_cor,
+        wanted.strict,
+        *counts,
+        run.reconciliation,
+        run.family,
+        wanted.biased,
     )
 
 

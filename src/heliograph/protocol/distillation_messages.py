@@ -36,6 +36,7 @@ class Opening(_Message, frozen=True):
     sample_errors: _Count
     reconciliation: Reconciliation = "cascade"
     family: Annotated[str, Meta(max_length=32)] = "modified-multiply-shift"
+    biased: bool = False
 
 
 class PassesSeed(_Message, frozen=True):

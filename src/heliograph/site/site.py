@@ -47,6 +47,7 @@ from heliograph.storage.commit_records import CommitRecords
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords
 from heliograph.storage.local_keys import LocalKeys
+from heliograph.storage.outbox import require_nothing_under_way
 from heliograph.storage.pg_keys import PgKeys
 from heliograph.vault.randomness import SystemRandomness
 
@@ -196,7 +197,9 @@ class _Site:
         public, opened = SystemRandomness(), open_store(database, config.path(file.anchor), randomness)
         records, delivery = opened.records, None
         keys: KeyRecords | PgKeys = opened.keys
-        if file.delivery is not None:
+        if file.delivery is None:
+            require_nothing_under_way(database)
+        else:
             delivery = DeliveryServer(file.delivery, kek, database, opened.keys)
             stack.callback(delivery.close)
             keys = delivery.keys

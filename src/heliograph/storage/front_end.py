@@ -31,15 +31,17 @@ CREATE TABLE IF NOT EXISTS front_segments(
   epoch INTEGER NOT NULL, block INTEGER NOT NULL, sealed_key BLOB NOT NULL, PRIMARY KEY(epoch, block)) WITHOUT ROWID;
 """
 
-# One start of one server: another disk, another start or a promotion is another run.
+# Tables that were put back from a dump are other tables.
+_TABLE = "'heliograph.store'::regclass::oid::bigint"
+# One start of one server: another disk, another start, a promotion or other tables are another run.
 _RUN = (
-    "SELECT (SELECT system_identifier FROM pg_control_system()) || '/' || "
+    "SELECT (SELECT system_identifier FROM pg_control_system()) || '/' || "  # noqa: S608  - a constant
     "substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || '/' || "
-    "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint"
+    "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint || '/' || " + _TABLE
 )
 _MARK = (
     "UPDATE front_ends SET runs = runs + 1 WHERE name = %s "  # noqa: S608  - two constants
-    "RETURNING runs, (SELECT fenced FROM store), " + SETTINGS
+    "RETURNING runs, (SELECT fenced FROM store), " + SETTINGS + ", " + _TABLE
 )
 
 
@@ -150,11 +152,18 @@ class FrontEnd:
         ).fetchone()
         if found is None:
             raise RollbackDetected(f"the delivery server has forgotten the front end {self.name}")
-        runs, why, settings = found
+        runs, why, settings, table = found
         if why is not None:
             raise RollbackDetected(f"the delivery server is fenced: {why}; run `heliograph store reopen`")
         if reason := refuse_settings(settings, self._standby):
             raise StoreUnavailable(f"delivery server: {reason}")
+        if not self._run.endswith(f"/{table}") or runs <= self._anchor.read()[0]:
+            # Put back under our feet. The next session greets it as any other, and fences it if this one is ahead.
+            cursor.connection.close()
+            raise RollbackDetected(
+                f"the delivery server was put back to an old state while front end {self.name} was at work; "
+                "run `heliograph store reopen`"
+            )
         return int(runs)
 
     def witness(self, mark: int) -> None:

@@ -193,13 +193,15 @@ class KeyRecords:
         with self._delivering() as changes:
             places = held(changes, slave, master, key_ids)
             keys, damaged = self._opened(changes, places, now)
+            # Who else waits for them is read before anything is changed: a read may fail, a change may not.
+            groups = [chunk.key_id(at) for chunk, at in places if chunk.is_group]
+            left = {key_id: changes.unserved(key_id) - {slave} for key_id in groups}
             if damaged is None:
                 accept(keys)
                 changes.delivers = True
-                for chunk, at in places:
-                    if chunk.is_group:
-                        changes.serve(chunk.key_id(at), slave, now)
-                changes.put(nobody_waits(changes, places), DELIVERED, now)
+                for key_id in left:
+                    changes.serve(key_id, slave, now)
+                changes.put([(chunk, at) for chunk, at in places if not left.get(chunk.key_id(at))], DELIVERED, now)
         if damaged is not None:
             raise damaged
         return keys

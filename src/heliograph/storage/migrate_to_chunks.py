@@ -48,7 +48,8 @@ _VIEWS = (
     created_at, ciphertext FROM key_list WHERE fate < 4""",
     """CREATE VIEW key_tombstones AS
   SELECT key_id, master, slave, owner_here, epoch,
-    CASE fate WHEN 4 THEN 'delivered' WHEN 5 THEN 'expired' ELSE 'discarded' END AS fate, changed_at AS at
+    CASE fate WHEN 4 THEN 'delivered' WHEN 5 THEN 'expired' WHEN 6 THEN 'discarded' ELSE 'handed over' END AS fate,
+    changed_at AS at
   FROM key_list WHERE fate >= 4""",
 )
 

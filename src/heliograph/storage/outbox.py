@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from heliograph.errors import StoreUnavailable
+from heliograph.errors import ConfigurationError, StoreUnavailable
 from heliograph.storage.database import Database
 from heliograph.storage.key_chunks import Chunk, KeyChanges, kept_of
 from heliograph.storage.key_rows import DELIVERABLE, HANDED_OVER, PENDING, WAITING
@@ -23,7 +23,7 @@ from heliograph.storage.pg_server import PgServer
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["SCHEMA", "Outbox"]
+__all__ = ["SCHEMA", "Outbox", "require_nothing_under_way"]
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS outbox_segments(
@@ -105,13 +105,15 @@ class Outbox:
         """Tell the server which keys left this store before: who asks for one is answered as ever. Returns how many."""
         with self._database.reading() as cursor:
             found = cursor.execute(
-                "SELECT key_id, master, slave, owner_here, epoch, fate, at FROM key_tombstones "
-                "WHERE fate <> 'handed over'"
+                "SELECT key_id, master, slave, owner_here, epoch, CASE fate WHEN 4 THEN 'delivered' "
+                "WHEN 5 THEN 'expired' ELSE 'discarded' END, changed_at, key_id FROM key_list WHERE fate IN (4, 5, 6)"
             ).fetchall()
         for begin in range(0, len(found), _TOMBSTONES_AT_ONCE):
             with self._server.transaction() as server:
                 server.executemany(
-                    "INSERT INTO key_tombstones VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                    # A key that is alive there is not buried, whatever this file says.
+                    "INSERT INTO key_tombstones SELECT %s, %s, %s, %s::integer, %s::bigint, %s, %s::double precision "
+                    "WHERE NOT EXISTS (SELECT 1 FROM key_records WHERE key_id = %s) ON CONFLICT DO NOTHING",
                     found[begin : begin + _TOMBSTONES_AT_ONCE],
                 )
         return len(found)
@@ -132,6 +134,11 @@ class Outbox:
         if not places:
             return 0
         any_chunk = places[0][0]
+        # (0) Noted first: from here on the keys may be in the server, so no site without one may hand them out.
+        with self._database.transaction() as cursor:
+            cursor.execute(
+                "INSERT OR IGNORE INTO outbox_segments VALUES (?, ?, ?)", (epoch, block, any_chunk.sealed_key)
+            )
         # (1) The server has the block, or had it before: then whatever became of its keys there is what counts.
         with self._server.transaction() as server:
             found = server.execute(
@@ -152,9 +159,6 @@ class Outbox:
         # (2) Only then do they leave this file, all but the block's key. A crash before this repeats (1), which finds
         # the block there.
         with self._database.transaction() as cursor:
-            cursor.execute(
-                "INSERT OR IGNORE INTO outbox_segments VALUES (?, ?, ?)", (epoch, block, any_chunk.sealed_key)
-            )
             changes = KeyChanges(cursor)
             changes.put(kept_of(changes, epoch, block), HANDED_OVER, self._now())
             changes.write()
@@ -190,6 +194,20 @@ class Outbox:
     def _empty_log(self) -> None:
         with suppress(StoreUnavailable):  # the next checkpoint does it
             self._database.checkpoint()
+
+
+def require_nothing_under_way(database: Database) -> None:
+    """Return if no block is half-way to a delivery server. Raises ConfigurationError: its keys may be there too."""
+    with database.reading() as cursor:
+        if not cursor.execute("SELECT 1 FROM sqlite_master WHERE name = 'outbox_segments'").fetchone():
+            return
+        found = cursor.execute(
+            "SELECT block FROM outbox_segments JOIN key_segments USING (epoch, block) ORDER BY epoch, block LIMIT 1"
+        ).fetchone()
+    if found:
+        raise ConfigurationError(
+            f"[delivery] is missing, and keys of block {found[0]} may be in the delivery server too: put it back"
+        )
 
 
 def _row(chunk: Chunk, at: int, segment: int) -> tuple[object, ...]:

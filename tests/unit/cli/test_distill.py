@@ -187,7 +187,7 @@ def test_a_command_that_is_killed_leaves_no_key_and_no_process(tmp_path):
             await ask(process, **common, side=name, path=str(path), secret="00")
             for process, name, path in zip(sides, names, files, strict=True)
         ]
-        await asyncio.gather(*(ask(side, order="connect", port=ready[0]["port"]) for side in sides))
+        await asyncio.gather(*(ask(side, order="connect", port=ready[0]["port"], biased=False) for side in sides))
         assert (await ask(sides[0], order="write", path=str(tmp_path / "key")))["answer"] == "written"
         assert (tmp_path / "key").exists()
         for side in sides:
@@ -219,7 +219,7 @@ def test_ctrl_c_ends_both_sides(tmp_path):
 @pytest.mark.parametrize("name", ["check", "counts", "disclosed", "terms", "rounds", "discarded"])
 def test_keys_or_figures_that_differ_in_the_end_are_never_reported(name):
     block = {"counts": {"zeros": 1}, "disclosed": {"parities_a": 1}, "terms": {"secret_key_length": 1}, "rounds": 7}
-    side = {"check": "aa", "blocks": [block | {"discarded": False}] * 2}
+    side = {"check": "aa", "bits": 8, "blocks": [block | {"discarded": False}] * 2}
     assert check_agreement(side, dict(side)) is True
     if name == "check":
         other = {**side, "check": "ab"}
@@ -276,12 +276,25 @@ def test_a_block_with_too_many_errors_costs_its_own_bits_only(tmp_path):
     assert "BLOCKS    3, 1 without a key; 3 at once" in run(*files, "--block-bits", 30_000).stdout
 
 
+def test_a_bias_that_no_block_shows_by_itself_is_deducted_from_each_or_refused(tmp_path):
+    """Cutting a recording into small blocks must not hide what the whole one shows (security.md 10)."""
+    files = save(tmp_path, *recorded(240_000, 0.01, 0.01, ones=0.508), "npy")
+    whole, cut = report_of(*files), report_of(*files, "--block-bits", 30_000)
+    assert whole["bias_sigma"] == cut["bias_sigma"] > 4
+    assert cut["blocks"] == 8
+    assert cut["bias_deducted_bits"] >= whole["bias_deducted_bits"] > 0
+    done = run(*files, "--block-bits", 30_000, "--strict")
+    assert done.exit_code == 1
+    assert "biased by" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_blocks_of_which_none_gives_a_key_end_in_one_line_that_says_why(tmp_path):
     a, _ = recorded(60_000)
     b, _ = recorded(60_000, seed=2)
     done = run(*save(tmp_path, a, b), "--block-bits", 30_000)
     assert done.exit_code == 1
-    assert "about 50% of the bits differ" in done.stderr
+    assert "of the bits differ" in done.stderr
     assert "(2 blocks alike)" in done.stderr
 
 
@@ -291,7 +304,7 @@ def test_blocks_of_which_none_gives_a_key_end_in_one_line_that_says_why(tmp_path
         (("--block-bits", 100), "--block-bits 100: between 10000 and"),
         (("--block-bits", 2**30), "between 10000 and"),
         (("--block-bits", 20_000, "--test-counts", "counts.json"), "leave out --block-bits"),
-        (("--block-bits", 20_000, "--eps-sec", "1e-30"), "give a probability between 1e-30"),
+        (("--block-bits", 20_000, "--eps-sec", "1e-30"), "3 blocks share the failure probabilities"),
     ],
 )
 def test_a_cut_that_cannot_be_is_one_line(tmp_path, monkeypatch, options, says):
@@ -448,4 +461,4 @@ def test_wrong_usage_is_exit_2(arguments):
 def test_a_million_bits_take_a_few_seconds(tmp_path):
     report = report_of(*save(tmp_path, *recorded(1_000_000, 0.02, 0.04), "npy"))
     assert report["exchange_s"] < 10  # about 0.8 s where nothing else runs
-    assert report["efficiency"] < 1.05
+    assert report["efficiency"] < 1.08  # 1.046 in the middle, 1.062 where the sample of the error rate is far off

@@ -39,7 +39,7 @@ def test_what_cannot_be_is_refused_in_one_line(tmp_path, words, reason):
     assert error.count("\n") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_rehearsal_over_simulated_light_carries_keys_and_tells_their_cost():
     """Four sites, two fibres, three nodes: nine processes."""
     code, out, error = run("demo", "--json")

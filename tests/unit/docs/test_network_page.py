@@ -50,6 +50,7 @@ def test_a_relayed_key_is_fetched_as_the_page_says(tmp_path):
     assert not list(tmp_path.glob("*.json"))
 
 
+@pytest.mark.soak
 def test_shares_over_three_relays_as_the_page_says(tmp_path):
     done = _shell(page()["shares"], tmp_path)
     assert done.returncode == 0, done.stderr

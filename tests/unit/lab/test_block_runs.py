@@ -8,6 +8,7 @@ import pytest
 
 from heliograph.bits import BitString
 from heliograph.errors import QBERTooHigh, RemoteProtocolError, TransportClosed
+from heliograph.lab import block_runs
 from heliograph.lab.block_runs import BlockRuns
 from heliograph.postprocessing.secrecy.recorded import Requirements
 from heliograph.protocol import distillation as d
@@ -138,6 +139,13 @@ def test_frames_that_are_not_due_end_the_run_on_both_sides(change, side):
 
 def test_frames_of_one_block_that_nobody_waits_for_do_not_pile_up():
     alice, _, _ = two_sides(3, 2, tamper_b=lambda frame: [frame] * 10)
+    assert isinstance(alice, RemoteProtocolError)
+
+
+def test_large_frames_before_their_turn_do_not_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(block_runs, "_BYTES_WAITING", 50_000)
+    large = lambda frame: [frame] + [replace(parse_frame(frame), block=b, body=bytes(20_000)).wire() for b in (1, 2, 3)]  # noqa: E731
+    alice, _, _ = two_sides(9, 4, tamper_b=large)
     assert isinstance(alice, RemoteProtocolError)
 
 

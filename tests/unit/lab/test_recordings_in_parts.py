@@ -18,6 +18,7 @@ def test_the_parts_are_those_of_the_whole(tmp_path, name, form):
     for in_parts in (True, False):
         recording = Recording(path, in_parts=in_parts)
         assert recording.bits == 800
+        assert recording.ones() == int(BITS.to_array().sum())
         for first, length in ((0, 800), (0, 8), (80, 160), (792, 8)):
             assert recording.part(first, length) == BITS[first : first + length]
 

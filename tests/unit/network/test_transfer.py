@@ -128,6 +128,15 @@ def test_a_flood_of_one_neighbour_pushes_out_nobody_elses_shares():
     assert target.take(sent, 1).status is Status.STORED
 
 
+def test_a_neighbour_that_was_first_with_a_share_does_not_push_out_what_others_brought_of_the_same_transfer():
+    sent, target = transfer(route(3, 3)), Target()
+    for number in (1, 2):
+        target.take(sent, number)
+    for seed in range(2, 100):
+        target.take(transfer(route(3, 3), seed=seed), 1)
+    assert target.take(sent, 3).status is Status.STORED
+
+
 @pytest.mark.parametrize(
     "change",
     [

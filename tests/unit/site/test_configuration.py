@@ -192,7 +192,7 @@ def mistype(place, name):
 
 
 def negate(place, name):
-    place[name] = -abs(place[name]) if isinstance(place[name], int | float) else None
+    place[name] = -abs(place[name] or 1) if isinstance(place[name], int | float) else None
 
 
 @pytest.mark.parametrize("path", registration_entries(), ids=lambda path: ".".join(map(str, path)))

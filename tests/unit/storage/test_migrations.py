@@ -59,10 +59,13 @@ def open_keys(path):
 
 
 def shape(path):
+    """Return what a store is made of, each part's definition without what only says how it was written down."""
     with closing(sqlite3.connect(path)) as connection:
         return {
-            (kind, name)
-            for kind, name in connection.execute("SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'")
+            (kind, name, " ".join(sql.replace("IF NOT EXISTS ", "").replace('"', "").split()))
+            for kind, name, sql in connection.execute(
+                "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
+            )
         }
 
 

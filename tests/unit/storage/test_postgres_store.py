@@ -23,6 +23,7 @@ from heliograph.errors import (
 from heliograph.protocol.audience import audience_name
 from heliograph.storage.group_commit import run_group
 from heliograph.storage.keys import KeyCounts
+from heliograph.storage.outbox import require_nothing_under_way
 from heliograph.storage.pg_keys import PgKeys
 from heliograph.storage.pg_schema import create_schema
 from heliograph.storage.pg_server import PgServer, ServerEntry, refuse_settings
@@ -453,6 +454,65 @@ def test_an_anchor_that_cannot_be_written_burns_no_second_key(two, tmp_path):
     anchor.rmdir()
     kept.rename(anchor)
     assert pairs(take(front, 2)) == pairs(rows[1:])
+
+
+RESTORED = ("key_segments", "key_records", "key_tombstones", "front_ends", "attests", "segment_holders")
+
+
+def test_rows_put_back_from_a_dump_under_a_running_front_end_hand_out_nothing_twice(two):
+    two.add(1, owned(4))
+    front, other = two.fronts["fe-1"], two.fronts["fe-2"]
+    take(front)
+    with two.link.transaction() as cursor:
+        before = {table: cursor.execute(f"SELECT * FROM {table}").fetchall() for table in RESTORED}
+    take(front, 2)
+    with two.link.transaction() as cursor:
+        cursor.execute(f"TRUNCATE {', '.join(RESTORED)}")
+        for table in RESTORED:
+            places = ", ".join(["%s"] * len(before[table][0]))
+            cursor.executemany(f"INSERT INTO {table} VALUES ({places})", before[table])
+    with pytest.raises(RollbackDetected, match="put back"):
+        take(front)
+    for one in (front, other):  # the first one has fenced it by now
+        with pytest.raises((RollbackDetected, StoreUnavailable), match=r"old copy|fenced"):
+            take(one)
+
+
+def test_tables_put_back_from_a_dump_are_another_run_for_every_front_end(two):
+    two.add(1, owned(4))
+    taken = take(two.fronts["fe-1"])
+    with two.link.transaction() as cursor:
+        cursor.execute("CREATE TABLE fresh (LIKE store INCLUDING ALL)")
+        cursor.execute("INSERT INTO fresh SELECT * FROM store")
+        cursor.execute("DROP TABLE store")
+        cursor.execute("ALTER TABLE fresh RENAME TO store")
+    for name in ("fe-1", "fe-2"):
+        with pytest.raises(RollbackDetected, match="put back"):
+            take(two.fronts[name])
+    with pytest.raises(StoreUnavailable, match="waits for the front ends fe-2"):
+        take(two.fronts["fe-1"])
+    with pytest.raises(InsufficientKeys):
+        take(two.fronts["fe-2"], 9)  # it says that it is not ahead
+    taken += take(two.fronts["fe-1"], 3)
+    assert len({key.key_id for key in taken}) == 4
+
+
+def test_a_second_move_buries_no_key_that_is_alive_in_the_server(two):
+    rows = two.add(1, owned(3))
+    take(two.fronts["fe-1"])
+    two.outbox.push_tombstones()
+    assert pairs(take(two.fronts["fe-1"], 2)) == pairs(rows[1:])
+
+
+def test_a_site_without_the_server_does_not_start_half_way_through_a_hand_over(two):
+    two.add(1, owned(2))
+    require_nothing_under_way(two.database)
+    two.stored(2, owned(2))
+    two.link.close()  # the server is gone between the note and the hand-over
+    with pytest.raises(StoreUnavailable):
+        two.outbox.push()
+    with pytest.raises(ConfigurationError, match=r"block 2 may be in the delivery server too"):
+        require_nothing_under_way(two.database)
 
 
 def test_a_front_end_that_lost_its_directory_is_refused(two, tmp_path):

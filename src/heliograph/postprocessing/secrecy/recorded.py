@@ -31,11 +31,22 @@ from heliograph.postprocessing.reconciliation.charging import SIGMA_MAX
 from heliograph.postprocessing.secrecy.entropy import binary_entropy
 from heliograph.postprocessing.secrecy.tomamichel2012 import bounds
 
-__all__ = ["PhaseSample", "RecordedTerms", "Requirements", "ValueCounts", "assess", "check_size", "is_hopeless"]
+__all__ = [
+    "PhaseSample",
+    "RecordedTerms",
+    "Requirements",
+    "ValueCounts",
+    "assess",
+    "bias_sigma",
+    "check_size",
+    "is_hopeless",
+    "too_biased",
+]
 
 # From the security rules: security.md 5, verification is charged with the bits really sent.
 _VERIFICATION_BITS: Final = 128
-# Our choice: no run is started with a failure probability above this.
+# Our choices: no run is started with a failure probability beyond these.
+_EPS_MIN: Final = 1e-30
 _EPS_MAX: Final = 1e-3
 
 
@@ -53,21 +64,33 @@ class PhaseSample:
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """What both sides were told by their operators; no message changes it. Raises ConfigurationError."""
+    """What both sides were told by their operators; no message changes it. Raises ConfigurationError.
+
+    ``biased``: the recording that this is a block of is biased beyond 4 sigma as a whole; its blocks need not show it.
+    """
 
     eps_sec: float
     eps_cor: float
     strict: bool = False
     sample: PhaseSample | None = None
+    biased: bool = False
 
     def __post_init__(self) -> None:
         for name, eps in (("--eps-sec", self.eps_sec), ("--eps-cor", self.eps_cor)):
-            if not 1e-30 <= eps <= _EPS_MAX:
-                raise ConfigurationError(f"{name} {eps}: give a probability between 1e-30 and {_EPS_MAX:g}")
+            if not _EPS_MIN <= eps <= _EPS_MAX:
+                raise ConfigurationError(f"{name} {eps}: give a probability between {_EPS_MIN:g} and {_EPS_MAX:g}")
 
-    def of_each(self, blocks: int) -> Requirements:
-        """Return what each of ``blocks`` blocks must meet, so that all together meet this: failures add up."""
-        return replace(self, eps_sec=self.eps_sec / blocks, eps_cor=self.eps_cor / blocks)
+    def of_each(self, blocks: int, *, biased: bool = False) -> Requirements:
+        """Return what each of ``blocks`` blocks must meet, so that all together meet this: failures add up.
+
+        Raises ConfigurationError for so many blocks that a share is below what can be computed with.
+        """
+        if min(self.eps_sec, self.eps_cor) / blocks < _EPS_MIN:
+            raise ConfigurationError(
+                f"{blocks} blocks share the failure probabilities, and less than {_EPS_MIN:g} would be each one's: "
+                "give larger ones, or larger blocks"
+            )
+        return replace(self, eps_sec=self.eps_sec / blocks, eps_cor=self.eps_cor / blocks, biased=biased)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +141,11 @@ class RecordedTerms:
     secret_key_length: int
 
 
+def bias_sigma(bits: int, *ones: int) -> float:
+    """Return by how many standard deviations of fair bits the more biased side's number of ones is off."""
+    return max(abs(2 * one - bits) / math.sqrt(bits) for one in ones)
+
+
 def check_size(length_bits: int, requirements: Requirements) -> None:
     """Raise BlockDiscarded if so few bits give no key even without a single error."""
     best = ValueCounts((length_bits + 1) // 2, 0, length_bits // 2, 0)
@@ -144,10 +172,7 @@ def assess(counts: ValueCounts, disclosed_bits: int, requirements: Requirements)
     """
     terms = _terms(counts, disclosed_bits, requirements)
     if requirements.strict and terms.bias_deducted_bits:
-        raise BlockDiscarded(
-            f"the bits are biased by {terms.bias_sigma:.1f} sigma, more than {SIGMA_MAX:g}: unequal detection "
-            "efficiency; balance the detectors, or leave out --strict to have the bias deducted"
-        )
+        raise BlockDiscarded(too_biased(terms.bias_sigma))
     if terms.secret_key_length <= 0:
         given = ["none" if rate is None else f"{rate:.2%}" for rate in map(counts.error_rate_given, (0, 1))]
         raise QBERTooHigh(
@@ -159,15 +184,23 @@ def assess(counts: ValueCounts, disclosed_bits: int, requirements: Requirements)
     return terms
 
 
+def too_biased(sigma: float) -> str:
+    """Return the line for a bias that strict requirements refuse."""
+    return (
+        f"the bits are biased by {sigma:.1f} sigma, more than {SIGMA_MAX:g}: unequal detection "
+        "efficiency; balance the detectors, or leave out --strict to have the bias deducted"
+    )
+
+
 def _terms(counts: ValueCounts, disclosed_bits: int, requirements: Requirements) -> RecordedTerms:
     n = counts.total
     # (1) phase error
     phase = _phase_error_upper(counts, requirements)
     # (2) bias, of either side
     sides = counts.ones_of_each_side
-    sigma = max(abs(2 * ones - n) / math.sqrt(n) for ones in sides)
+    sigma = bias_sigma(n, *sides)
     p_max = max(max(ones, n - ones) for ones in sides) / n
-    bias = math.ceil(n * math.log2(2 * p_max)) if sigma > SIGMA_MAX else 0
+    bias = math.ceil(n * math.log2(2 * p_max)) if sigma > SIGMA_MAX or requirements.biased else 0
     # (3) the length; every term is rounded to the safe side
     fixed = math.ceil(1 - 2 * math.log2(requirements.eps_sec) - math.log2(requirements.eps_cor))
     length = math.floor(n * (1 - binary_entropy(phase))) - bias - disclosed_bits - fixed
