@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import NamedTuple
+import re
+from typing import Final, NamedTuple
 
 from heliograph.errors import ConfigurationError
 
-__all__ = ["Address"]
+__all__ = ["Address", "read_ip", "read_network"]
+
+_SCOPED: Final = re.compile(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]{1,15})?")
+
+
+def read_ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return an IP address. Raises ValueError, also for a zone (RFC 4007) that is no plain word: it may go anywhere."""
+    if not _SCOPED.fullmatch(text):
+        raise ValueError(f"{text!r} does not appear to be an IPv4 or IPv6 address")
+    return ipaddress.ip_address(text)
+
+
+def read_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """Return a network. Raises ValueError, also for one with a zone."""
+    if "%" in text:
+        raise ValueError(f"{text!r}: a network has no zone")
+    return ipaddress.ip_network(text)
 
 
 class Address(NamedTuple):

@@ -23,6 +23,7 @@ CHILD: Final = "net"
 _WORD_SECONDS: Final = 5.0
 _INITIATE_SECONDS: Final = 0.5
 _FAREWELL_SECONDS: Final = 0.5
+_LATER_S: Final = 5  # our choice: by how much the initiator's end comes after the responder's
 _ML_KEM: Final = "ke1_mlkem768"  # RFC 9370 and draft-ietf-ipsecme-ikev2-mlkem, in strongSwan's words
 
 
@@ -140,7 +141,9 @@ class Charon:
             # Never rekeyed: RFC 8784 mixes the key in IKE_AUTH only. Past ``left_s`` charon authenticates anew, which
             # fails without the key, and closes.
             "rekey_time": "0",
-            "reauth_time": f"{left_s}s",
+            # The responder's first: if both agents died while charon knows the key, it is the one whose authentication
+            # fails, since the initiator's would succeed and begin anew.
+            "reauth_time": f"{left_s + (_LATER_S if key_id is not None else 0)}s",
             "over_time": "1s",
             "rand_time": "0",
             "ppk_required": "yes",

@@ -19,18 +19,25 @@ _PREFERENCE: Final = "221"  # next after charon's own
 _COMMAND_SECONDS: Final = 5.0
 
 
-def refuse_clear_text(networks: Iterable[str], netns: str | None) -> None:
-    """Add the rule for each network that lacks it; it stays when the agent ends. Raises EncryptorUnavailable."""
+def refuse_clear_text(networks: Iterable[str], netns: str | None) -> tuple[str, ...]:
+    """Add the rule for each network that lacks it, and return those; rules stay when the agent ends.
+
+    Raises EncryptorUnavailable.
+    """
+    added = []
     where = [] if netns is None else ["-netns", netns]
     for network in networks:
         family = f"-{ipaddress.ip_network(network).version}"
         done = _ip(*where, family, "rule", "add", "pref", _PREFERENCE, "to", network, "unreachable")
-        if done.returncode and b"File exists" not in done.stderr:
+        if not done.returncode:
+            added.append(network)
+        elif b"File exists" not in done.stderr:
             said = " ".join(done.stderr.decode(errors="replace").split())[:200]
             raise EncryptorUnavailable(
                 f"strongswan: guard: no rule could be set for {network} ({said}): nothing is started, because packets "
                 "could leave in clear; give the agent CAP_NET_ADMIN, or set guard = false and filter yourself"
             )
+    return tuple(added)
 
 
 def _ip(*words: str) -> subprocess.CompletedProcess[bytes]:

@@ -97,6 +97,7 @@ class StrongSwan:
         self._counted: dict[str, tuple[int, int]] = {}  # bytes received and sent of each association that stands
         self._ended_bytes = (0, 0)
         self._alarm: str | None = None
+        self._unguarded: str | None = None  # once the guard failed, an operator must hear of it
         self._asked_at = -math.inf
         self._checked_at = -math.inf
         self._busy_since = math.inf
@@ -195,7 +196,7 @@ class StrongSwan:
             sending=bool(passing),
             sent_bytes=sent,
             received_bytes=received,
-            alarm=self._alarm,
+            alarm=self._alarm or self._unguarded,
         )
 
     # What charon must be like, and what it is like.
@@ -229,6 +230,12 @@ class StrongSwan:
             self._ask_for_another()
             return
         self._associations = result.associations
+        if result.unguarded:
+            self._unguarded = (
+                f"strongswan {self._name}: a rule of the guard was missing and is set again: packets may have left in "
+                "clear; find out what removed it (systemd-networkd does: ManageForeignRoutingPolicyRules=no)"
+            )
+            _log.error("%s", self._unguarded)
         self._count(result)
         for key_id, generation in list(self._generations.items()):
             standing = bool(result.associations.get(key_id_text(key_id)))

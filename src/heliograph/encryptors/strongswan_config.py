@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from heliograph.encryptors.addresses import read_ip, read_network
 from heliograph.errors import ConfigurationError
 
 __all__ = ["StrongSwanConfig"]
@@ -15,7 +16,14 @@ _IDENTITY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.@_-]{0,127}")
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _PATH: Final = re.compile(r"/[A-Za-z0-9._+@/-]{1,255}")
 _PROPOSAL: Final = re.compile(r"[a-z0-9_-]{1,128}")
-_WEAK: Final = ("null", "des", "md5", "sha1", "modp768", "modp1024", "modp1536", "none")
+# What is taken, by strongSwan's words; what is not here is broken, too short, or does not encrypt at all.
+_AEAD: Final = frozenset({"aes128gcm16", "aes192gcm16", "aes256gcm16", "chacha20poly1305"})
+_CIPHERS: Final = frozenset({"aes128", "aes192", "aes256"})
+_INTEGRITY: Final = frozenset({"sha256", "sha384", "sha512"})
+_PRF: Final = frozenset({"prfsha256", "prfsha384", "prfsha512"})
+_CURVES: Final = frozenset({"x25519", "curve25519", "x448", "curve448", "ecp256", "ecp384", "ecp521"})
+_FIELDS: Final = frozenset({"modp2048", "modp3072", "modp4096", "modp6144", "modp8192"})
+_GROUPS: Final = _CURVES | _FIELDS | {"ke1_mlkem768", "ke1_mlkem1024"}
 _NETWORKS_MAX: Final = 64
 
 
@@ -72,16 +80,16 @@ class StrongSwanConfig:
             raise ConfigurationError(f"strongswan: netns = {self.netns!r} is not the name of a network namespace")
         for entry in ("proposal", "esp_proposal"):
             words = getattr(self, entry)
-            if not _PROPOSAL.fullmatch(words) or set(words.split("-")) & set(_WEAK):
+            if not _PROPOSAL.fullmatch(words) or not _is_sound(words.split("-"), exchanges=entry == "proposal"):
                 raise ConfigurationError(
                     f"strongswan: {entry} = {words!r}: one proposal in strongSwan's words, such as "
-                    "aes256gcm16-prfsha384-x25519, without what is broken"
+                    "aes256gcm16-prfsha384-x25519: a cipher that is sound, with its integrity, and for proposal a group"
                 )
         self._check_networks(outer)
 
     def _address(self, entry: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
         try:
-            return ipaddress.ip_address(getattr(self, entry))
+            return read_ip(getattr(self, entry))
         except ValueError as why:
             raise ConfigurationError(f"strongswan: {entry}: {why}") from None
 
@@ -92,7 +100,7 @@ class StrongSwanConfig:
                 raise ConfigurationError(f"strongswan: {entry}: name 1 to {_NETWORKS_MAX} networks")
             for network in networks:
                 try:
-                    parsed = ipaddress.ip_network(network)
+                    parsed = read_network(network)
                 except ValueError as why:
                     raise ConfigurationError(f"strongswan: {entry}: {why}") from None
                 if any(address in parsed for address in outer):
@@ -100,3 +108,14 @@ class StrongSwanConfig:
                         f"strongswan: {entry}: {network} contains a gateway's own outer address: the tunnel would have "
                         "to go through itself"
                     )
+
+
+def _is_sound(words: list[str], *, exchanges: bool) -> bool:
+    """Tell whether a proposal has one cipher, authenticates what it encrypts, and, for IKE, exchanges a secret."""
+    aead, ciphers, integrity = (len([w for w in words if w in known]) for known in (_AEAD, _CIPHERS, _INTEGRITY))
+    groups = [w for w in words if w in _GROUPS and not w.startswith("ke1_")]
+    if set(words) - _AEAD - _CIPHERS - _INTEGRITY - _PRF - _GROUPS or aead + ciphers != 1 or len(groups) > 1:
+        return False
+    if integrity != ciphers:  # a cipher that is not an AEAD needs exactly one, an AEAD none
+        return False
+    return not exchanges or len(groups) == 1

@@ -6,6 +6,7 @@ any key that it knows, so it knows one at a time: what comes up while a key is k
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ __all__ = ["CharonWork", "Seen", "Wish"]
 
 _UUID: Final = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _ANY_KEY: Final = "in"  # the responder's one connection
+_GUARD_SECONDS: Final = 2.0  # our choice: how often the guard is looked at
 _ATTEMPT_SECONDS: Final = 5.0  # our choice: how long a silent peer is waited for, before another attempt
 
 
@@ -48,6 +50,7 @@ class Seen:
     known: str | None
     associations: dict[str, list[Association]]
     trouble: str | None = None
+    unguarded: bool = False  # a rule of the guard was missing, and is set again
 
 
 class CharonWork:
@@ -61,18 +64,26 @@ class CharonWork:
         self._owner: dict[str, str | None] = {}  # at the responder: an association's SPIs, the key it came up under
         self._known: str | None = None
         self._attempt: tuple[str, float] = ("", 0.0)  # at the initiator: the key and when its attempt began
+        self._looked_at = -math.inf  # when the guard was looked at
 
     def begin(self) -> None:
         """Guard the networks and end whatever an earlier agent left. Raises EncryptorUnavailable."""
-        if self._config.guard:
-            refuse_clear_text(self._config.remote_networks, self._config.netns)
+        self._guarded()
         with self._charon.session() as session:
             self._charon.introduce(session)
         self.settle(Wish())
 
+    def _guarded(self) -> bool:
+        """Set what is missing of the guard. Returns whether nothing was: other programs may remove foreign rules."""
+        now = time.monotonic()
+        if not self._config.guard or now - self._looked_at < _GUARD_SECONDS:
+            return True
+        self._looked_at = now
+        return not refuse_clear_text(self._config.remote_networks, self._config.netns)
+
     def settle(self, wish: Wish) -> Seen:
         """Bring charon to the wish and tell what it has then. Raises EncryptorUnavailable if it does not answer."""
-        charon = self._charon
+        charon, guarded = self._charon, self._guarded()
         with charon.session() as session:
             # 1. What must not be: associations without a key of the link, or of a key that is not kept.
             for one in self._associations(session):
@@ -90,7 +101,7 @@ class CharonWork:
                 key_id = self._key_of(one)
                 if one.good and key_id is not None and key_id in wish.keep:
                     good.setdefault(key_id, []).append(one)
-            return Seen(self._known, good, trouble)
+            return Seen(self._known, good, trouble, unguarded=not guarded)
 
     def _arrange_keys(self, session: Any, wish: Wish) -> None:  # noqa: ANN401
         charon, wanted = self._charon, wish.key_id
@@ -120,8 +131,12 @@ class CharonWork:
         name = f"{self._config.name}-{key_id}"
         mine = [one for one in self._associations(session) if one.connection == name]
         if any(one.good for one in mine):
+            self._attempt = ("", 0.0)
             return None
         tried, began = self._attempt
+        if not mine and tried == key_id:  # it was half-open when the last look ended
+            self._attempt = ("", 0.0)
+            return "strongswan: the peer's charon refused, or did not answer"
         if mine and tried == key_id and time.monotonic() - began < _ATTEMPT_SECONDS:
             return None  # half-open: the peer may still answer
         for one in mine:
@@ -135,7 +150,10 @@ class CharonWork:
                 self._charon.initiate(words, name)
         except EncryptorUnavailable as why:
             mine = [one for one in self._associations(session) if one.connection == name]
-            return None if mine else str(why)
+            if mine:
+                return None
+            self._attempt = ("", 0.0)
+            return str(why)
         return None
 
     def _associations(self, session: Any) -> list[Association]:  # noqa: ANN401

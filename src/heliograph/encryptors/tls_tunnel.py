@@ -91,6 +91,8 @@ class TlsTunnel:
         if self._closed_out:
             raise LocalProtocolError(f"connection {self.index}: {kind.name} after our close")
         while not self._may_send(kind, len(payload)):
+            if not self.keyring.holds(self._sending.generation.key_id):
+                raise TransportClosed("the key of this connection was retired before it could move to the next one")
             await self.keyring.changed()
         leg = self._sending
         send_frame(leg.stream, kind, INDEX.pack(self.index) + payload if kind is RecordType.OPEN else payload)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import ipaddress
 import logging
 import math
 import re
@@ -28,7 +27,7 @@ from typing import Final
 
 from heliograph.consumer.encryptor import EncryptorReport
 from heliograph.consumer.keys import Role, TunnelKeys, key_id_text
-from heliograph.encryptors.addresses import Address
+from heliograph.encryptors.addresses import Address, read_ip, read_network
 from heliograph.encryptors.settler import Settler
 from heliograph.encryptors.wg import Wg
 from heliograph.errors import ConfigurationError, EncryptorUnavailable, LocalProtocolError
@@ -74,13 +73,13 @@ class WireGuardConfig:
             raise ConfigurationError("wireguard: allowed_ips is empty: name the networks behind the peer")
         for network in self.allowed_ips:
             try:
-                ipaddress.ip_network(network)
+                read_network(network)
             except ValueError as why:
                 raise ConfigurationError(f"wireguard: allowed_ips: {why}") from None
         if self.endpoint is not None:
             host = Address.parse(self.endpoint).host
             try:
-                ipaddress.ip_address(host)
+                read_ip(host)
             except ValueError:  # wg would ask the name service, and a tunnel could not be changed while that is down
                 raise ConfigurationError(f"wireguard: endpoint: {host!r} is a name; write its IP address") from None
         if not 1 <= self.keepalive <= 65535:

@@ -14,7 +14,7 @@ from heliograph.site.snippet_texts import TEXTS, SnippetFacts
 __all__ = ["snippet"]
 
 # No quote, space, backslash, bracket or line end: none of the dialects reads anything but a word in it.
-_WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,62}")
+_WORD: Final = re.compile(r"[A-Za-z0-9:][A-Za-z0-9._:@/-]{0,62}")
 _KEY_MANAGER: Final = "<ADDRESS-OF-THE-KEY-MANAGER>"
 
 
@@ -66,7 +66,7 @@ def _reachable(host: str) -> str:
         parsed = ipaddress.ip_address(host)
     except ValueError:
         return _word(host, "[kme] listen")
-    return _KEY_MANAGER if parsed.is_unspecified or parsed.is_loopback else host
+    return _KEY_MANAGER if parsed.is_unspecified or parsed.is_loopback else _word(host, "[kme] listen")
 
 
 def _word(text: str, where: str) -> str:

@@ -65,8 +65,10 @@ def test_the_guard_is_set_and_goes_away_as_the_page_says():
         words = _block("strongswan.md", "guard").split()
         subprocess.run(["ip", "netns", "exec", space, *words], check=True, capture_output=True)
         for _ in range(2):  # setting it again changes nothing
-            refuse_clear_text(["10.2.0.0/24"], space)
+            assert refuse_clear_text(["10.2.0.0/24"], space) == ()
             assert rules().count("to 10.2.0.0/24 unreachable") == 1
+        subprocess.run(["ip", "-netns", space, "rule", "del", "pref", "221"], check=True, capture_output=True)
+        assert refuse_clear_text(["10.2.0.0/24"], space) == ("10.2.0.0/24",)  # and whoever removed it is noticed
         refuse_clear_text(["2001:db8:2::/48"], space)
         words = _block("strongswan.md", "unguard").split()
         subprocess.run(["ip", "netns", "exec", space, *words], check=True, capture_output=True)

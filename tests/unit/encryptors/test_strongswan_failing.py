@@ -51,6 +51,16 @@ TABLE = {
         ({"netns": "x y"}, "netns"),
         ({"proposal": "aes256gcm16-prfsha384-modp1024"}, "proposal"),
         ({"esp_proposal": "null-sha1"}, "esp_proposal"),
+        ({"esp_proposal": "aes256gmac"}, "esp_proposal"),  # authenticates, and encrypts nothing
+        ({"esp_proposal": "aes256"}, "esp_proposal"),  # encrypts, and authenticates nothing
+        ({"esp_proposal": "aes256gcm16-sha256"}, "esp_proposal"),
+        ({"esp_proposal": "3des-md5_128"}, "esp_proposal"),
+        ({"esp_proposal": "aes128gcm16-aes256gcm16"}, "esp_proposal"),
+        ({"proposal": "aes256gcm16-prfsha384"}, "proposal"),  # no secret is exchanged
+        ({"proposal": "aes256-sha1-x25519"}, "proposal"),
+        ({"proposal": "default"}, "proposal"),
+        ({"local": "fe80::1%e\n    ppk_required = no\n    #"}, "local"),
+        ({"remote_networks": ["fe80::%x; id #/64"]}, "remote_networks"),
         ({"ppk_required": False}, "ppk_required"),
     ],
     ids=str,
@@ -222,3 +232,9 @@ def test_no_key_is_written_to_charons_log_or_told_by_our_records(tmp_path, capsy
         everything = pair.log(1) + capsys.readouterr().out
         assert secret.hex() not in everything.lower()
         assert repr(secret)[2:-1] not in everything
+
+
+@pytest.mark.parametrize("words", ["aes256gcm16", "aes256-sha256-ecp384", "chacha20poly1305-x25519"])
+def test_sound_ciphers_for_packets_are_taken(words):
+    document = {"role": "initiator", "control": "127.0.0.1:1", "strongswan": {**TABLE, "esp_proposal": words}}
+    assert AgentConfig.from_mapping(document).strongswan.esp_proposal == words
