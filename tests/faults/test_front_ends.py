@@ -171,6 +171,7 @@ def test_the_move_can_be_repeated_and_is_refused_while_the_site_has_its_store_op
     assert asyncio.run(act()) == set(keys)
 
 
+@pytest.mark.soak
 def test_a_server_that_is_restored_under_running_front_ends_ends_them_and_reopens_by_an_operators_word(site, server):
     addresses = add_delivery(site, server, NAMES[:2])
     fill(site, 1, owned=5, held=0)

@@ -48,10 +48,11 @@ def test_a_killed_site_comes_back_and_nothing_is_used_twice():
 
 
 @pytest.mark.parametrize(
-    "seed", [pytest.param(2, marks=pytest.mark.slow), *(pytest.param(seed, marks=pytest.mark.soak) for seed in (3, 4))]
+    ("points", "seed"),
+    [pytest.param(8, 2, marks=pytest.mark.slow), *(pytest.param(25, s, marks=pytest.mark.soak) for s in (2, 3))],
 )
-def test_fifty_kills_at_random_moments(seed):
-    asyncio.run(survive(points=25, seed=seed))
+def test_both_sites_killed_at_random_moments_over_and_over(points, seed):
+    asyncio.run(survive(points=points, seed=seed))
 
 
 @pytest.mark.soak
