@@ -12,7 +12,7 @@ from heliograph.lab.network_layout import NetworkPlan, lay_out
 from heliograph.network.stocks import VENDOR
 from heliograph.vault.randomness import SystemRandomness
 
-pytestmark = pytest.mark.slow  # real processes
+pytestmark = pytest.mark.soak  # real processes, half a minute; unit/node crashes each durable step in one process
 
 PLAN = NetworkPlan.around(1, threshold=1, layer="ml-kem-768")
 ROUNDS = 6

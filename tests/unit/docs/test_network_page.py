@@ -58,6 +58,7 @@ def test_shares_over_three_relays_as_the_page_says(tmp_path):
     assert "at both ends: the same" in done.stdout
 
 
+@pytest.mark.soak
 def test_a_network_is_set_up_as_the_page_says(tmp_path):
     """The sites of the links are not registered and started here; that is the page on two sites."""
     told = page(dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True)))

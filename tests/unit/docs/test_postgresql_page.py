@@ -31,6 +31,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.soak
 def test_the_page_on_postgresql_does_what_it_says():
     server, place = LabPostgres(), short_directory()
     ports = dict(zip(("8443", "8444"), map(str, free_ports(2)), strict=True))
