@@ -267,6 +267,8 @@ def _on_ready(state: State, message: Ready) -> Step:
     new = state.candidate
     new.check(Proven.READY, message.number, message.proof)
     held = state.held
+    if held.now - new.since >= held.limits.max_key_age_s:
+        return state, []  # too old before it was ever used: it is given up like one that nobody answered
     # The old generation stays until Confirm, however long: the peer sends under it until it sees our Commit.
     held = replace(held, retiring=held.current, retire_by=math.inf, current=new, wanted=False, failures=0)
     waiting = AwaitingConfirm(held, held.now, held.now + held.limits.answer_seconds)

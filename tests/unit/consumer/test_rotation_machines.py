@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from rotation_pair import LIMITS, Machine, RotationPair, answer, initiator_states, key, key_id
 
@@ -147,6 +149,19 @@ def test_a_keys_age_counts_from_when_it_was_asked_for():
     a.feed(Tick(29.0))
     a.feed(KeyFetched(1, key(1)))
     assert a.state.candidate.since == 0.0
+
+
+def test_a_key_that_is_too_old_when_the_peer_is_ready_is_never_installed():
+    a = Machine(initiator)
+    a.state = initiator_states()["AwaitingReady"]
+    candidate = a.state.candidate
+    held = replace(a.state.held, now=candidate.since + a.state.held.limits.max_key_age_s)
+    a.state = replace(a.state, held=held)
+    a.feed(Received(answer(Ready, Proven.READY, 2, 1)))
+    assert a.actions == []
+    a.state = replace(a.state, held=replace(held, now=held.now - 1))
+    a.feed(Received(answer(Ready, Proven.READY, 2, 1)))
+    assert Activate(candidate.key_id) in a.actions
 
 
 def test_no_rotation_starts_while_two_generations_overlap():
