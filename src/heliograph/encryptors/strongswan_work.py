@@ -73,17 +73,23 @@ class CharonWork:
             self._charon.introduce(session)
         self.settle(Wish())
 
-    def _guarded(self) -> bool:
-        """Set what is missing of the guard. Returns whether nothing was: other programs may remove foreign rules."""
+    def _guarded(self, *, look: bool = False) -> bool:
+        """Set what is missing of the guard, now and then or, with ``look``, at once. Returns whether nothing was.
+
+        Other programs may remove foreign rules. Raises EncryptorUnavailable, and then each time until it could be set.
+        """
         now = time.monotonic()
-        if not self._config.guard or now - self._looked_at < _GUARD_SECONDS:
+        if not self._config.guard or (now - self._looked_at < _GUARD_SECONDS and not look):
             return True
+        missing = refuse_clear_text(self._config.remote_networks, self._config.netns)
         self._looked_at = now
-        return not refuse_clear_text(self._config.remote_networks, self._config.netns)
+        return not missing
 
     def settle(self, wish: Wish) -> Seen:
         """Bring charon to the wish and tell what it has then. Raises EncryptorUnavailable if it does not answer."""
-        charon, guarded = self._charon, self._guarded()
+        charon = self._charon
+        # 0. The guard, before a key is loaded under which anything could come up.
+        guarded = self._guarded(look=wish.key_id is not None and wish.key_id != self._known)
         with charon.session() as session:
             # 1. What must not be: associations without a key of the link, or of a key that is not kept.
             for one in self._associations(session):
@@ -119,8 +125,6 @@ class CharonWork:
                 charon.forget_connection(session, name)
         if wanted is not None and self._known is None:
             proposals = charon.introduce(session)
-            if self._config.guard:
-                refuse_clear_text(self._config.remote_networks, self._config.netns)
             own = self._role is Role.INITIATOR
             name = f"{self._config.name}-{wanted if own else _ANY_KEY}"
             charon.load_connection(session, name, wanted if own else None, proposals, wish.left_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import shutil
 import signal
 import socket
 import sys
@@ -17,7 +18,8 @@ from heliograph.consumer.keys import Cipher, Role, derive
 from heliograph.encryptors.charon import Charon
 from heliograph.encryptors.strongswan import StrongSwan
 from heliograph.encryptors.strongswan_config import StrongSwanConfig
-from heliograph.errors import ConfigurationError
+from heliograph.encryptors.strongswan_work import CharonWork
+from heliograph.errors import ConfigurationError, EncryptorUnavailable
 from heliograph.testing.clock import ManualClock
 from heliograph.types import DeliveredKey
 
@@ -238,3 +240,11 @@ def test_no_key_is_written_to_charons_log_or_told_by_our_records(tmp_path, capsy
 def test_sound_ciphers_for_packets_are_taken(words):
     document = {"role": "initiator", "control": "127.0.0.1:1", "strongswan": {**TABLE, "esp_proposal": words}}
     assert AgentConfig.from_mapping(document).strongswan.esp_proposal == words
+
+
+@pytest.mark.skipif(shutil.which("ip") is None, reason="ip is missing: apt-get install -y iproute2")
+def test_a_guard_that_cannot_be_set_is_tried_again_at_each_look_and_never_taken_for_set():
+    work = CharonWork(Role.INITIATOR, StrongSwanConfig(**{**TABLE, "netns": "hg-no-such-namespace"}))
+    for _ in range(3):
+        with pytest.raises(EncryptorUnavailable, match="nothing is started"):
+            work._guarded()
