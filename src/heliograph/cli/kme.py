@@ -16,7 +16,6 @@ from heliograph.cli.process import harden_process
 from heliograph.cli.refusals import refusals
 from heliograph.ports import Vault
 from heliograph.site.config import SiteConfig, read_site
-from heliograph.site.front_end import run_front_end
 from heliograph.site.kek import open_kek
 
 __all__ = ["app"]
@@ -52,5 +51,8 @@ async def _run(config: SiteConfig, kek: Vault, front_end: str) -> None:
 
     async def ready() -> None:
         print(json.dumps({"ready": True, "front_end": front_end}), flush=True)
+
+    # Imported here, so that `heliograph --help` is quick.
+    from heliograph.site.front_end import run_front_end  # noqa: PLC0415
 
     await run_front_end(config, kek, front_end, ready, stop, renew)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TextIO
-
-import structlog
 
 __all__ = ["configure_logs"]
 
@@ -28,8 +27,28 @@ class _Unfailing:
             self._stream.flush()
 
 
+@contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Let an optional import of ``module`` fail meanwhile; nothing changes if it is there already.
+
+    structlog takes rich for coloured tracebacks, which no log of ours has: a quarter of a second of a processor at each
+    start of a site.
+    """
+    here = module not in sys.modules
+    if here:
+        sys.modules[module] = None  # type: ignore[assignment]  # what Python's own import system offers for this
+    try:
+        yield
+    finally:
+        if here:
+            del sys.modules[module]
+
+
 def configure_logs(level: str) -> None:
     """Set up structlog and the standard library's loggers. ``level``: debug, info, warning or error."""
+    with _without("rich"):
+        import structlog  # noqa: PLC0415  - only what runs on needs it
+
     number = logging.getLevelNamesMapping()[level.upper()]
     stream = _Unfailing(sys.stderr)
     logging.basicConfig(stream=stream, level=number, format="%(levelname)s %(name)s %(message)s")

@@ -2,42 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from heliograph import __version__
-from heliograph.cli import agent, audit, bench, demo, distill, keyrate, kme, kme_chaos, network, pki, sae, site, store
-from heliograph.cli.once import Once
-from heliograph.kernels.native import KERNELS
-from heliograph.kernels.product import MULTIPLIER
+from heliograph.cli.lazy import commands_from
 
 __all__ = ["app", "main"]
 
+_COMMANDS: Final = {
+    "bench": "heliograph.cli.bench:bench",
+    "demo": "heliograph.cli.demo:demo",
+    "distill": "heliograph.cli.distill:distill",
+    "keyrate": "heliograph.cli.keyrate:keyrate",
+    "kme-chaos": "heliograph.cli.kme_chaos:kme_chaos",
+    "agent": "heliograph.cli.agent:app",
+    "kme": "heliograph.cli.kme:app",
+    "network": "heliograph.cli.network:app",
+    "pki": "heliograph.cli.pki:app",
+    "sae": "heliograph.cli.sae:app",
+    "site": "heliograph.cli.site:app",
+    "audit": "heliograph.cli.audit:app",
+    "store": "heliograph.cli.store:app",
+}
+
 app = typer.Typer(
+    cls=commands_from(_COMMANDS),
     name="heliograph",
     help="Quantum key distribution from photons to packets: two sites, secret keys, encrypted traffic.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("bench", cls=Once)(bench.bench)
-app.command("demo", cls=Once)(demo.demo)
-app.command("distill", cls=Once)(distill.distill)
-app.command("keyrate", cls=Once)(keyrate.keyrate)
-app.add_typer(agent.app, name="agent")
-app.add_typer(kme.app, name="kme")
-app.command("kme-chaos", cls=Once)(kme_chaos.kme_chaos)
-app.add_typer(network.app, name="network")
-app.add_typer(pki.app, name="pki")
-app.add_typer(sae.app, name="sae")
-app.add_typer(site.app, name="site")
-app.add_typer(audit.app, name="audit")
-app.add_typer(store.app, name="store")
 
 
 def _version(asked: bool) -> None:
     if asked:
+        # Imported here, so that every other command starts without numpy.
+        from heliograph.kernels.native import KERNELS  # noqa: PLC0415
+        from heliograph.kernels.product import MULTIPLIER  # noqa: PLC0415
+
         print(f"heliograph {__version__} (kernels: {KERNELS}; product: {MULTIPLIER})")
         raise typer.Exit
 

@@ -20,7 +20,6 @@ from heliograph.errors import ConfigurationError
 from heliograph.network.sharing import SHARES_MAX
 from heliograph.network.topology import describe
 from heliograph.node.config import read_node
-from heliograph.node.node import run_node
 from heliograph.node.setup import NodeSetup, set_up_node
 from heliograph.node.status import NodeStatus
 from heliograph.site.status_socket import read_document
@@ -71,6 +70,9 @@ def run(
     with refusals():
         harden_process()
         configure_logs(log_level)
+        # Imported here, so that the other commands start without the servers.
+        from heliograph.node.node import run_node  # noqa: PLC0415
+
         config = read_node(node)
 
         async def serve() -> None:

@@ -27,9 +27,7 @@ from heliograph.site.config import SiteConfig, parse_address, read_site
 from heliograph.site.kek import open_kek_unasked, require_secret
 from heliograph.site.operator import rebootstrap as request_rebootstrap
 from heliograph.site.seal_entry import SealEntry
-from heliograph.site.sealed import wait_for_unseal
 from heliograph.site.setup import SiteSetup, plan_registration, set_up_site
-from heliograph.site.site import run_site
 from heliograph.site.status_socket import read_status
 from heliograph.status import Budget, LinkStatus
 from heliograph.vault.pskfile import create_book
@@ -220,6 +218,10 @@ async def _run(config: SiteConfig, kek: Vault | None) -> bool:
 
     async def ready() -> None:
         print(json.dumps({"ready": True}), flush=True)
+
+    # Imported here, so that the other commands start without the servers.
+    from heliograph.site.sealed import wait_for_unseal  # noqa: PLC0415
+    from heliograph.site.site import run_site  # noqa: PLC0415
 
     kek = kek or await wait_for_unseal(config, tell_sealed, stop)
     return kek is not None and await run_site(config, kek, ready, stop, renew)

@@ -12,9 +12,7 @@ from heliograph.cli.once import Once
 from heliograph.cli.process import harden_process
 from heliograph.cli.refusals import refusals
 from heliograph.site.config import read_site
-from heliograph.site.delivery_server import move_store
 from heliograph.site.erasure import erase_store
-from heliograph.site.front_end import reopen_front_end
 from heliograph.site.kek import open_kek
 from heliograph.storage.migrations import migrate_store
 
@@ -41,6 +39,9 @@ def move(site: SiteFile) -> None:
     """Make the tables of [delivery] if there are none, and move the site's keys there. Stop the site first."""
     with refusals():
         harden_process()
+        # Imported here, as below, so that the other commands start without the servers.
+        from heliograph.site.delivery_server import move_store  # noqa: PLC0415
+
         moved, new = move_store(read_site(site))
         print("The delivery server has its tables now." if new else "The delivery server had its tables already.")
         print(f"{moved} keys moved.")
@@ -59,6 +60,8 @@ def reopen(
             print("heliograph: this destroys every key in the delivery server; to go on, add --yes", file=sys.stderr)
             raise typer.Exit(1)
         harden_process()
+        from heliograph.site.front_end import reopen_front_end  # noqa: PLC0415
+
         config = read_site(site)
         destroyed = reopen_front_end(config, open_kek(config), front_end, approver)
         print(f"{destroyed} keys destroyed; start the front end {front_end} again.")

@@ -22,9 +22,9 @@ def _name(path):
 
 
 def _leaves(command, path=("heliograph",)):
-    children = getattr(command, "commands", None)
-    if children is None:
+    if not hasattr(command, "list_commands"):
         return {" ".join(path): command}
+    children = {name: command.get_command(None, name) for name in command.list_commands(None)}
     return {name: leaf for child in children for name, leaf in _leaves(children[child], (*path, child)).items()}
 
 
@@ -35,8 +35,8 @@ LEAVES = _leaves(ROOT_COMMAND)
 def _resolve(words):
     """Return the command that ``words`` (after the program's name) begin with, and the words left."""
     command, rest = ROOT_COMMAND, list(words)
-    while rest and rest[0] in getattr(command, "commands", {}):
-        command = command.commands[rest.pop(0)]
+    while rest and hasattr(command, "list_commands") and rest[0] in command.list_commands(None):
+        command = command.get_command(None, rest.pop(0))
     return command, rest
 
 
@@ -52,7 +52,7 @@ def test_every_command_line_in_a_block_parses(page):
         for words in block.commands():
             if words[0].endswith("heliograph"):
                 command, rest = _resolve(words[1:])
-                assert not hasattr(command, "commands"), f"{words}: not a whole command"
+                assert not hasattr(command, "list_commands"), f"{words}: not a whole command"
                 command.make_context(words[0], rest)  # raises for an unknown option, a missing or a wrong value
 
 
