@@ -338,7 +338,7 @@ class _Site:
             randomness=self._randomness.kind,
             kek=self._kek.kind,
             link=self._link_status(),
-            kme=KmeStatus(self.deliverable(), to_masters, to_slaves),
+            kme=KmeStatus(self.deliverable(), to_masters, to_slaves, (self._delivery or self._keys).damaged_count()),
             agent=dataclasses.asdict(self.agent.status()) if self.agent else None,
         )
 
