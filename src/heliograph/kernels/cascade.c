@@ -6,6 +6,7 @@
 #include "arena.h"
 #include "cascade_plan.h"
 #include "cascade_tree.h"
+#include "wipe.h"
 #include "words.h"
 
 /* Nodes are level << 27 | index, in ascending order of size, then place; HG_FRAME_MAX keeps both in 32 bits. */
@@ -181,7 +182,9 @@ static inline unsigned is_empty(const frame *of, const pass *in, unsigned level,
 
 /* --- Passes. */
 
-static void free_pass(pass *in) {
+/* Own bits stand in the leaves; the rest of a tree tells what the peer was asked, and heard. */
+static void free_pass(const frame *of, pass *in) {
+    if (in->tree.low) hg_wipe(in->tree.low, of->plan->words * sizeof(hg_low));
     free(in->memory), free(in->frontier.at), free(in->fresh.at), free(in->gone.at), free(in->guesses.at), free(in->how.at);
     memset(in, 0, sizeof *in);
 }
@@ -473,7 +476,7 @@ static int trivial(const frame *of, uint64_t key) { /* the parity of nothing and
  * did not depend on them: they tell as much of what may be left as new ones would. */
 static int ask_subsets(hg_block *block, frame *of) {
     size_t kept = 0, wanted = of->keys_used ? 0 : HG_SUBSETS;
-    while (of->open > of->permuted) free_pass(&of->passes[--of->open]);
+    while (of->open > of->permuted) free_pass(of, &of->passes[--of->open]);
     for (size_t i = 0; i < of->subsets; i++) {
         if (of->searched >> i & 1)
             wanted++;
@@ -678,12 +681,13 @@ hg_block *hg_block_new(const uint8_t *bits, size_t length, const hg_plan *plan, 
 void hg_block_free(hg_block *block) {
     if (!block) return;
     for (size_t f = 0; block->at && f < block->frames; f++) {
-        for (size_t p = 0; p < HG_PERMUTED + HG_SUBSETS; p++) free_pass(&block->at[f].passes[p]);
+        for (size_t p = 0; p < HG_PERMUTED + HG_SUBSETS; p++) free_pass(&block->at[f], &block->at[f].passes[p]);
         free(block->at[f].found.at);
     }
+    if (block->own) hg_wipe(block->own, 2 * hg_word_count(block->length) * sizeof(uint64_t)); /* and the pattern */
     free(block->arena), free(block->at), free(block->active), free(block->asked), free(block->before);
     free(block->spare.at), free(block->ranks.at);
-    free(block);
+    hg_wipe_and_free(block, sizeof *block); /* it has folded bits */
 }
 
 static int spoil(hg_block *block, int code) {
