@@ -24,6 +24,7 @@ from heliograph.network.letters import (
     Hop,
     Letter,
     Receipt,
+    Status,
     encode,
     read_carry,
     read_letter,
@@ -180,6 +181,8 @@ class Relay:
             found = self._collector.take(neighbour.link.peer, letter, wire, carry.number, share, end)
             if isinstance(found, Receipt):
                 self._note(letter, found)
+                if end is not None and found.status is Status.REFUSED:
+                    found = end.refuse(wire, found)  # the origin believes it over any path
                 return found
             try:
                 receipt = await self._settle(found, end)
