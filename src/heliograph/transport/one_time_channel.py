@@ -76,7 +76,9 @@ class OneTimeServer:
     ``known``: addresses at which peers are expected.
     """
 
-    def __init__(self, answer: Callable[[bytes, Callable[[], None]], Awaitable[bytes]], known: Iterable[str] = ()) -> None:
+    def __init__(
+        self, answer: Callable[[bytes, Callable[[], None]], Awaitable[bytes]], known: Iterable[str] = ()
+    ) -> None:
         self._answer = answer
         self._server: asyncio.Server | None = None
         self._known = dict.fromkeys(known)
