@@ -269,6 +269,9 @@ class _Site:
         if delivery is not None:
             stocks = [(master, audience) for master, audience, here in supply_plan.stocks if here]
             steps.append(lambda: delivery.sweep(stocks, connected=site.link.connected))
+        else:
+            local = LocalKeys(database, opened.keys, SystemRandomness())
+            steps.append(lambda: local.forget(WallClock().now()))
         sweeper = asyncio.create_task(_sweep(database, store, *steps))
         stack.push_async_callback(_end, sweeper)
         if delivery is None:  # else its front ends do

@@ -104,6 +104,15 @@ class KeyRecords:
                 self._unwitnessed = None
             yield changes
 
+    def count_delivery(self, cursor: sqlite3.Cursor) -> Callable[[], None]:
+        """Count a delivery that the caller's transaction makes by itself; return what to call once it is durable."""
+        if self._seal is None:
+            return lambda: None
+        if self._unwitnessed is not None:
+            self._seal.witness(self._unwitnessed)
+            self._unwitnessed = None
+        return partial(self._tell, self._seal, self._seal.mark(cursor))
+
     # -- a block's keys ---------------------------------------------------------------------------------------
 
     def add(self, cursor: sqlite3.Cursor, epoch: int, block: int, rows: Sequence[NewKey], metadata: str = "{}") -> None:
@@ -287,9 +296,12 @@ class KeyRecords:
 
     def forget_epochs_before(self, cursor: sqlite3.Cursor, epoch: int) -> int:
         """Drop the tombstones of older epochs of which no key is left. Returns how many."""
-        over = "epoch < ? AND epoch NOT IN (SELECT epoch FROM key_segments)"
+        return self.forget_chunks(cursor, "epoch < ? AND epoch NOT IN (SELECT epoch FROM key_segments)", (epoch,))
+
+    def forget_chunks(self, cursor: sqlite3.Cursor, condition: str, arguments: tuple[object, ...]) -> int:
+        """Drop the tombstones in the chunks for which ``condition`` (SQL) holds: none may have a key left."""
         gone = 0
-        for (number,) in cursor.execute(f"SELECT chunk FROM key_chunks WHERE {over}", (epoch,)).fetchall():  # noqa: S608
+        for (number,) in cursor.execute(f"SELECT chunk FROM key_chunks WHERE {condition}", arguments).fetchall():  # noqa: S608
             (ids,) = cursor.execute("DELETE FROM key_chunks WHERE chunk = ? RETURNING key_ids", (number,)).fetchone()
             names = [(key_name(ids[at : at + 16]), number) for at in range(0, len(ids), 16)]
             cursor.executemany("DELETE FROM key_names WHERE name = ? AND chunk = ?", names)

@@ -11,15 +11,18 @@ from collections.abc import Callable, Iterator
 from itertools import groupby, islice
 from typing import Any
 
-from heliograph.errors import ConfigurationError
+__all__ = ["UnknownRow", "gather_keys"]
 
-__all__ = ["gather_keys"]
+
+class UnknownRow(Exception):
+    """A row in a form that the old program never wrote; the text names it and the remedy."""
+
 
 _CHUNK_KEYS = 128
 _PENDING, _DELIVERABLE = 0, 1
 _REMEDY = (
-    "nothing was changed; with the release that wrote the store, let its keys be fetched or expire and migrate then, or "
-    "destroy them all with `heliograph store erase`"
+    "nothing was changed; with the release that wrote the store, let its keys be fetched or expire and migrate then, "
+    "or destroy them all with `heliograph store erase`"
 )
 _FATES = {"delivered": 4, "expired": 5, "discarded": 6}
 
@@ -77,12 +80,12 @@ def _check(connection: sqlite3.Connection, table: str, forms: dict[str, _Form], 
             if not forms[column](value):
                 # Key_IDs and names are no secrets; what else stands in a wrong place is not shown.
                 shown = f" is {value!r:.60}" if column == "key_id" else " has an unknown form"
-                raise ConfigurationError(f"{table}, key_ID {row[0]!r:.60}: {column}{shown}; {_REMEDY}")
+                raise UnknownRow(f"{table}, key_ID {row[0]!r:.60}: {column}{shown}; {_REMEDY}")
     if table == "key_records":
         missing = "segment NOT IN (SELECT segment FROM key_segments)" if joined else "1"
         lost = connection.execute(f"SELECT key_id FROM key_records WHERE {missing} LIMIT 1").fetchone()  # noqa: S608
         if lost is not None:
-            raise ConfigurationError(f"key_records, key_ID {lost[0]!r:.60}: its segment is not there; {_REMEDY}")
+            raise UnknownRow(f"key_records, key_ID {lost[0]!r:.60}: its segment is not there; {_REMEDY}")
 
 
 # As schema 3 was when it came; later changes are steps of their own.
@@ -126,7 +129,7 @@ _VIEWS = (
 def gather_keys(connection: sqlite3.Connection) -> None:
     """Carry the keys and the tombstones over inside the open transaction. Raises sqlite3.Error.
 
-    Raises ConfigurationError, before anything is changed, for a row that would be lost or not be the same after it.
+    Raises UnknownRow, before anything is changed, for a row that would be lost or not be the same after it.
     """
     found = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     for table, checks in _FORMS.items():

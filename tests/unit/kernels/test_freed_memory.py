@@ -18,7 +18,8 @@ extern void __libc_free(void *);
 int watching;
 unsigned long freed, found;
 void free(void *at) {
-    static const char needle[24] = "\xb7\xb7\xb7\xb7\xb7\xb7\xb7\xb7\xb7\xb7\xb7\xb7\xb7\xb7\xb7\xb7\xb7\xb7\xb7\xb7\xb7\xb7\xb7\xb7";
+    static char needle[24];
+    memset(needle, 0xb7, sizeof needle);
     if (watching && at) {
         freed++;
         if (memmem(at, malloc_usable_size(at), needle, sizeof needle)) found++;

@@ -205,6 +205,15 @@ def test_no_ciphertext_of_the_old_rows_is_left_beside_the_chunks(rows):
     database.close()
 
 
+def refused_migration(path):
+    """Return the text of a refusal, empty if there was none; any other error is the test's."""
+    try:
+        migrate_store(path)
+    except (ConfigurationError, StoreUnavailable) as why:
+        return str(why)
+    return ""
+
+
 WRONG = [
     "'no-uuid'",
     "NULL",
@@ -261,12 +270,10 @@ def test_whatever_one_column_of_an_old_store_holds_it_is_carried_over_or_refused
             except sqlite3.Error:
                 continue  # the old schema does not take it
             before = rows.read_bytes()
-            try:
-                migrate_store(rows)
-            except (ConfigurationError, StoreUnavailable) as why:
+            if refusal := refused_migration(rows):
                 refused += 1
-                assert "\n" not in str(why)
-                assert "nothing was changed" in str(why)
+                assert "\n" not in refusal
+                assert "nothing was changed" in refusal
                 assert rows.read_bytes() == before
                 continue
             with closing(sqlite3.connect(rows)) as connection:

@@ -31,6 +31,13 @@ class Door:
         await self.open.wait()
         return b"yes"
 
+    async def until(self, holds):
+        for _ in range(1_000_000):
+            if holds():
+                return
+            await asyncio.sleep(0)
+        raise AssertionError("it never came to that")
+
     async def connect(self, host):
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, local_addr=(host, 0))
         self.held.append(writer)
@@ -96,8 +103,7 @@ def test_strangers_at_many_addresses_do_not_push_out_a_peer_whose_address_is_kno
 def test_a_peer_that_is_being_answered_makes_way_for_nobody():
     async def act(door):
         asking = [asyncio.create_task(door.ask(await door.connect("127.0.0.7"))) for _ in range(STRANGERS_MAX + 4)]
-        while door.proved < len(asking):
-            await asyncio.sleep(0)
+        await door.until(lambda: door.proved == len(asking))
         await door.flood(["127.0.0.7", "127.0.0.1"])
         door.open.set()
         assert {answer[4:] for answer in await asyncio.gather(*asking)} == {b"yes"}
@@ -108,8 +114,7 @@ def test_a_peer_that_is_being_answered_makes_way_for_nobody():
 def test_requests_under_way_have_a_bound_of_their_own():
     async def act(door):
         asking = [asyncio.create_task(door.ask(await door.connect("127.0.0.7"))) for _ in range(PROVED_MAX + 3)]
-        while door.proved < PROVED_MAX or door.server.refused < 3:
-            await asyncio.sleep(0)
+        await door.until(lambda: door.proved == PROVED_MAX and door.server.refused == 3)
         door.open.set()
         assert sum(answer[4:] == b"yes" for answer in await asyncio.gather(*asking)) == PROVED_MAX
 

@@ -57,7 +57,8 @@ def test_a_mark_is_written_in_place_and_its_predecessor_is_never_touched(path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"1 2\n", b"x" * 2 * BLOCK, bytes(2 * BLOCK), bytes(2 * RECORD), b"1 2 " + b"0" * 16 + b" " * 2000 + b"9"]
+    "content",
+    [b"", b"1 2\n", b"x" * 2 * BLOCK, bytes(2 * BLOCK), bytes(2 * RECORD), b"1 2 " + b"0" * 16 + b" " * 2000 + b"9"],
 )
 def test_a_damaged_anchor_is_refused(path, content):
     path.write_bytes(content)
