@@ -95,11 +95,15 @@ class LinkStatus(Struct, frozen=True):
 
 
 class KmeStatus(Struct, frozen=True):
-    """A site's key manager: keys that could be delivered now, and keys delivered by ``enc_keys`` and ``dec_keys``."""
+    """A site's key manager: keys that could be delivered now, and keys delivered by ``enc_keys`` and ``dec_keys``.
+
+    ``damaged_keys``: set aside because they, or their block's key, do not open; they are never delivered.
+    """
 
     deliverable_keys: int
     delivered_to_masters: int
     delivered_to_slaves: int
+    damaged_keys: int = 0
 
 
 class SiteStatus(Struct, frozen=True):

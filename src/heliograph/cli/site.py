@@ -243,6 +243,8 @@ def status(site: SiteFile, as_json: Json = False) -> None:
         for line in _budget_lines(link):
             print(f"  {line}")
         print(f"  keys to deliver {found.kme.deliverable_keys}, delivered {found.kme.delivered_to_masters}")
+        if found.kme.damaged_keys:
+            print(f"  ALARM: {found.kme.damaged_keys} keys were altered in the store and set aside; see the log")
         for line in [] if found.agent is None else _agent_lines(found.agent):
             print(f"  {line}")
 

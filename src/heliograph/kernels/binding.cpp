@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdint>
+#include <cstring>
 #include <mutex>
 #include <new>
 #include <optional>
@@ -18,6 +19,7 @@
 #include "ldpc.h"
 #include "product.h"
 #include "sifting.h"
+#include "wipe.h"
 #include "words.h"
 
 namespace nb = nanobind;
@@ -51,6 +53,23 @@ void require(bool holds, const char *what) {
 
 size_t bytes(size_t bits) { return (bits + 7) / 8; }
 
+// The same for secret bits: a resize may leave what it copied behind.
+nb::bytes cut_secret(nb::bytes &&from, size_t size) {
+    nb::bytes out = blank(size);
+    memcpy(inside(out), inside(from), size);
+    hg_wipe(inside(from), from.size());
+    return out;
+}
+
+// Words of secret bits, wiped when they go.
+struct Secret {
+    explicit Secret(size_t size) : words(size) {}
+    ~Secret() { hg_wipe(words.data(), words.size() * sizeof(uint64_t)); }
+    Secret(const Secret &) = delete;
+    Secret &operator=(const Secret &) = delete;
+    uint64_t *data() { return words.data(); }
+    std::vector<uint64_t> words;
+};
 
 class Plan {
   public:
@@ -161,7 +180,7 @@ class Ldpc {
         const size_t out = (code_.rows - first) * code_.z / 8;
         nb::bytes result = blank(frames * out);
         nb::gil_scoped_release release;
-        std::vector<uint64_t> words(size / 8), parities(out / 8);
+        Secret words(size / 8), parities(out / 8);
         for (size_t f = 0; f < frames; f++) {
             hg_load_bits(words.data(), data(bits) + f * size, 8 * size);
             hg_ldpc_syndrome(&code_, first, code_.rows, words.data(), parities.data());
@@ -180,7 +199,7 @@ class Ldpc {
         std::vector<int> took(frames);
         {
             nb::gil_scoped_release release;
-            std::vector<uint64_t> words(size / 8), pattern(out / 8);
+            Secret words(size / 8), pattern(out / 8);
             for (size_t f = 0; f < frames; f++) {
                 hg_load_bits(words.data(), data(syndromes) + f * size, 8 * size);
                 took[f] = hg_ldpc_decode(&code_, words.data(), channel, iterations, pattern.data(), at_most);
@@ -214,7 +233,7 @@ nb::tuple sift(Array<uint8_t> own_bases, Array<uint8_t> own_bits, Array<uint8_t>
                        inside(key), inside(key_kinds), inside(test), &test_bits, detections, errors);
     }
     auto list = [](const uint64_t *from) { return nb::make_tuple(from[0], from[1], from[2], from[3]); };
-    return nb::make_tuple(key_bits, cut(std::move(key), bytes(key_bits)), cut(std::move(key_kinds), key_bits), test_bits,
+    return nb::make_tuple(key_bits, cut_secret(std::move(key), bytes(key_bits)), cut(std::move(key_kinds), key_bits), test_bits,
                           cut(std::move(test), bytes(test_bits)), list(detections), list(errors));
 }
 

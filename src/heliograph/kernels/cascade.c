@@ -5,6 +5,7 @@
 
 #include "arena.h"
 #include "cascade_frame.h"
+#include "wipe.h"
 
 struct hg_block {
     size_t length, frames, stride; /* stride: words from one frame to the next */
@@ -78,12 +79,13 @@ hg_block *hg_block_new(const uint8_t *bits, size_t length, const hg_plan *plan, 
 void hg_block_free(hg_block *block) {
     if (!block) return;
     for (size_t f = 0; block->at && f < block->frames; f++) {
-        for (size_t p = 0; p < HG_PERMUTED + HG_SUBSETS; p++) hg_free_pass(&block->at[f].passes[p]);
+        for (size_t p = 0; p < HG_PERMUTED + HG_SUBSETS; p++) hg_free_pass(&block->at[f], &block->at[f].passes[p]);
         free(block->at[f].found.at);
     }
+    if (block->own) hg_wipe(block->own, 2 * hg_word_count(block->length) * sizeof(uint64_t)); /* and the pattern */
     free(block->arena), free(block->at), free(block->active), free(block->with.asked.bytes), free(block->before.bytes);
     free(block->with.spare.at), free(block->with.ranks.at);
-    free(block);
+    hg_wipe_and_free(block, sizeof *block); /* it has folded bits */
 }
 
 static int spoil(hg_block *block, int code) {

@@ -65,7 +65,7 @@ size_t hg_pass_words(const hg_plan *plan, unsigned top);
 void hg_lay_pass(const hg_frame *of, hg_pass *in, unsigned top, uint64_t *at);
 
 /* Frees what a pass holds; it is all zero then. */
-void hg_free_pass(hg_pass *in);
+void hg_free_pass(const hg_frame *of, hg_pass *in);
 
 /* Takes in a known odd node, going down where one half is empty; at level 0 an error is cornered. */
 int hg_enter(hg_frame *of, hg_pass *in, unsigned level, size_t index);

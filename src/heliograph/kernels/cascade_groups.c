@@ -60,7 +60,7 @@ static int trivial(const hg_frame *of, uint64_t key) { /* the parity of nothing 
  * left as new ones would. */
 int hg_ask_subsets(hg_workspace *with, hg_frame *of) {
     size_t kept = 0, wanted = of->keys_used ? 0 : HG_SUBSETS;
-    while (of->open > of->permuted) hg_free_pass(&of->passes[--of->open]);
+    while (of->open > of->permuted) hg_free_pass(of, &of->passes[--of->open]);
     for (size_t i = 0; i < of->subsets; i++) {
         if (of->searched >> i & 1)
             wanted++;

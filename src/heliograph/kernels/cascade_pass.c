@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "wipe.h"
+
 /* Whether no position of the pass lies in a node. Of subsets this happens in small nodes, and in those of any size that
    reach beyond the end of the frame: the search must never go there, whatever a peer's parities say. */
 static inline unsigned is_empty(const hg_frame *of, const hg_pass *in, unsigned level, size_t index) {
@@ -25,7 +27,9 @@ static inline unsigned is_empty(const hg_frame *of, const hg_pass *in, unsigned 
     return (level == 6 ? word : word >> (64 - (1u << level))) == 0;
 }
 
-void hg_free_pass(hg_pass *in) {
+/* Own bits stand in the leaves; the rest of a tree tells what the peer was asked, and heard. */
+void hg_free_pass(const hg_frame *of, hg_pass *in) {
+    if (in->tree.low) hg_wipe(in->tree.low, of->plan->words * sizeof(hg_low));
     free(in->memory), free(in->frontier.at), free(in->fresh.at), free(in->gone.at), free(in->guesses.at), free(in->how.at);
     memset(in, 0, sizeof *in);
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "aes.h"
+#include "wipe.h"
 
 #ifdef HG_AES
 int hg_expansion_level(void) { return hg_aes_level(); }
@@ -28,6 +29,9 @@ HG_INLINE void expand(hg_aes_batch *encrypt, const uint8_t *seed, const int64_t 
         memcpy(kinds + at, kind, here);
         memcpy(bits + at, bit, here);
     }
+    hg_wipe(&key, sizeof key);
+    hg_wipe(first, sizeof first);
+    hg_wipe(second, sizeof second);
 }
 
 #define ARGUMENTS seed, slots, count, z, thresholds, levels, bases, kinds, bits

@@ -5,6 +5,7 @@
 
 #include "arena.h"
 #include "ldpc_steps.h"
+#include "wipe.h"
 #include "words.h"
 
 /* Checks at once; the largest size; iterations without progress. */
@@ -173,6 +174,6 @@ int hg_ldpc_decode(const hg_ldpc *code, const uint64_t *syndrome, unsigned chann
         hg_ldpc_syndrome(code, 0, code->rows, pattern, found);
         if (!memcmp(found, syndrome, checks / 8)) result = (int)i;
     }
-    free(memory);
+    hg_wipe_and_free(memory, line + messages + rest); /* what it says of the errors is no secret under every rule */
     return result;
 }

@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #endif
 
+#include "wipe.h"
 #include "words.h"
 
 /* Only the m highest of the al lowest bits of a x2 + b are wanted. With digits of 64 bits, A of a and X of x2, they
@@ -168,7 +169,7 @@ int hg_multiply_shift(const uint8_t *key, size_t n, const uint8_t *seed, size_t 
     add_seed(digits, count, seed, seed_size, n - 1 + 64 * l.first);
     int undecided = l.first && digits[2] == UINT64_MAX && digits[1] >> (UNKNOWN - 64) == UINT64_MAX >> (UNKNOWN - 64);
     if (!undecided) store_sum(key, n, digits, count, n - m - 1 - 64 * l.first, m, out);
-    free(memory);
+    hg_wipe_and_free(memory, l.bytes);
     return undecided ? HG_PRODUCT_UNDECIDED : 0;
 }
 #else

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -20,7 +21,7 @@ from heliograph.errors import AuthenticationFailed, RemoteProtocolError
 from heliograph.establishment.combiner import Combiner, Context, combine
 from heliograph.establishment.messages import Answer, Offer, PeerKeys, Tagged, read, tagged
 from heliograph.establishment.policy import Policy
-from heliograph.network.letters import Letter
+from heliograph.network.letters import Letter, Receipt, read_letter
 from heliograph.network.parcels import PROOF_BYTES, framed
 
 __all__ = ["EndToEnd"]
@@ -54,6 +55,19 @@ class EndToEnd:
         """Return if the other end made the parcel. Raises AuthenticationFailed."""
         if not hmac.compare_digest(self.prove(wire, number, body), proof):
             raise AuthenticationFailed("a parcel that the other end did not send: a relay on its path lies")
+
+    def refuse(self, wire: bytes, receipt: Receipt) -> Receipt:
+        """Return the target's refusal with a proof of whom it names."""
+        return msgspec.structs.replace(receipt, ack=self._refusal(wire, receipt))
+
+    def proves_refusal(self, wire: bytes, receipt: Receipt) -> bool:
+        """Tell whether the other end named these suspects in refusing this letter."""
+        inside = all(1 <= number <= len(read_letter(wire).paths) for number in receipt.suspects)
+        return bool(receipt.suspects) and inside and hmac.compare_digest(self._refusal(wire, receipt), receipt.ack)
+
+    def _refusal(self, wire: bytes, receipt: Receipt) -> bytes:
+        covered = b"".join(framed(b"heliograph/1 refused", wire, bytes(receipt.suspects)))
+        return hmac.digest(self.proofs, covered, "sha384")
 
     # -- ML-KEM ------------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ __all__ = ["ASSURANCES", "VENDOR", "PathBook", "cost_per_bit", "weakest"]
 
 # Our choices: a path that failed is left alone for a while, longer each time.
 _BACKOFF_S, _BACKOFF_MAX_S = 1.0, 60.0
+_DOUBTED_S = 60.0  # and for so long after that, others are taken before it
 VENDOR = "vendor's claim"
 # From the weakest to the strongest: a vendor's word is not measured here at all.
 ASSURANCES = (VENDOR, "computational", "information-theoretic since the bootstrap", "information-theoretic")
@@ -35,6 +36,8 @@ class PathBook:
     def choose(self, paths: Sequence[Path], number: int, local: Mapping[str, int], now: float) -> tuple[Path, ...]:
         """Return the ``number`` paths with the most key at their scarcest hop; a path never tried counts as full.
 
+        Paths that failed lately come last, the more often the later.
+
         ``local``: keys left here by neighbour; ``now``: seconds. Raises InsufficientKeys if too few may be tried.
         """
         usable = [path for path in paths if self._known(path).not_before <= now]
@@ -42,12 +45,14 @@ class PathBook:
             wait = min((self._known(path).not_before for path in paths if path not in usable), default=now) - now
             raise InsufficientKeys(f"{len(usable)} of {number} paths may be tried now; the next one in {wait:.0f} s")
 
-        def scarcest(path: Path) -> float:
-            told = self._known(path).stock
-            return min(local.get(path[1], 0), float("inf") if told is None else told)
+        def rank(path: Path) -> tuple[int, float]:
+            known = self._known(path)
+            # Else a path that lies and one that was blamed with it would be taken together again, and others never.
+            doubts = known.failures if now < known.not_before + _DOUBTED_S else 0
+            return doubts, -min(local.get(path[1], 0), float("inf") if known.stock is None else known.stock)
 
         # Sorting keeps the order of the configuration among equals.
-        return tuple(sorted(usable, key=scarcest, reverse=True)[:number])
+        return tuple(sorted(usable, key=rank)[:number])
 
     def succeeded(self, path: Path, hops: Sequence[Hop]) -> None:
         """Note what the hops after the first one told."""

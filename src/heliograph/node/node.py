@@ -125,7 +125,7 @@ class Node:
 
     async def _listen(self, stack: AsyncExitStack, database: Database, tls: ssl.SSLContext) -> None:
         file = self._config.file
-        door = OneTimeServer(self._answer)
+        door = OneTimeServer(self._answer, {parse_address(entry.dial, "dial")[0] for entry in file.links})
         await door.start(*parse_address(file.listen, "listen"))
         stack.push_async_callback(door.close)
         kme = KmeServer(self.supply)
@@ -137,9 +137,9 @@ class Node:
         stack.callback(self._config.path(file.status).unlink, missing_ok=True)
         stack.callback(status.close)
 
-    async def _answer(self, data: bytes) -> bytes:
+    async def _answer(self, data: bytes, proved: Callable[[], None]) -> bytes:
         try:
-            return await self.relay.answer(data)
+            return await self.relay.answer(data, proved)
         except HeliographError:
             raise
         except Exception as why:  # noqa: BLE001  - a bug costs its message; its text might quote key material

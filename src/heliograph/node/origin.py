@@ -11,7 +11,8 @@ import structlog
 
 from heliograph.errors import AuthenticationFailed, HeliographError, InsufficientKeys, KeySupplyError
 from heliograph.kme.supply import Supply
-from heliograph.network.letters import KEYS_MAX, Receipt, Status
+from heliograph.network.blame import judge
+from heliograph.network.letters import KEYS_MAX, Receipt
 from heliograph.network.routes import Route
 from heliograph.network.stocks import VENDOR, PathBook, weakest
 from heliograph.network.topology import Path, describe, link_name
@@ -127,35 +128,21 @@ class Origin:
 
     def _acknowledged(self, pair: tuple[str, str], transfer: Transfer, receipts: Sequence[Receipt]) -> Receipt:
         """Return a receipt that the target made, and note what each path did. Raises AuthenticationFailed."""
-        found, reasons, now = None, list[str](), self._parts.clock.now()
-        suspects: set[Path] = set()
+        now, book = self._parts.clock.now(), self.books[pair]
+        verdict = judge(transfer, receipts, self._parts.ends.get(pair))
         for path, receipt in zip(transfer.letter.paths, receipts, strict=True):
-            why = receipt.reason
-            if receipt.status is Status.STORED:
-                try:
-                    suspects |= set(transfer.check(receipt))
-                    found = found or receipt
-                except AuthenticationFailed:
-                    why = "an acknowledgement that the target did not make: a relay on this path lies"
-                    suspects.add(path)
-            elif receipt.status is Status.REFUSED:
-                # As told by this path alone: it names, it does not prove.
-                suspects |= {p for n, p in enumerate(transfer.letter.paths, 1) if n in receipt.suspects}
-            if receipt.status is Status.REFUSED or path in suspects:
-                reasons.append(f"{describe(path)}: {why}")
-        book = self.books[pair]
-        for path, receipt in zip(transfer.letter.paths, receipts, strict=True):
-            if path in suspects or receipt.status is Status.REFUSED:
-                book.failed(path, "; ".join(r for r in reasons if r.startswith(describe(path))) or "suspected", now)
+            if path in verdict.failed:
+                book.failed(path, verdict.failed[path], now)
             else:
                 book.succeeded(path, receipt.hops)
-        for path in suspects:
+        for path in verdict.proved:
             self.suspected[describe(path)] = self.suspected.get(describe(path), 0) + 1
-        if suspects:
-            log.error("a relay lies", suspected=sorted(map(describe, suspects)))
-        if found is None:
-            raise AuthenticationFailed(f"the target did not acknowledge: {'; '.join(reasons) or 'shares are missing'}")
-        return found
+        if verdict.proved:
+            log.error("a relay lies", suspected=sorted(map(describe, verdict.proved)))
+        if verdict.acknowledged is None:
+            reasons = "; ".join(f"{describe(path)}: {why}" for path, why in verdict.failed.items())
+            raise AuthenticationFailed(f"the target did not acknowledge: {reasons or 'shares are missing'}")
+        return verdict.acknowledged
 
     async def _release(self, transfer: Transfer, keys: Sequence[bytes], receipts: Sequence[Receipt]) -> None:
         letter, now = transfer.letter, self._parts.clock.now()

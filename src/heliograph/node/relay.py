@@ -24,6 +24,7 @@ from heliograph.network.letters import (
     Hop,
     Letter,
     Receipt,
+    Status,
     encode,
     read_carry,
     read_letter,
@@ -117,12 +118,13 @@ class Relay:
         self.carried = 0
         self.suspected: dict[str, int] = {}
 
-    async def answer(self, data: bytes) -> bytes:
-        """Return the reply to a neighbour's message."""
+    async def answer(self, data: bytes, proved: Callable[[], None] = lambda: None) -> bytes:
+        """Return the reply to a neighbour's message. ``proved`` is called once its tag was right."""
         request = read_request(data)
         neighbour = self._sender(request)
         # (1) Two keys of the link, and the tag; nothing in the message is believed before.
         keys, body = await neighbour.link.take(request)
+        proved()
         await self._use(neighbour, request.key_ids)
         carry = read_carry(body)
         letter = read_letter(carry.letter)
@@ -179,6 +181,8 @@ class Relay:
             found = self._collector.take(neighbour.link.peer, letter, wire, carry.number, share, end)
             if isinstance(found, Receipt):
                 self._note(letter, found)
+                if end is not None and found.status is Status.REFUSED:
+                    found = end.refuse(wire, found)  # the origin believes it over any path
                 return found
             try:
                 receipt = await self._settle(found, end)

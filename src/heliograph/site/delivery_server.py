@@ -34,7 +34,7 @@ class DeliveryServer:
         self._server = PgServer(entry.server_entry(), lambda cursor: check_schema(cursor, kek))
         self.keys = PgKeys(self._server)
         self.outbox = Outbox(database, own, self._server, entry.names, WallClock().now)
-        self.deliverable, self.delivered = 0, (0, 0)  # as of the last sweep
+        self.deliverable, self.delivered, self._damaged = 0, (0, 0), 0  # as of the last sweep
 
     def hand_over(self) -> int:
         """Bring every key that waits in the site's file to the server. Raises StoreUnavailable."""
@@ -51,6 +51,11 @@ class DeliveryServer:
         self.outbox.upkeep()
         self.deliverable = sum(self.keys.stored_key_count(*stock) for stock in stocks)
         self.delivered = self.keys.delivered_counts()
+        self._damaged = self.keys.damaged_count()
+
+    def damaged_count(self) -> int:
+        """Count the keys that were set aside, as of the last sweep."""
+        return self._damaged
 
     def destroy_all(self) -> None:
         """Destroy the keys in the server after a rollback of the whole site, and fence it."""

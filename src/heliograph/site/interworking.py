@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import structlog
 
@@ -27,6 +30,7 @@ PATIENCE_S = 120.0  # an offer that is not relayed by then is voided
 BATCH = 64
 
 log = structlog.get_logger(__name__)
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class InterworkingRunner:
 
     Outgoing keys are drawn from ``randomness`` at this site: inside the protected site they are as good as any, and
     what they rest on is its ``kind``. What carries them further is the other key manager's network.
+    Calls of the store run on a thread of their own: a slow disk holds nothing else up, least of all a link.
     """
 
     def __init__(
@@ -60,6 +65,10 @@ class InterworkingRunner:
         self._store, self._supply = store, supply
         self._urls, self._clients, self._callback = urls, clients, callback
         self._pairs, self._randomness, self._clock = pairs, randomness, clock
+        self._thread = ThreadPoolExecutor(1, "interworking")
+
+    async def _in_store(self, call: Callable[[], _Result]) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     async def run(self) -> None:
         """Do what is due, again and again; a store or a peer that fails is tried again."""
@@ -74,14 +83,14 @@ class InterworkingRunner:
         """Do what is due once. Raises StoreUnavailable."""
         now = self._clock.now()
         for pair in self._pairs:
-            self._top_up(pair, now)
-        if given_up := self._store.give_up(now - PATIENCE_S, now):
+            await self._in_store(partial(self._top_up, pair, now))
+        if given_up := await self._in_store(lambda: self._store.give_up(now - PATIENCE_S, now)):
             log.warning("keys were not relayed in time and are voided", keys=given_up)
-        for callback, ack in self._store.owed(now, BATCH):
+        for callback, ack in await self._in_store(lambda: self._store.owed(now, BATCH)):
             await self._acknowledge(callback, ack, now)
-        for outgoing in self._store.to_offer(now, BATCH):
+        for outgoing in await self._in_store(lambda: self._store.to_offer(now, BATCH)):
             await self._offer(outgoing, now)
-        for outgoing in self._store.to_void(now, BATCH):
+        for outgoing in await self._in_store(lambda: self._store.to_void(now, BATCH)):
             await self._void(outgoing, now)
 
     def _top_up(self, pair: ForeignPair, now: float) -> None:
@@ -102,29 +111,29 @@ class InterworkingRunner:
         answer = read_offer_answer(status, body)
         if answer is False:
             log.warning("offered keys refused and destroyed", peer=outgoing.peer, status=status)
-            self._store.not_taken(outgoing.key_ids, now)
+            await self._in_store(lambda: self._store.not_taken(outgoing.key_ids, now))
         elif answer is True:
             # No proof either way, or 202: the same keys again later, until an acknowledgement or the void.
             if status == 202:
-                self._store.assigned(outgoing.key_ids)
-            self._store.retry_later(outgoing.key_ids, now)
+                await self._in_store(lambda: self._store.assigned(outgoing.key_ids))
+            await self._in_store(lambda: self._store.retry_later(outgoing.key_ids, now))
         else:
-            self._take(outgoing, answer, now)
+            await self._take(outgoing, answer, now)
 
     async def _void(self, outgoing: Outgoing, now: float) -> None:
         request = Void(outgoing.key_ids, outgoing.initiator, (outgoing.target,), self._callback)
         status, body = await self._post(outgoing.peer, "/kmapi/v1/ext_keys/void", etsi020.void_document(request))
         answer = read_void_answer(status, body)
-        self._store.retry_later(outgoing.key_ids, now)
+        await self._in_store(lambda: self._store.retry_later(outgoing.key_ids, now))
         if isinstance(answer, list):
-            self._take(outgoing, answer, now)
+            await self._take(outgoing, answer, now)
 
-    def _take(self, outgoing: Outgoing, acks: list[Ack], now: float) -> None:
+    async def _take(self, outgoing: Outgoing, acks: list[Ack], now: float) -> None:
         try:
-            self._store.acknowledged(outgoing.peer, acks, now)
+            await self._in_store(lambda: self._store.acknowledged(outgoing.peer, acks, now))
         except etsi020.InterworkingError as why:
             log.warning("answer of another key manager refused", peer=outgoing.peer, reason=str(why))
-            self._store.retry_later(outgoing.key_ids, now)
+            await self._in_store(lambda: self._store.retry_later(outgoing.key_ids, now))
 
     async def _acknowledge(self, callback: str, ack: Ack, now: float) -> None:
         peer = next((kme for kme, url in self._urls.items() if callback.startswith(f"{url}/")), None)
@@ -132,9 +141,9 @@ class InterworkingRunner:
         if peer is not None:  # else: a peer that is not declared any more
             status, _ = await self._clients[peer].post(callback, etsi020.acks_document([ack]))
         if status == 200:
-            self._store.answered(ack.key_ids)
+            await self._in_store(lambda: self._store.answered(ack.key_ids))
         else:
-            self._store.retry_later(ack.key_ids, now)
+            await self._in_store(lambda: self._store.retry_later(ack.key_ids, now))
 
     async def _post(self, peer: str, path: str, body: bytes) -> tuple[int | None, bytes]:
         client, url = self._clients.get(peer), self._urls.get(peer)
@@ -143,7 +152,8 @@ class InterworkingRunner:
         return await client.post(url + path, body)
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Let a call of the store end, and close the connections."""
+        self._thread.shutdown()
         for client in self._clients.values():
             with suppress(OSError):
                 await client.close()

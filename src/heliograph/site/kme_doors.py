@@ -167,7 +167,7 @@ async def _open_etsi004(
     stack.push_async_callback(service.close)
     where = parse_address(entry.peer_dial, "[etsi004] peer_dial")
     service.connect(OneTimeClient(*where, service.draw, MonotonicClock()))
-    peer = OneTimeServer(service.answer)
+    peer = OneTimeServer(service.answer, {where[0]})
     await peer.start(*parse_address(entry.peer_listen, "[etsi004] peer_listen"))
     stack.push_async_callback(peer.close)
     server = Etsi004Server(service.call, rules, rules.networks)

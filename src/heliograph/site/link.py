@@ -37,9 +37,9 @@ from heliograph.site.ledger import LinkLedger
 from heliograph.site.link_plan import LinkPlan, SupplyHooks
 from heliograph.site.pacing import Pace
 from heliograph.site.store_proof import StoreProof
-from heliograph.site.strangers import Strangers
 from heliograph.status import LinkStatus
 from heliograph.storage.link_door import Bootstrap
+from heliograph.transport.strangers import Strangers
 from heliograph.transport.tcp import TcpTransport, dial, listen
 from heliograph.types import BlockId
 

@@ -269,6 +269,9 @@ class _Site:
         if delivery is not None:
             stocks = [(master, audience) for master, audience, here in supply_plan.stocks if here]
             steps.append(lambda: delivery.sweep(stocks, connected=site.link.connected))
+        else:
+            local = LocalKeys(database, opened.keys, SystemRandomness())
+            steps.append(lambda: local.forget(WallClock().now()))
         sweeper = asyncio.create_task(_sweep(database, store, *steps))
         stack.push_async_callback(_end, sweeper)
         if delivery is None:  # else its front ends do
@@ -338,7 +341,7 @@ class _Site:
             randomness=self._randomness.kind,
             kek=self._kek.kind,
             link=self._link_status(),
-            kme=KmeStatus(self.deliverable(), to_masters, to_slaves),
+            kme=KmeStatus(self.deliverable(), to_masters, to_slaves, (self._delivery or self._keys).damaged_count()),
             agent=dataclasses.asdict(self.agent.status()) if self.agent else None,
         )
 

@@ -141,10 +141,14 @@ class StreamService:
 
     # -- the other key manager -----------------------------------------------------------------------------------------
 
-    async def answer(self, data: bytes) -> bytes:
-        """Answer a message of the other key manager. Raises HeliographError, and then nothing was done."""
+    async def answer(self, data: bytes, proved: Callable[[], None] = lambda: None) -> bytes:
+        """Answer a message of the other key manager. Raises HeliographError, and then nothing was done.
+
+        ``proved`` is called once its tag was right.
+        """
         sealed = read_request(data)
         keys, body = await self._in_store(lambda: self._streams.take(sealed))
+        proved()
         message = m.read_message(body)
         reply = await self._in_store(lambda: self._streams.handle(sealed.sender, sealed.receiver, message))
         self._wake(message.ksid)

@@ -57,6 +57,9 @@ class BlockKeys(Protocol):
         """Note that the peer has durably acknowledged their allocation."""
 
 
+_STORED_AT = "stored_at"  # seconds; this site's own, so no part of what both sites report alike
+
+
 class CommitRecords:
     """Carries out ``Persist``. A secret is in this table from the commit until it is cut into pads and keys."""
 
@@ -192,7 +195,7 @@ class CommitRecords:
             rows = cursor.execute(
                 "SELECT epoch, block, report FROM link_blocks WHERE made_key = 1 ORDER BY epoch, block"
             ).fetchall()
-        return [(epoch, block, json.loads(report)) for epoch, block, report in rows]
+        return [(epoch, block, _without_stamp(report)[0]) for epoch, block, report in rows]
 
     def _store_secret(
         self,
@@ -213,7 +216,7 @@ class CommitRecords:
             "mac": self._registration.mac,
             "assurance": assurance(bootstrap, self._registration.mac),
         }
-        document = {**dataclasses.asdict(report), **rests_on}
+        document = {**dataclasses.asdict(report), **rests_on, _STORED_AT: self._now()}
         cursor.execute(
             "INSERT INTO link_blocks(epoch, block, stage, length, sealed_secret, report, wire) "
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -260,10 +263,13 @@ class CommitRecords:
         own, peer = cut.transmitter_keys, cut.receiver_keys
         if not self._is_transmitter:
             own, peer = peer, own
-        now = self._now()
+        facts, stored_at = _without_stamp(report)
+        # Keys are as old as their block: it was stored here, and at the peer, before either could wait for the other's
+        # last word, however long that takes. One that was stored by an earlier build has no stamp.
+        now = self._now() if stored_at is None else min(stored_at, self._now())
         rows = [_row(key_id, key, now, owner_here=True) for key_id, key in zip(own_key_ids, own, strict=True)]
         rows += [_row(key_id, key, now, owner_here=False) for key_id, key in zip(peer_key_ids, peer, strict=True)]
-        self._keys.add(cursor, epoch, block, rows, report)
+        self._keys.add(cursor, epoch, block, rows, json.dumps(facts))
         cursor.execute(
             "UPDATE link_blocks SET sealed_secret = NULL, key_ids = '[]' WHERE epoch = ? AND block = ?", (epoch, block)
         )
@@ -286,6 +292,12 @@ class CommitRecords:
             "UPDATE link_blocks SET wire = x'' WHERE stage = 'ended' AND (epoch < ? OR block < ?)",
             (epoch, block - _WIRES_KEPT_BLOCKS),
         )
+
+
+def _without_stamp(report: str) -> tuple[dict[str, object], float | None]:
+    facts = json.loads(report)
+    stamp = facts.pop(_STORED_AT, None)
+    return facts, stamp
 
 
 def _row(key_id: str, key: CutKey, now: float, *, owner_here: bool) -> NewKey:

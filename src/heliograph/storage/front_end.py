@@ -17,6 +17,7 @@ from heliograph.errors import RollbackDetected, StoreUnavailable
 from heliograph.ports import Anchor
 from heliograph.storage.database import Database
 from heliograph.storage.key_contexts import segment_context
+from heliograph.storage.key_rows import DAMAGED
 from heliograph.storage.pg_rows import forget_empty
 from heliograph.storage.pg_schema import check_schema, fence, fenced
 from heliograph.storage.pg_server import SETTINGS, refuse_settings
@@ -201,13 +202,40 @@ class FrontEnd:
         ).fetchall()
         if not found:
             return False
+        sound = []
         with self._database.transaction() as own:
             for epoch, block, sealed in found:
-                self._database.vault.unseal(bytes(sealed), segment_context(epoch, block))
+                try:
+                    self._database.vault.unseal(bytes(sealed), segment_context(epoch, block))
+                except StoreUnavailable:
+                    # One altered row must not keep the blocks behind it back; the link's process offers its own again.
+                    cursor.execute("DELETE FROM segment_keys WHERE epoch = %s AND block = %s", (epoch, block))
+                    continue
                 own.execute("INSERT OR REPLACE INTO front_segments VALUES (?, ?, ?)", (epoch, block, bytes(sealed)))
-        for epoch, block, _ in found:
+                sound.append((epoch, block))
+        for epoch, block in sound:
             self._say(cursor, epoch, block)
-        return True
+        return bool(sound)
+
+    def let_go(self, cursor: psycopg.Cursor[Any], epoch: int, block: int) -> int:
+        """Give a block's key up that does not open here. Returns how many keys nobody can open any more.
+
+        It comes again if the server still has it, and other front ends hold copies of their own; only where there is
+        neither are the block's keys set aside, so that they stand in nobody's way.
+        """
+        with self._database.transaction() as own:
+            own.execute("DELETE FROM front_segments WHERE epoch = ? AND block = ?", (epoch, block))
+        where = (epoch, block)
+        cursor.execute(
+            "DELETE FROM segment_holders WHERE epoch = %s AND block = %s AND front_end = %s", (*where, self.name)
+        )
+        return cursor.execute(
+            "UPDATE key_records SET state = %s WHERE state <> %s AND segment = "
+            "(SELECT segment FROM key_segments WHERE epoch = %s AND block = %s) "
+            "AND NOT EXISTS (SELECT 1 FROM segment_holders WHERE epoch = %s AND block = %s) "
+            "AND NOT EXISTS (SELECT 1 FROM segment_keys WHERE epoch = %s AND block = %s)",
+            (DAMAGED, DAMAGED, *where, *where, *where),
+        ).rowcount
 
     def erase(self, blocks: Sequence[tuple[int, int]]) -> None:
         """Erase the keys of blocks of which no key is left: what remains of their ciphertext anywhere is noise."""

@@ -30,7 +30,7 @@ from heliograph.storage.key_rows import (
     key_name,
 )
 
-__all__ = ["Audience", "Chunk", "KeyChanges", "Place", "held", "kept_of", "nobody_waits", "oldest"]
+__all__ = ["Audience", "Chunk", "KeyChanges", "Place", "held", "kept_beside", "kept_of", "nobody_waits", "oldest"]
 
 _SELECT = (
     "SELECT chunk, key_chunks.segment, key_chunks.epoch, block, audience, master, slave, owner_here, first, positions, "
@@ -326,6 +326,12 @@ def nobody_waits(changes: KeyChanges, places: Sequence[Place]) -> list[Place]:
     if not any(chunk.is_group for chunk, _ in places):
         return list(places)
     return [(chunk, at) for chunk, at in places if not (chunk.is_group and changes.unserved(chunk.key_id(at)))]
+
+
+def kept_beside(changes: KeyChanges, chunk: Chunk) -> list[Place]:
+    """Return the places of all keys that are still here and hang on the same segment key as those of ``chunk``."""
+    chunks = changes.chunks("WHERE key_chunks.segment = ?", (chunk.segment,))
+    return [(beside, at) for beside in chunks for at, fate in enumerate(beside.fates) if fate in KEPT]
 
 
 def kept_of(changes: KeyChanges, epoch: int, block: int) -> list[Place]:

@@ -17,18 +17,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, groupby
-from operator import itemgetter
-
-from cryptography.exceptions import InvalidTag
+from itertools import count
 
 from heliograph.errors import KeySupplyError, LocalProtocolError, StoreUnavailable
 from heliograph.ports import RandomSource
 from heliograph.storage.database import Database
 from heliograph.storage.key_chunks import Chunk, KeyChanges, Place, held, kept_of, nobody_waits, oldest
-from heliograph.storage.key_contexts import key_context_parts, nonce
+from heliograph.storage.key_opening import open_keys
 from heliograph.storage.key_rows import (
-    DAMAGED,
     DELIVERABLE,
     DELIVERED,
     DISCARDED,
@@ -107,6 +103,15 @@ class KeyRecords:
                 self._seal.witness(self._unwitnessed)
                 self._unwitnessed = None
             yield changes
+
+    def count_delivery(self, cursor: sqlite3.Cursor) -> Callable[[], None]:
+        """Count a delivery that the caller's transaction makes by itself; return what to call once it is durable."""
+        if self._seal is None:
+            return lambda: None
+        if self._unwitnessed is not None:
+            self._seal.witness(self._unwitnessed)
+            self._unwitnessed = None
+        return partial(self._tell, self._seal, self._seal.mark(cursor))
 
     # -- a block's keys ---------------------------------------------------------------------------------------
 
@@ -291,9 +296,12 @@ class KeyRecords:
 
     def forget_epochs_before(self, cursor: sqlite3.Cursor, epoch: int) -> int:
         """Drop the tombstones of older epochs of which no key is left. Returns how many."""
-        over = "epoch < ? AND epoch NOT IN (SELECT epoch FROM key_segments)"
+        return self.forget_chunks(cursor, "epoch < ? AND epoch NOT IN (SELECT epoch FROM key_segments)", (epoch,))
+
+    def forget_chunks(self, cursor: sqlite3.Cursor, condition: str, arguments: tuple[object, ...]) -> int:
+        """Drop the tombstones in the chunks for which ``condition`` (SQL) holds: none may have a key left."""
         gone = 0
-        for (number,) in cursor.execute(f"SELECT chunk FROM key_chunks WHERE {over}", (epoch,)).fetchall():  # noqa: S608
+        for (number,) in cursor.execute(f"SELECT chunk FROM key_chunks WHERE {condition}", arguments).fetchall():  # noqa: S608
             (ids,) = cursor.execute("DELETE FROM key_chunks WHERE chunk = ? RETURNING key_ids", (number,)).fetchone()
             names = [(key_name(ids[at : at + 16]), number) for at in range(0, len(ids), 16)]
             cursor.executemany("DELETE FROM key_names WHERE name = ? AND chunk = ?", names)
@@ -318,6 +326,11 @@ class KeyRecords:
         pending, deliverable, damaged, released = sides.get(1, (0, 0, 0, 0))
         _, held, damaged_there, _ = sides.get(0, (0, 0, 0, 0))
         return KeyCounts(pending, deliverable, held, damaged + damaged_there, released)
+
+    def damaged_count(self) -> int:
+        """Count the keys that were set aside because they, or their block's key, do not open."""
+        with self._database.reading() as cursor:
+            return int(cursor.execute("SELECT coalesce(sum(damaged), 0) FROM key_audiences").fetchone()[0])
 
     def known(self, key_id: str) -> bool:
         """Tell whether this store has, or had in this epoch, a key of that key_ID."""
@@ -360,28 +373,8 @@ class KeyRecords:
     def _opened(
         self, changes: KeyChanges, places: Sequence[Place], now: float
     ) -> tuple[list[StoredKey], StoreUnavailable | None]:
-        """Return the keys; or, for the first that was altered, the refusal, with that key set aside.
-
-        A damaged key is never delivered, and must not stand for ever in the way of the sound ones behind it.
-        """
-        keys: list[StoredKey] = []
-        for chunk, run in groupby(places, key=itemgetter(0)):
-            cipher = changes.cipher(chunk, self._database.vault)
-            origin = chunk.epoch, chunk.block or 0
-            before, after = key_context_parts(chunk.master, chunk.slave, *origin)
-            master, slave, created_at, metadata = chunk.master, chunk.slave, chunk.created_at, chunk.metadata or "{}"
-            ids, sealed = chunk.key_ids, chunk.ciphertexts or b""
-            size = len(sealed) // len(chunk.fates)
-            for _, at in run:
-                key_id = key_id_text(ids[16 * at : 16 * at + 16])
-                bound = before + key_id.encode() + after
-                try:
-                    material = cipher.decrypt(nonce(chunk.position(at)), sealed[at * size : at * size + size], bound)
-                except (InvalidTag, ValueError):  # ValueError: shorter than a tag
-                    changes.put([(chunk, at)], DAMAGED, now)
-                    return [], StoreUnavailable(f"key {key_id} was altered in the store; it is set aside")
-                keys.append(StoredKey(key_id, master, slave, material, created_at, metadata, origin))
-        return keys, None
+        # The seal was opened with the store: a key-encryption key that opened it is this store's.
+        return open_keys(changes, self._database.vault, places, now, kek_is_known=self._seal is not None)
 
     def _checkpoint(self) -> None:
         # The log may still hold erased segment keys, sealed. If this fails the deliveries stand: they are committed

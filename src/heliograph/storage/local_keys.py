@@ -17,10 +17,16 @@ from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords, NewKey
 from heliograph.types import StoredKey
 
-__all__ = ["LOCAL_EPOCH", "LocalKeys"]
+__all__ = ["LOCAL_EPOCH", "REMEMBERED_S", "LocalKeys"]
 
 LOCAL_EPOCH = 2**62 + 1  # no link gets there, and it is not that of keys from other key managers
-WAITING_MAX = 4096  # our choice: keys of one group that its slaves have not fetched
+# Our choices.
+WAITING_MAX = 4096  # keys of one group that its slaves have not fetched
+REMEMBERED_S = 86_400.0  # for so long who asks for a key that is gone hears whether it was allocated to others
+_FORGOTTEN_AT_ONCE = 4096
+
+_GONE = f"epoch = {LOCAL_EPOCH} AND segment IS NULL"
+SCHEMA = f"CREATE INDEX IF NOT EXISTS key_local_gone ON key_chunks(changed_at) WHERE {_GONE};"
 
 
 class LocalKeys:
@@ -30,6 +36,7 @@ class LocalKeys:
         self._database = database
         self._keys = keys
         self._randomness = randomness
+        database.define(SCHEMA)
 
     def issue(
         self,
@@ -56,6 +63,7 @@ class LocalKeys:
             issued.append(NewKey(key_id, master, audience, True, self._randomness.draw(size_bytes), now, shares))  # noqa: FBT003
         keys = [StoredKey(key.key_id, master, audience, key.material, now, about) for key in issued]
         with self._database.transaction() as cursor:
+            tell = self._keys.count_delivery(cursor)
             accept(keys)
             (block,) = cursor.execute(
                 "SELECT coalesce(max(block), 0) FROM key_segments WHERE epoch = ?", (LOCAL_EPOCH,)
@@ -63,4 +71,17 @@ class LocalKeys:
             for step, key in enumerate(issued, 1):
                 self._keys.add(cursor, LOCAL_EPOCH, block + step, [key], about)
                 self._keys.release(cursor, LOCAL_EPOCH, block + step, now)
+        # As with every other delivery: counted outside the store before a byte leaves (ADR 0020).
+        self._database.when_durable(tell)
         return keys
+
+    def forget(self, now: float) -> int:
+        """Drop the tombstones of keys that left more than ``REMEMBERED_S`` ago. Returns how many.
+
+        Nothing can bring such a key back: its key_ID and its bytes were drawn here, once, and no message names either.
+        Those of a link's keys stay, since a peer's message could (security.md 8).
+        """
+        with self._database.transaction() as cursor:
+            return self._keys.forget_chunks(
+                cursor, f"{_GONE} AND changed_at < ? LIMIT {_FORGOTTEN_AT_ONCE}", (now - REMEMBERED_S,)
+            )

@@ -6,15 +6,87 @@ Each ciphertext goes over as it is, with the position in its segment that it was
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from itertools import groupby, islice
 from typing import Any
 
-__all__ = ["gather_keys"]
+__all__ = ["UnknownRow", "gather_keys"]
+
+
+class UnknownRow(Exception):
+    """A row in a form that the old program never wrote; the text names it and the remedy."""
+
 
 _CHUNK_KEYS = 128
 _PENDING, _DELIVERABLE = 0, 1
+_REMEDY = (
+    "nothing was changed; with the release that wrote the store, let its keys be fetched or expire and migrate then, "
+    "or destroy them all with `heliograph store erase`"
+)
 _FATES = {"delivered": 4, "expired": 5, "discarded": 6}
+
+_Form = Callable[[Any], bool]
+
+
+def _is_uuid(value: object) -> bool:
+    try:
+        return isinstance(value, str) and str(uuid.UUID(value)) == value
+    except ValueError:
+        return False
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_flag(value: object) -> bool:
+    return value in {0, 1}
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
+# What the old program wrote into each column; in another form a row was changed by somebody else, or the disk.
+_FORMS: dict[str, dict[str, _Form]] = {
+    "key_records": {
+        "key_id": _is_uuid,
+        "segment": lambda value: isinstance(value, int),
+        "position": lambda value: isinstance(value, int) and 0 <= value < 1 << 32,
+        "master": _is_name,
+        "slave": _is_name,
+        "owner_here": _is_flag,
+        "state": lambda value: value in {_PENDING, _DELIVERABLE, 2, 3},
+        "created_at": _is_time,
+        "ciphertext": lambda value: isinstance(value, bytes) and value != b"",
+    },
+    "key_tombstones": {
+        "key_id": _is_uuid,
+        "master": _is_name,
+        "slave": _is_name,
+        "owner_here": _is_flag,
+        "epoch": lambda value: isinstance(value, int),
+        "fate": lambda value: value in _FATES,
+        "at": _is_time,
+    },
+}
+
+
+def _check(connection: sqlite3.Connection, table: str, forms: dict[str, _Form], *, joined: bool) -> None:
+    names = ", ".join(forms)
+    for row in connection.execute(f"SELECT {names} FROM {table}"):  # noqa: S608  - constants above
+        for column, value in zip(forms, row, strict=True):
+            if not forms[column](value):
+                # Key_IDs and names are no secrets; what else stands in a wrong place is not shown.
+                shown = f" is {value!r:.60}" if column == "key_id" else " has an unknown form"
+                raise UnknownRow(f"{table}, key_ID {row[0]!r:.60}: {column}{shown}; {_REMEDY}")
+    if table == "key_records":
+        missing = "segment NOT IN (SELECT segment FROM key_segments)" if joined else "1"
+        lost = connection.execute(f"SELECT key_id FROM key_records WHERE {missing} LIMIT 1").fetchone()  # noqa: S608
+        if lost is not None:
+            raise UnknownRow(f"key_records, key_ID {lost[0]!r:.60}: its segment is not there; {_REMEDY}")
+
 
 # As schema 3 was when it came; later changes are steps of their own.
 _TABLES = (
@@ -55,8 +127,14 @@ _VIEWS = (
 
 
 def gather_keys(connection: sqlite3.Connection) -> None:
-    """Carry the keys and the tombstones over inside the open transaction. Raises sqlite3.Error."""
+    """Carry the keys and the tombstones over inside the open transaction. Raises sqlite3.Error.
+
+    Raises UnknownRow, before anything is changed, for a row that would be lost or not be the same after it.
+    """
     found = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    for table, checks in _FORMS.items():
+        if table in found:
+            _check(connection, table, checks, joined="key_segments" in found)
     if "key_segments" not in found:
         connection.execute(
             """CREATE TABLE key_segments(

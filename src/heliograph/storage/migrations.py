@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from heliograph.errors import ConfigurationError, StoreUnavailable
 from heliograph.storage.database import SCHEMA_VERSION, lock_store
-from heliograph.storage.migrate_to_chunks import gather_keys
+from heliograph.storage.migrate_to_chunks import UnknownRow, gather_keys
 
 __all__ = ["MIGRATIONS", "migrate_store"]
 
@@ -55,7 +55,7 @@ def migrate_store(path: Path) -> tuple[int, int]:
                     f"store {path}: written by a newer release (schema {found}, this one knows {SCHEMA_VERSION}); "
                     "run that release"
                 )
-            if found == 0:
+            if found < 1:
                 raise ConfigurationError(f"store {path}: no store of this program; correct `store` in SITE.toml")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA secure_delete=ON")
@@ -69,6 +69,8 @@ def migrate_store(path: Path) -> tuple[int, int]:
             connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             connection.execute("COMMIT")
             return found, SCHEMA_VERSION
+    except UnknownRow as error:
+        raise ConfigurationError(f"store {path}: {error}") from None
     except sqlite3.Error as error:
         raise StoreUnavailable(f"store {path}: {error}; nothing was changed") from error
     finally:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from heliograph.errors import ConfigurationError, StoreUnavailable
 from heliograph.storage.database import Database
-from heliograph.storage.key_chunks import Chunk, KeyChanges, kept_of
-from heliograph.storage.key_rows import DELIVERABLE, HANDED_OVER, PENDING, WAITING
+from heliograph.storage.key_chunks import Chunk, KeyChanges, Place, kept_of
+from heliograph.storage.key_contexts import segment_context
+from heliograph.storage.key_rows import DAMAGED, DELIVERABLE, HANDED_OVER, PENDING, WAITING
 from heliograph.storage.keys import KeyRecords, NewKey
 from heliograph.storage.pg_server import PgServer
 
@@ -134,6 +135,7 @@ class Outbox:
         if not places:
             return 0
         any_chunk = places[0][0]
+        self._set_aside_unless_it_opens(places)
         # (0) Noted first: from here on the keys may be in the server, so no site without one may hand them out.
         with self._database.transaction() as cursor:
             cursor.execute(
@@ -163,6 +165,19 @@ class Outbox:
             changes.put(kept_of(changes, epoch, block), HANDED_OVER, self._now())
             changes.write()
         return len(places)
+
+    def _set_aside_unless_it_opens(self, places: Sequence[Place]) -> None:
+        """Mark the places as damaged if their block's key was altered: no front end could open them either.
+
+        That this is the store's key-encryption key was seen when the store was opened. Only what is handed over is
+        marked; this file forgets the keys next.
+        """
+        chunk = places[0][0]
+        try:
+            self._database.vault.unseal(chunk.sealed_key or b"", segment_context(chunk.epoch, chunk.block or 0))
+        except StoreUnavailable:
+            for damaged, at in places:
+                damaged.fates[at] = DAMAGED
 
     def _acknowledge(self, epoch: int, block: int) -> None:
         with self._server.transaction() as server:

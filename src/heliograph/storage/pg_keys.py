@@ -43,6 +43,12 @@ class _DamagedKeyError(Exception):
         self.key_id = key_id
 
 
+class _DamagedBlockError(Exception):
+    def __init__(self, epoch: int, block: int) -> None:
+        super().__init__(block)
+        self.epoch, self.block = epoch, block
+
+
 class PgKeys:
     """The keys of one site in the delivery ``server``. Every method raises StoreUnavailable when the server refuses.
 
@@ -167,6 +173,12 @@ class PgKeys:
             released=table.get((1, RELEASED), 0),
         )
 
+    def damaged_count(self) -> int:
+        """Count the keys that were set aside because they, or their block's key, do not open."""
+        with self._server.reading() as cursor:
+            found = cursor.execute("SELECT count(*) FROM key_records WHERE state = %s", (DAMAGED,)).fetchone()
+        return int(found[0]) if found else 0
+
     def known(self, key_id: str) -> bool:
         """Tell whether the server has, or had, a key of that key_ID."""
         with self._server.reading() as cursor:
@@ -210,7 +222,7 @@ class PgKeys:
         for row in rows:
             origin = row.epoch, row.block
             if origin not in ciphers:
-                ciphers[origin] = AESGCM(front_end.segment_key(*origin))
+                ciphers[origin] = AESGCM(self._segment_key(front_end, *origin))
             context = key_context(row.key_id, row.master, row.slave, *origin)
             try:
                 material = ciphers[origin].decrypt(nonce(row.position), row.ciphertext, context)
@@ -218,6 +230,16 @@ class PgKeys:
                 raise _DamagedKeyError(row.key_id) from None
             keys.append(StoredKey(row.key_id, row.master, row.slave, material, row.created_at, row.metadata, origin))
         return keys
+
+    @staticmethod
+    def _segment_key(front_end: FrontEnd, epoch: int, block: int) -> bytes:
+        try:
+            return front_end.segment_key(epoch, block)
+        except StoreUnavailable:
+            # The session began with a text that this key-encryption key opened: the row is at fault.
+            if front_end.holds(epoch, block):
+                raise _DamagedBlockError(epoch, block) from None
+            raise
 
     @contextmanager
     def _quarantine(self) -> Iterator[None]:
@@ -228,6 +250,13 @@ class PgKeys:
             with self._server.transaction() as cursor:
                 self._set_aside(cursor, error.key_id)
             raise StoreUnavailable(f"key {error.key_id} was altered in the store; it is set aside") from None
+        except _DamagedBlockError as error:
+            with self._server.transaction() as cursor:
+                lost = self._serving().let_go(cursor, error.epoch, error.block)
+            raise StoreUnavailable(
+                f"the key of block {error.block} of epoch {error.epoch} was altered in this front end's file; "
+                + (f"its {lost} keys are set aside" if lost else "it is fetched again, or others hand its keys out")
+            ) from None
 
     @staticmethod
     def _set_aside(cursor: psycopg.Cursor[Any], key_id: str) -> None:

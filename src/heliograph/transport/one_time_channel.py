@@ -2,16 +2,21 @@
 
 The connection itself is not trusted. Keys are taken only when somebody answers at the other end, and after a failure
 the next attempt waits, longer each time: whoever cuts the line does not drain the pool.
+
+Whoever has not proved itself by a tag holds one of a few places, for a short time, and makes way for the next one
+(``transport.strangers``). Addresses from which somebody did prove itself have such places of their own, so strangers
+elsewhere push none of them out, however many they are; who has proved itself has a place that no stranger gets.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from heliograph.errors import AuthenticationFailed, HeliographError, RemoteProtocolError, TransportClosed
 from heliograph.kme.one_time import MESSAGE_BYTES_MAX, OneTimeKeys
 from heliograph.ports import Clock
+from heliograph.transport.strangers import Strangers
 from heliograph.transport.tcp import TcpTransport, dial, listen
 
 __all__ = ["OneTimeClient", "OneTimeServer"]
@@ -19,7 +24,11 @@ __all__ = ["OneTimeClient", "OneTimeServer"]
 # Our choices.
 ANSWER_S = 10.0
 BACKOFF_S, BACKOFF_MAX_S = 1.0, 60.0
-CONNECTIONS_MAX = 16
+# Our choices, of the server. Who dials takes its keys after that, from a key manager that may be slow.
+STRANGERS_MAX = 16
+SILENT_S = 5.0
+KNOWN_MAX = 64  # addresses
+PROVED_MAX = 64
 
 
 class OneTimeClient:
@@ -61,12 +70,20 @@ class OneTimeClient:
 
 
 class OneTimeServer:
-    """Listens for the other key manager. ``answer``: the reply to a request; raises HeliographError for none."""
+    """Listens for the other key manager. ``answer``: the reply to a request; raises HeliographError for none.
 
-    def __init__(self, answer: Callable[[bytes], Awaitable[bytes]]) -> None:
+    It calls its second argument once the request's tag was right, before anything that takes long.
+    ``known``: addresses at which peers are expected.
+    """
+
+    def __init__(
+        self, answer: Callable[[bytes, Callable[[], None]], Awaitable[bytes]], known: Iterable[str] = ()
+    ) -> None:
         self._answer = answer
         self._server: asyncio.Server | None = None
-        self._open = 0
+        self._known = dict.fromkeys(known)
+        self._strangers, self._expected = Strangers(STRANGERS_MAX), Strangers(STRANGERS_MAX)
+        self._proved = 0
         self.refused = 0
 
     async def start(self, host: str, port: int) -> None:
@@ -80,15 +97,36 @@ class OneTimeServer:
             self._server = None
 
     async def _accept(self, transport: TcpTransport) -> None:
-        if self._open >= CONNECTIONS_MAX:
-            transport.abort()
-            return
-        self._open += 1
+        host, has_proved = transport.peer_host, False
+        waiting = self._expected if host in self._known else self._strangers
+
+        def proved() -> None:
+            nonlocal has_proved
+            if has_proved:
+                return
+            waiting.remove(transport)
+            if self._proved >= PROVED_MAX:
+                raise RemoteProtocolError("too many requests of key managers are under way")
+            has_proved = True
+            self._proved += 1
+            self._learn(host)
+
+        waiting.add(transport)
         try:
+            async with asyncio.timeout(SILENT_S):
+                request = await transport.receive(MESSAGE_BYTES_MAX)
+            waiting.heard(transport)
             async with asyncio.timeout(ANSWER_S):
-                await transport.send(await self._answer(await transport.receive(MESSAGE_BYTES_MAX)))
+                await transport.send(await self._answer(request, proved))
         except (HeliographError, TimeoutError):
             self.refused += 1  # silence: a stranger learns nothing
         finally:
-            self._open -= 1
+            self._proved -= has_proved
+            waiting.remove(transport)
             await transport.close()
+
+    def _learn(self, host: str) -> None:
+        self._known.pop(host, None)
+        self._known[host] = None  # behind the others: the one that was quiet longest is forgotten first
+        if len(self._known) > KNOWN_MAX:
+            del self._known[next(iter(self._known))]

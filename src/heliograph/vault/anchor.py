@@ -6,7 +6,8 @@ import errno
 import hashlib
 import os
 import threading
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from heliograph.errors import ConfigurationError, RollbackDetected, StoreUnavailable
@@ -14,12 +15,19 @@ from heliograph.errors import ConfigurationError, RollbackDetected, StoreUnavail
 __all__ = ["FileAnchor"]
 
 _MACHINE_ID = Path("/etc/machine-id")
-_SLOT_BYTES = 512  # a sector: written whole or not at all by most disks, and the check tells where it was not
+_RECORD_BYTES = 512  # a sector: written whole or not at all by most disks, and the check tells where it was not
+# Each slot in a block of its own: most file systems and disks write, tear and lose 4 KiB together.
+_BLOCK_BYTES = 4096
+_FILE_BYTES = 2 * _BLOCK_BYTES
+_OLD_FILE_BYTES = 2 * _RECORD_BYTES  # two slots in one block, as earlier builds wrote them
 
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """A mark as the file has it, and in which slot; -1 for the form of one line that came before (ADR 0046)."""
+    """A mark as the file has it, and in which slot; -1 where the next one needs a new file.
+
+    That is: the forms that came before (ADR 0046), and a file of which one slot cannot be read.
+    """
 
     epoch: int
     block: int
@@ -38,30 +46,56 @@ def _machine() -> str:
 def _record(epoch: int, block: int, machine: str) -> bytes:
     text = f"{epoch} {block} {machine}"
     check = hashlib.sha256(text.encode("ascii")).hexdigest()[:16]
-    return f"{text} {check}".ljust(_SLOT_BYTES - 1).encode("ascii") + b"\n"
+    return f"{text} {check}".ljust(_RECORD_BYTES - 1).encode("ascii") + b"\n"
 
 
-def _highest(content: bytes) -> _Mark | None:
-    """Return the highest whole mark; None if there is no whole one."""
+def _highest(path: Path) -> _Mark | None:
+    """Return the highest whole mark; None if there is no whole one. Raises OSError if nothing can be read."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        step = {_FILE_BYTES: _BLOCK_BYTES, _OLD_FILE_BYTES: _RECORD_BYTES}.get(size)
+        if step is None:
+            return _one_line(os.pread(descriptor, _RECORD_BYTES, 0)) if size <= _RECORD_BYTES else None
+        slots, refusal = [], None
+        for slot in (0, 1):
+            try:
+                slots.append(_whole_record(os.pread(descriptor, _RECORD_BYTES, slot * step), slot))
+            except OSError as error:  # a bad block: the other one has the mark before, or the same
+                slots.append(None)
+                if refusal is not None:
+                    raise
+                refusal = error
+    finally:
+        os.close(descriptor)
+    found = max((mark for mark in slots if mark is not None), key=lambda mark: (mark.epoch, mark.block), default=None)
+    if found is None or (size == _FILE_BYTES and None not in slots):
+        return found
+    return replace(found, slot=-1)
+
+
+def _one_line(content: bytes) -> _Mark | None:
     words = content.decode("ascii", errors="replace").split()
     if len(words) == 3 and all(word.isdecimal() for word in words[:2]):
         return _Mark(int(words[0]), int(words[1]), words[2], -1)
-    marks = []
-    for slot in range(2 if len(content) == 2 * _SLOT_BYTES else 0):
-        part = content[slot * _SLOT_BYTES : (slot + 1) * _SLOT_BYTES]
-        words = part.decode("ascii", errors="replace").split()
-        if len(words) == 4 and all(word.isdecimal() for word in words[:2]):
-            mark = _Mark(int(words[0]), int(words[1]), words[2], slot)
-            if _record(mark.epoch, mark.block, mark.machine) == part:  # else half-written when the power went
-                marks.append(mark)
-    return max(marks, key=lambda mark: (mark.epoch, mark.block), default=None)
+    return None
+
+
+def _whole_record(content: bytes, slot: int) -> _Mark | None:
+    words = content.decode("ascii", errors="replace").split()
+    if len(words) == 4 and all(word.isdecimal() for word in words[:2]):
+        mark = _Mark(int(words[0]), int(words[1]), words[2], slot)
+        if _record(mark.epoch, mark.block, mark.machine) == content:  # else half-written when the power went
+            return mark
+    return None
 
 
 class FileAnchor:
     """Remembers the highest (epoch, block) for which a pad was spent. Exclude the file from every backup.
 
     The file has two slots, written in turn and in place: a mark costs one sync and no change of the directory, and a
-    power cut while one is written leaves the other. Without a TPM or a token, a rollback of store and anchor together,
+    power cut while one is written leaves the other, also where it takes the whole block with it. A block that has gone
+    bad leaves the other slot's mark: the last one, or the one before. Without a TPM or a token, a rollback of store and anchor together,
     or of both sites at once, is not detected.
     """
 
@@ -83,7 +117,7 @@ class FileAnchor:
     def adopt(cls, path: Path) -> None:
         """Make the mark belong to this machine, by an operator's word; of a damaged one nothing is known."""
         try:
-            mark = _highest(path.read_bytes())
+            mark = _highest(path)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -92,7 +126,7 @@ class FileAnchor:
 
     def _load(self) -> tuple[tuple[int, int], int]:
         try:
-            mark = _highest(self._path.read_bytes())
+            mark = _highest(self._path)
         except FileNotFoundError:
             return (0, 0), -1
         except OSError as error:
@@ -122,7 +156,10 @@ class FileAnchor:
     def _write(self, epoch: int, block: int) -> None:
         record = _record(epoch, block, _machine())
         try:
-            slot = self._in_place(record) if self._slot >= 0 else None
+            slot = None
+            if self._slot >= 0:
+                with suppress(OSError):  # a block gone bad, as a rule: then a new file lies elsewhere
+                    slot = self._in_place(record)
             if slot is None:
                 self._whole(record)
                 slot = 0
@@ -137,10 +174,10 @@ class FileAnchor:
         except FileNotFoundError:
             return None
         try:
-            if os.fstat(descriptor).st_size != 2 * _SLOT_BYTES:
+            if os.fstat(descriptor).st_size != _FILE_BYTES:
                 return None
             slot = 1 - self._slot
-            if os.pwrite(descriptor, record, slot * _SLOT_BYTES) != _SLOT_BYTES:
+            if os.pwrite(descriptor, record, slot * _BLOCK_BYTES) != _RECORD_BYTES:
                 raise OSError(errno.EIO, "written in part")
             os.fdatasync(descriptor)
         finally:
@@ -152,7 +189,7 @@ class FileAnchor:
         fresh = self._path.with_name(self._path.name + ".new")
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            if os.write(descriptor, 2 * record) != 2 * _SLOT_BYTES:
+            if os.write(descriptor, 2 * record.ljust(_BLOCK_BYTES)) != _FILE_BYTES:
                 raise OSError(errno.EIO, "written in part")
             os.fsync(descriptor)
         finally:

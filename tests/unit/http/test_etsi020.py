@@ -5,6 +5,7 @@ import base64
 import json
 import os
 import ssl
+import threading
 import uuid
 
 import pytest
@@ -498,3 +499,31 @@ def test_a_full_pool_is_refused_with_proof_so_that_the_disk_is_not_filled(tmp_pa
             return [(await call(wire, two, EXT, offer(key(), key()), tls))[0] for _ in range(2)]
 
     assert run(act) == [200, 400]
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_store_that_is_held_up_does_not_hold_the_loop(tmp_path, who):
+    """The link's frames, and every other door, run on the same loop: what waits for the disk waits beside it."""
+
+    async def act():
+        async with two_key_managers(tmp_path, stock=3) as (one, two, _):
+            await one.runner.tick()  # so that both have something to do
+            manager = (one, two)[who]
+            held, release = threading.Event(), threading.Event()
+
+            def slow_disk():
+                with manager.database.transaction():
+                    held.set()
+                    return release.wait(10)
+
+            disk = asyncio.get_running_loop().run_in_executor(None, slow_disk)
+            await asyncio.to_thread(held.wait)
+            tick = asyncio.create_task(manager.runner.tick())
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert not tick.done()  # it does wait for the store
+            release.set()
+            assert await disk  # and the loop came to let it go, before the disk gave up by itself
+            await tick
+
+    run(act)

@@ -102,7 +102,7 @@ async def two_key_managers(directory, *, stock=4, synchronous=False):
     finally:
         for manager in (one, two):
             await manager.server.close()
-            await manager.client.close()
+            await manager.runner.close()
             manager.database.close()
 
 

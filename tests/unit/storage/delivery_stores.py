@@ -10,6 +10,8 @@ from heliograph.storage.outbox import Outbox
 from heliograph.storage.pg_keys import PgKeys
 from heliograph.storage.pg_schema import check_schema, create_schema
 from heliograph.storage.pg_server import PgServer, ServerEntry
+from heliograph.storage.store_seal import StoreSeal
+from heliograph.testing.anchor import MemoryAnchor
 from heliograph.vault.anchor import FileAnchor
 from heliograph.vault.filekek import FileKek
 
@@ -49,7 +51,8 @@ class SqliteStore:
 
     def open(self):
         self.database = Database(self.path, self.kek)
-        self.keys = KeyRecords(self.database, OsRandom())
+        seal = StoreSeal(self.database, MemoryAnchor())
+        self.keys = KeyRecords(self.database, OsRandom(), seal)
 
     def close(self):
         self.database.close()
@@ -80,6 +83,10 @@ class SqliteStore:
             ).fetchone()
             with cursor.connection.blobopen("key_ciphertexts", "ciphertexts", chunk) as blob:
                 blob[place * len(sealed)] ^= 1
+
+    def alter_block(self, block):
+        with self.database.transaction() as cursor:
+            cursor.execute("UPDATE key_segments SET sealed_key = zeroblob(61) WHERE block = ?", (block,))
 
     def group(self):
         return self.database
@@ -184,6 +191,13 @@ class PostgresStore:
     def alter(self, key_id):
         with self.link.transaction() as cursor:
             cursor.execute("UPDATE key_records SET ciphertext = %s WHERE key_id = %s", (bytes(48), key_id))
+
+    def alter_block(self, block):
+        """Alter the block's key where it was collected, or is next: in the first front end's file."""
+        with self.link.transaction() as cursor:
+            cursor.execute("TRUNCATE segment_keys")  # as after a crash of the server
+        with self.fronts[self.names[0]].database.transaction() as own:
+            own.execute("UPDATE front_segments SET sealed_key = zeroblob(61) WHERE block = ?", (block,))
 
     def group(self):
         return self.fronts[self.names[0]].server

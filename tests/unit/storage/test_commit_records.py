@@ -153,3 +153,36 @@ def test_no_step_that_tells_the_peer_of_keys_ends_before_they_are_handed_over(tm
             side.commits.persist(record)
         with side.database.reading() as cursor:  # the step itself is durable: nothing is lost, all is repeated later
             assert cursor.execute("SELECT stage FROM link_blocks").fetchone() == (STAGES[type(record)],)
+
+
+def test_keys_are_as_old_as_their_block_at_both_sites_however_long_the_last_word_took(tmp_path, stored):
+    """After an outage key_ttl_s must not end a key at its holder that its owner still hands out, or the reverse."""
+    pair, ages = make(tmp_path / "pair"), {}
+    for name, side in (("rx", pair.rx), ("tx", pair.tx)):
+        first, *later = stored[name]
+        side.commits._now = lambda: 1000.0
+        side.commits.persist(first)
+        side.commits._now = lambda: 1000.0 + 86_400.0  # a day without the peer
+        for record in later:
+            side.commits.persist(record)
+        with side.database.reading() as cursor:
+            found = cursor.execute("SELECT key_id, created_at FROM key_records ORDER BY key_id").fetchall()
+        ages[name] = dict(found)
+    assert ages["rx"] == ages["tx"]
+    assert set(ages["tx"].values()) == {1000.0}
+    for side in pair.sides:  # nor does the stamp leave with the keys, or with what both sites report alike
+        assert "stored_at" not in str(side.commits.committed_blocks())
+        with side.database.reading() as cursor:
+            assert "stored_at" not in str(cursor.execute("SELECT metadata FROM key_segments").fetchall())
+
+
+def test_a_clock_that_was_set_back_makes_no_key_of_the_future(tmp_path, stored):
+    pair = make(tmp_path / "pair")
+    first, *later = stored["tx"]
+    pair.tx.commits._now = lambda: 5000.0
+    pair.tx.commits.persist(first)
+    pair.tx.commits._now = lambda: 1000.0
+    for record in later:
+        pair.tx.commits.persist(record)
+    with pair.tx.database.reading() as cursor:
+        assert {at for (at,) in cursor.execute("SELECT created_at FROM key_records")} == {1000.0}

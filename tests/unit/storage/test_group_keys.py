@@ -6,11 +6,13 @@ import uuid
 
 import pytest
 
-from heliograph.errors import InsufficientKeys, KeyNotFound, NotPermitted
+from heliograph.errors import InsufficientKeys, KeyNotFound, NotPermitted, StoreUnavailable
 from heliograph.protocol.audience import audience_name
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords, NewKey
-from heliograph.storage.local_keys import LocalKeys
+from heliograph.storage.local_keys import REMEMBERED_S, LocalKeys
+from heliograph.storage.store_seal import StoreSeal
+from heliograph.testing.anchor import MemoryAnchor
 from heliograph.vault.filekek import FileKek
 
 GROUP = audience_name(["sae-b", "sae-c", "sae-l"])  # sae-l is at the master's site
@@ -207,3 +209,58 @@ def test_a_power_cut_at_any_step_of_local_keys_leaves_all_shares_or_none(tmp_pat
     assert states[0] == []
     assert states[-1] == ["sae-2", "sae-3"]
     assert all(state in ([], ["sae-2", "sae-3"]) for state in states)
+
+
+def test_tombstones_of_a_sites_own_keys_go_after_a_day_and_no_key_with_them(store):
+    database, keys = store
+    local = LocalKeys(database, keys, OsRandom())
+    old = local.issue("sae-a", "sae-2", 2, 32, 100.0)
+    link = uuid.uuid4()
+    with database.transaction() as cursor:
+        keys.add(cursor, 1, 1, [NewKey(str(link), "sae-b", "sae-a", False, os.urandom(32), 100.0)])
+    keys.deliver_to_slave("sae-a", "sae-b", [str(link)], 100.0)
+    keys.deliver_to_slave("sae-2", "sae-a", [old[0].key_id], 200.0)
+    young = local.issue("sae-a", "sae-2", 1, 32, 300.0 + REMEMBERED_S)
+    keys.deliver_to_slave("sae-2", "sae-a", [young[0].key_id], 300.0 + REMEMBERED_S)
+    assert local.forget(200.0 + REMEMBERED_S) == 0  # not before its day is over
+    assert local.forget(300.0 + REMEMBERED_S) == 1
+    assert not keys.known(old[0].key_id)
+    assert keys.known(young[0].key_id)
+    assert keys.known(str(link))  # a link's stays
+    # The one that nobody fetched is there still, and a key that was forgotten is not served again.
+    assert keys.deliver_to_slave("sae-2", "sae-a", [old[1].key_id], 999_999.0)[0].material == old[1].material
+    with pytest.raises(KeyNotFound):
+        keys.deliver_to_slave("sae-2", "sae-a", [old[0].key_id], 999_999.0)
+    with database.reading() as cursor:
+        plan = cursor.execute(
+            "EXPLAIN QUERY PLAN SELECT chunk FROM key_chunks WHERE epoch = 4611686018427387905 AND segment IS NULL "
+            "AND changed_at < 1"
+        ).fetchall()
+    assert "key_local_gone" in str(plan)  # a sweep does not read every tombstone of the site
+
+
+def test_the_issue_of_a_sites_own_keys_is_counted_in_the_anchor(tmp_path):
+    """A copy of the store from before it is behind the anchor from then on (ADR 0020)."""
+    kek = FileKek.create(tmp_path / "kek", OsRandom())
+    database, anchor = Database(tmp_path / "site" / "store.db", kek), MemoryAnchor()
+    seal = StoreSeal(database, anchor)
+    seal.count()
+    keys = KeyRecords(database, OsRandom(), seal)
+    local = LocalKeys(database, keys, OsRandom())
+    before = anchor.read()
+    local.issue("sae-a", "sae-2", 3, 32, 100.0)
+    assert anchor.read() > before
+    with database.reading() as cursor:
+        assert cursor.execute("SELECT runs FROM store_seal").fetchone()[0] == anchor.read()[0]
+
+    def broken(_epoch, _block):
+        raise StoreUnavailable("anchor: no space")
+
+    anchor.advance = broken
+    for _ in range(2):  # no key is told, nor are more burnt while it lasts
+        with pytest.raises(StoreUnavailable):
+            local.issue("sae-a", "sae-2", 1, 32, 100.0)
+    assert keys.counts("sae-a", "sae-2").released == 4
+    del anchor.advance
+    local.issue("sae-a", "sae-2", 1, 32, 100.0)
+    database.close()

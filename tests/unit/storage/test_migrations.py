@@ -203,3 +203,94 @@ def test_no_ciphertext_of_the_old_rows_is_left_beside_the_chunks(rows):
     database.checkpoint()
     assert sealed not in rows.read_bytes()
     database.close()
+
+
+def refused_migration(path):
+    """Return the text of a refusal, empty if there was none; any other error is the test's."""
+    try:
+        migrate_store(path)
+    except (ConfigurationError, StoreUnavailable) as why:
+        return str(why)
+    return ""
+
+
+WRONG = [
+    "'no-uuid'",
+    "NULL",
+    "''",
+    "-1",
+    "7.5",
+    "4294967296",
+    "9e999",
+    "X'00'",
+    "X''",
+    "'19C79CA7-B1D4-4237-862B-300CBADD7B43'",
+]
+COLUMNS = {
+    "key_records": "key_id segment position master slave owner_here state created_at ciphertext",
+    "key_tombstones": "key_id master slave owner_here epoch fate at",
+    "key_segments": "segment epoch block sealed_key metadata",
+    "key_shares": "key_id sae served_at",
+}
+
+
+def test_a_key_id_that_is_no_uuid_is_named_with_its_remedy_and_nothing_is_changed(rows):
+    with closing(sqlite3.connect(rows)) as connection, connection:
+        connection.execute("UPDATE key_records SET key_id = 'key 17' WHERE key_id = ?", (key_id(4),))
+    before = rows.read_bytes()
+    with pytest.raises(
+        ConfigurationError, match=r"key_records, key_ID 'key 17': key_id .*nothing was changed; with"
+    ) as no:
+        migrate_store(rows)
+    assert str(rows) in str(no.value)
+    assert "\n" not in str(no.value)
+    assert rows.read_bytes() == before
+
+
+@pytest.mark.parametrize("table", COLUMNS)
+def test_whatever_one_column_of_an_old_store_holds_it_is_carried_over_or_refused_in_one_line(rows, table):
+    """One value at a time in one row: never a traceback, and never a key fewer than there were."""
+    untouched, counted = rows.read_bytes(), "SELECT count(*) FROM key_list"
+    refused = 0
+    for column in COLUMNS[table].split():
+        for value in WRONG:
+            rows.write_bytes(untouched)
+            try:
+                with closing(sqlite3.connect(rows)) as connection, connection:
+                    connection.execute(
+                        f"UPDATE {table} SET {column} = {value} WHERE rowid = 1"
+                        if table == "key_segments"
+                        else f"UPDATE {table} SET {column} = {value} WHERE key_id = "
+                        f"(SELECT key_id FROM {table} LIMIT 1)"
+                    )
+                    old = sum(
+                        connection.execute(f"SELECT count(*) FROM key_{t}").fetchone()[0]
+                        for t in ("records", "tombstones")
+                    )
+            except sqlite3.Error:
+                continue  # the old schema does not take it
+            before = rows.read_bytes()
+            if refusal := refused_migration(rows):
+                refused += 1
+                assert "\n" not in refusal
+                assert "nothing was changed" in refusal
+                assert rows.read_bytes() == before
+                continue
+            with closing(sqlite3.connect(rows)) as connection:
+                assert connection.execute(counted).fetchone()[0] == old, (column, value)
+    assert refused or table in {"key_segments", "key_shares"}
+
+
+@pytest.mark.parametrize("version", [-1, -(2**31)])
+def test_a_version_that_never_was_is_refused(rows, version):
+    with closing(sqlite3.connect(rows)) as connection:
+        connection.execute(f"PRAGMA user_version={version}")
+    with pytest.raises(ConfigurationError, match="no store of this program"):
+        migrate_store(rows)
+
+
+def test_a_key_whose_segment_is_gone_is_named_not_dropped(rows):
+    with closing(sqlite3.connect(rows)) as connection, connection:
+        connection.execute("DELETE FROM key_segments WHERE segment = 2")
+    with pytest.raises(ConfigurationError, match="its segment is not there"):
+        migrate_store(rows)

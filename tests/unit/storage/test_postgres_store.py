@@ -556,3 +556,50 @@ def test_a_block_that_two_front_ends_empty_at_once_is_forgotten_all_the_same(two
 def count(store, table):
     with store.link.reading() as cursor:
         return cursor.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+
+
+def tidy(store):
+    for front in store.fronts.values():
+        with front.server.transaction() as cursor:
+            front.front_end.tidy(cursor)
+
+
+def test_a_block_that_one_front_end_cannot_open_is_handed_out_by_the_other(tmp_path, postgres):
+    store = PostgresStore(tmp_path, postgres, names=("fe-1", "fe-2"))
+    try:
+        for front in store.fronts.values():
+            front.attend()
+        rows = store.add(1, owned(2))
+        tidy(store)
+        store.alter_block(1)
+        with pytest.raises(StoreUnavailable, match="others hand its keys out"):
+            store.keys.deliver_to_master("sae-a", "sae-b", 1, 200.0)
+        with pytest.raises(InsufficientKeys):
+            store.keys.deliver_to_master("sae-a", "sae-b", 1, 200.0)
+        assert store.keys.damaged_count() == 0
+        assert pairs(store.fronts["fe-2"].keys.deliver_to_master("sae-a", "sae-b", 2, 200.0)) == pairs(rows)
+    finally:
+        store.close()
+
+
+@pytest.mark.parametrize("where", ["the server's copy", "the site's own file"])
+def test_an_altered_key_of_a_block_on_its_way_does_not_keep_later_blocks_back(tmp_path, postgres, where):
+    store = PostgresStore(tmp_path, postgres)
+    try:
+        store.stored(1, owned(2))
+        if where == "the site's own file":
+            with store.database.transaction() as cursor:
+                cursor.execute("UPDATE key_segments SET sealed_key = zeroblob(61)")
+        store.outbox.push()
+        if where == "the server's copy":
+            with store.link.transaction() as cursor:
+                cursor.execute("UPDATE segment_keys SET sealed_key = %s", (bytes(61),))
+        rows = store.add(2, owned(2))
+        assert pairs(store.keys.deliver_to_master("sae-a", "sae-b", 2, 200.0)) == pairs(rows)
+        store.outbox.upkeep()  # the link's process offers what it has once more
+        damaged = 2 if where == "the site's own file" else 0
+        assert store.keys.counts("sae-a", "sae-b") == KeyCounts(deliverable=2 - damaged, damaged=damaged)
+        if not damaged:
+            assert len(store.keys.deliver_to_master("sae-a", "sae-b", 2, 200.0)) == 2
+    finally:
+        store.close()

@@ -589,3 +589,14 @@ def test_the_rate_of_requests_counts_calls_of_streams_too(tmp_path):
         assert w.a.stored() <= stored
 
     run(act, tmp_path)
+
+
+def test_idle_strangers_at_the_door_between_key_managers_hold_no_stream_up(tmp_path):
+    async def act(w):
+        idle = [await dial("127.0.0.1", port) for _ in range(24) for port in (w.a.port, w.b.port)]
+        ksid = await opened(w.one, w.two)
+        assert (await w.one.get_key(ksid, 0)).key == (await w.two.get_key(ksid, 0)).key
+        for transport in idle:
+            transport.abort()
+
+    run(act, tmp_path)

@@ -10,7 +10,7 @@ from heliograph.transport.tcp import TcpTransport
 
 __all__ = ["Strangers"]
 
-_MAX: Final = 8  # our choice
+_MAX: Final = 8  # our choice, for the door of a link
 
 
 class Strangers:
@@ -19,7 +19,9 @@ class Strangers:
     The first to go is one that has not even sent its hello, then one of the address that holds most, then the oldest.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = _MAX) -> None:
+        """``most``: how many are borne at once."""
+        self._most = most
         self._heard: dict[TcpTransport, bool] = {}
 
     def __iter__(self) -> Iterator[TcpTransport]:
@@ -27,10 +29,12 @@ class Strangers:
 
     def add(self, transport: TcpTransport) -> None:
         """Take one more; another one is cut if there are too many."""
-        if len(self._heard) >= _MAX:
+        if len(self._heard) >= self._most:
             held = Counter(other.peer_host for other in self._heard)
             # ``min`` takes the first of equals: the oldest.
-            min(self._heard, key=lambda other: (self._heard[other], -held[other.peer_host])).abort()
+            gone = min(self._heard, key=lambda other: (self._heard[other], -held[other.peer_host]))
+            del self._heard[gone]  # at once: the next one that comes ends another
+            gone.abort()
         self._heard[transport] = False
 
     def heard(self, transport: TcpTransport) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from heliograph.site.strangers import Strangers
+from heliograph.transport.strangers import Strangers
 
 
 class Connection:
