@@ -34,9 +34,7 @@ def divide_audiences(connection: sqlite3.Connection) -> None:
     ):
         size = max(0, length // len(fates) - _TAG_BYTES)
         waiting = "pending" if state == _PENDING else "deliverable"
-        pools[audience][size].update(
-            {waiting: fates.count(0), "damaged": fates.count(2), "released": fates.count(3)}
-        )
+        pools[audience][size].update({waiting: fates.count(0), "damaged": fates.count(2), "released": fates.count(3)})
         chunks[audience, size].append(chunk)
     rows = connection.execute("SELECT audience, master, slave, owner_here, delivered FROM key_audiences").fetchall()
     connection.execute("DROP TABLE key_audiences")

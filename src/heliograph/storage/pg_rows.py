@@ -82,7 +82,8 @@ def master_rows(
     found = cursor.execute(
         _SELECT + "JOIN segment_holders h ON h.epoch = s.epoch AND h.block = s.block AND h.front_end = %s "
         "WHERE k.master = %s AND k.slave = %s AND k.owner_here = 1 AND k.state = %s "
-        "AND octet_length(k.ciphertext) = %s AND k.created_at >= %s ORDER BY k.segment, k.position LIMIT %s FOR UPDATE OF k SKIP LOCKED",
+        "AND octet_length(k.ciphertext) = %s AND k.created_at >= %s "
+        "ORDER BY k.segment, k.position LIMIT %s FOR UPDATE OF k SKIP LOCKED",
         (front_end, master, slave, DELIVERABLE, size + TAG_BYTES, since, limit),
     )
     return [PgRow(*row) for row in found]
