@@ -1,4 +1,4 @@
-"""Blocks are cut into keys of several sizes by one rule: bits are used once, both sites cut alike, nobody is left out."""
+"""Blocks are cut into keys of several sizes by one rule: each bit once, both sites alike, and nobody is left out."""
 
 from dataclasses import replace
 
@@ -78,7 +78,7 @@ def test_a_link_with_one_size_is_cut_as_before_there_were_several(own, peer, blo
 
 def test_every_pool_gets_the_same_number_of_keys_also_from_blocks_with_room_for_one():
     registration = link([(512, 128, 1048)], [(64,)])
-    got = {size: 0 for size in (512, 128, 1048)}
+    got = dict.fromkeys((512, 128, 1048), 0)
     for block in range(30):
         room = link_keys_bits(block) + PAD_SET_BITS + registration.key_for_each_site_bits
         (*_, last) = cut_block(block, secret_of(room), 1, registration).transmitter_keys[:1]
