@@ -11,6 +11,9 @@ from heliograph.kme.key_sizes import KeySizes
 from heliograph.kme.quotas import Quota, Quotas, TooManyRequests
 from heliograph.kme.supply import Limits, RequestRefused, Supply
 from heliograph.kme.supply import SaePair as Served
+from heliograph.protocol.codec import decode
+from heliograph.protocol.frames import parse_frame
+from heliograph.protocol.messages import Acknowledgement
 from heliograph.protocol.registration import SaePair
 from heliograph.testing.clock import ManualClock
 from heliograph.testing.links import quick_channel, quick_registration
@@ -124,3 +127,38 @@ def test_sites_whose_sizes_differ_do_not_connect_and_say_so_in_one_line(tmp_path
         RemoteProtocolError, match="its keys or its registration of link 'a-b' are not the same as here"
     ):
         Differing(LINK, quick_channel(), tmp_path)
+
+
+def test_a_block_in_doubt_is_never_cut_by_sizes_that_were_registered_after_it(tmp_path):
+    """The participant has cut its keys and its acknowledgement is lost; both operators change the sizes and come back."""
+
+    def without_acknowledgement(_, wire):
+        lost = parse_frame(wire).tagged and isinstance(decode(parse_frame(wire).body), Acknowledgement)
+        return () if lost else (wire,)
+
+    pair = Pair(LINK, quick_channel(), tmp_path, prefilter=False)
+    pair.run_block()
+    before = pair.tx.keys.counts("sae-a", "sae-b").deliverable
+    pair.wire = without_acknowledgement
+    pair.run_block()
+    assert pair.tx.running.doubtful_blocks()
+    pair.wire = lambda _, wire: (wire,)
+    for side in pair.sides:
+        side.registration = replace(LINK, transmitter_pairs=(replace(FORTH, key_sizes=(512,)), GROUP))
+        side.restart()
+    pair.connect()
+    pair.run_block()
+    # The old word about the old block covers the old sizes: it is not believed, and nobody's keys are cut anew.
+    assert pair.tx.running.doubtful_blocks()
+    assert pair.tx.refused
+    assert pair.tx.keys.counts("sae-a", "sae-b").pending == 0
+    for owner, holder in ((pair.tx, pair.rx), (pair.rx, pair.tx)):
+        for entry in (FORTH, GROUP) if owner is pair.tx else (BACK,):
+            for bits in entry.key_sizes:
+                number = owner.keys.stored_key_count(entry.master, entry.audience, bits // 8)
+                if not number:
+                    continue
+                keys = owner.keys.deliver_to_master(entry.master, entry.audience, number, 0.0, size_bytes=bits // 8)
+                named = [key.key_id for key in keys]
+                assert holder.keys.deliver_to_slave(entry.slave, entry.master, named, 0.0) == keys
+    assert before > 0
