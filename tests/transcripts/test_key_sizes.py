@@ -130,7 +130,7 @@ def test_sites_whose_sizes_differ_do_not_connect_and_say_so_in_one_line(tmp_path
 
 
 def test_a_block_in_doubt_is_never_cut_by_sizes_that_were_registered_after_it(tmp_path):
-    """The participant has cut its keys and its acknowledgement is lost; both operators change the sizes and come back."""
+    """The participant has cut its keys, its acknowledgement is lost; both operators change the sizes and come back."""
 
     def without_acknowledgement(_, wire):
         lost = parse_frame(wire).tagged and isinstance(decode(parse_frame(wire).body), Acknowledgement)
