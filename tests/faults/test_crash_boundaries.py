@@ -8,11 +8,16 @@ import pytest
 from heliograph.protocol import actions as a
 from heliograph.protocol.codec import decode
 from heliograph.protocol.frames import parse_frame
+from heliograph.protocol.registration import SaePair
 from heliograph.testing.links import quick_channel, quick_registration
 from heliograph.testing.pair import Pair
 
 CHANNEL = quick_channel()
 METHODS = ("psk", "pki", "psk+pki")
+SIZES = {  # of each direction, the link's 256 bits if empty
+    "one size": ((), ()),
+    "several": ((256, 128, 512, 264), (192,)),
+}
 DURABLE = (a.Tag, a.CheckTag, a.Persist, a.Discard)
 
 
@@ -25,10 +30,16 @@ class Crash(Exception):
 class CrashingPair(Pair):
     """Ends one side before or after its ``point``-th durable action; ``points`` counts those of both sides."""
 
-    def __init__(self, directory, name="", point=-1, *, after=False, method="psk"):
+    def __init__(self, directory, name="", point=-1, *, after=False, method="psk", sizes="one size"):
         self.points = Counter()
         self.armed = None
-        registration = replace(quick_registration(), bootstrap=method)
+        forth, back = SIZES[sizes]
+        registration = replace(
+            quick_registration(),
+            bootstrap=method,
+            transmitter_pairs=(SaePair("sae-a", "sae-b", key_sizes=forth),),
+            receiver_pairs=(SaePair("sae-b", "sae-a", key_sizes=back),),
+        )
         super().__init__(registration, CHANNEL, directory, prefilter=False)
         self.points.clear()
         self.armed = (name, point, after)
@@ -58,13 +69,22 @@ def points_of_a_block(tmp_path):
 def everything_delivered(pair):
     """Take every key from both sides as their masters and slaves would; return {key_ID: material} of each role."""
     taken = {"masters": {}, "slaves": {}}
-    for master, slave, owner, holder in (("sae-a", "sae-b", pair.tx, pair.rx), ("sae-b", "sae-a", pair.rx, pair.tx)):
-        count = owner.keys.stored_key_count(master, slave)
-        keys = owner.deliverable(master, slave, count) if count else []
-        taken["masters"].update(keys)
-        for key_id, _ in keys:
-            (key,) = holder.keys.deliver_to_slave(slave, master, [key_id], 0.0)
-            taken["slaves"][key_id] = key.material
+    link = pair.tx.registration
+    for entry, owner, holder in (
+        (link.transmitter_pairs[0], pair.tx, pair.rx),
+        (link.receiver_pairs[0], pair.rx, pair.tx),
+    ):
+        for bits in link.sizes_of(entry):
+            size = bits // 8
+            count = owner.keys.stored_key_count(entry.master, entry.slave, size)
+            if not count:
+                continue
+            keys = owner.keys.deliver_to_master(entry.master, entry.slave, count, 0.0, size_bytes=size)
+            assert {len(key.material) for key in keys} == {size}
+            taken["masters"].update((key.key_id, key.material) for key in keys)
+            for named in keys:
+                (key,) = holder.keys.deliver_to_slave(entry.slave, entry.master, [named.key_id], 0.0)
+                taken["slaves"][key.key_id] = key.material
     return taken
 
 
@@ -85,16 +105,16 @@ def test_a_block_has_durable_steps_on_both_sides(tmp_path):
     assert points["rx"] >= 6
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "sizes"), [*((method, "one size") for method in METHODS), ("psk", "several")])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("name", ["tx", "rx"])
-def test_a_crash_at_any_durable_step_converges(tmp_path, name, after, method):
+def test_a_crash_at_any_durable_step_converges(tmp_path, name, after, method, sizes):
     """Of a bootstrap block, whose keys must be at both sites before the bootstrap's door shuts at one."""
     (tmp_path / "whole").mkdir()
     for point in range(points_of_a_block(tmp_path / "whole")[name]):
         here = tmp_path / f"{point}"
         here.mkdir()
-        pair = CrashingPair(here, name, point, after=after, method=method)
+        pair = CrashingPair(here, name, point, after=after, method=method, sizes=sizes)
         crashed = None
         try:
             pair.run_block()

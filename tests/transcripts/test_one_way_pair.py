@@ -95,7 +95,7 @@ def test_with_cascade_no_codes_are_registered_and_the_digest_is_as_before_them()
         replace(one, codes=VERSION)
     without = {key: value for key, value in msgspec.to_builtins(one).items() if key != "codes"}
     for pair in (*without["transmitter_pairs"], *without["receiver_pairs"]):
-        del pair["also_there"], pair["also_here"]
+        del pair["also_there"], pair["also_here"], pair["key_sizes"]
     assert hashlib.sha256(msgspec.msgpack.encode(without)).digest() == one.digest()
 
 

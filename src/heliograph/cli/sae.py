@@ -91,6 +91,9 @@ def status(
         return
     print(f"{found.source_kme}: {found.stored_key_count} keys for {found.caller_sae} with {found.peer_sae}")
     print(f"  of {found.key_size_bits} bits; at most {found.max_key_per_request} in a request")
+    others = {size: number for size, number in found.stored_by_size.items() if size != found.key_size_bits}
+    for size, number in sorted(others.items()):
+        print(f"  {number} of {size} bits: --size {size}")
 
 
 @app.command(cls=Once)

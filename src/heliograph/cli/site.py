@@ -76,8 +76,13 @@ def init(
     distance_km: Annotated[float, typer.Option(help="Length of the fibre; the same number on both sites.")] = 25.0,
     decoys: Annotated[int, typer.Option(help="Decoy intensities, 1 or 2; the same number on both sites.")] = 1,
     key_size: Annotated[
-        int, typer.Option(help="Bits of every key, a multiple of 8 from 64 to 4096; the same on both sites.")
-    ] = 256,
+        list[int] | None,
+        typer.Option(
+            help="Bits of a key, a multiple of 8 from 64 to 4096; 256 if not given. Given several times, there are "
+            "keys of each size, the first for whoever names none. The same on both sites.",
+            show_default=False,
+        ),
+    ] = None,
     bootstrap: Annotated[
         Literal["psk", "pki", "openpgp", "psk+pki", "psk+openpgp"],
         typer.Option(help="What trust starts from; the same on both sites."),
@@ -123,7 +128,7 @@ def init(
             saes,
             distance_km,
             decoys=decoys,
-            key_size_bits=key_size,
+            key_sizes=tuple(key_size or (256,)),
             bootstrap=bootstrap,
             mac=mac,
             amplification=hash_,

@@ -40,7 +40,8 @@ class Etsi014Client:
     """A ``KeySource`` over mutual TLS for one pair of SAEs; ``async with``, or ``close`` it.
 
     ``base_url``: ``https://host[:port]`` of the KME; ``tls``: from ``client_tls``; ``own_sae``: what the KME must take
-    this client for, None to believe it; ``size_bits``: of every key, None for the KME's own size, asked for once.
+    this client for, None to believe it; ``size_bits``: of every key. None: fresh keys have the size
+    that the KME gives to whoever names none, which it is asked for once; keys that the peer names have any.
     Requests are POSTs, which no library repeats by itself: a repeated one would burn keys.
     Raises ConfigurationError for a URL that is not https.
     """
@@ -67,6 +68,7 @@ class Etsi014Client:
         self._socket: Path | None = None
         self._own_sae = own_sae
         self._size_bits = size_bits
+        self._usual_bits: int | None = None
         self._session: aiohttp.ClientSession | None = None
 
     @classmethod
@@ -129,18 +131,20 @@ class Etsi014Client:
 
     async def get_keys_with_ids(self, key_ids: Sequence[str]) -> list[DeliveredKey]:
         """Fetch the keys that the peer named, in that order, all or none. Raises as ``get_key_with_id``."""
-        size = await self._size()
         answer = await self._ask("dec_keys", etsi014.key_ids_document(key_ids))
-        keys = {key.key_id: key for key in etsi014.read_container(answer, len(key_ids), size)}
+        # The master chose the size, of those that the pair has; whoever expects one has said so.
+        keys = {key.key_id: key for key in etsi014.read_container(answer, len(key_ids), self._size_bits)}
         try:
             return [keys[key_id.lower()] for key_id in key_ids]
         except KeyError:
             raise KeySupplyError("the KME answered with a key of another key_ID") from None
 
     async def _size(self) -> int:
-        if self._size_bits is None:
-            self._size_bits = (await self.status()).key_size_bits
-        return self._size_bits
+        if self._size_bits is not None:
+            return self._size_bits
+        if self._usual_bits is None:
+            self._usual_bits = (await self.status()).key_size_bits
+        return self._usual_bits
 
     async def _ask(self, method: str, body: bytes | None) -> bytes:
         try:

@@ -131,7 +131,13 @@ class KmeServer(JsonHttpServer):
             def take() -> list[StoredKey]:
                 nonlocal taken
                 found = supply.enc_keys(
-                    caller, peer, number, additional=further, max_age_s=wishes.max_age_s, accept=wishes.check
+                    caller,
+                    peer,
+                    number,
+                    additional=further,
+                    size_bits=asked.size_bits,
+                    max_age_s=wishes.max_age_s,
+                    accept=wishes.check,
                 )
                 taken = True
                 return found

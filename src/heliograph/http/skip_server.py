@@ -91,8 +91,8 @@ class SkipServer(JsonHttpServer):
                 # The draft knows no "not yours": another SAE's key is like one that is not there.
                 raise KeyNotFound("the key was allocated to another SAE") from None
         else:
-            remote = skip.read_key_query(query, supply.limits.key_size_bits)
+            remote, size = skip.read_key_query(query)
             peer = self._systems.resolve(supply, caller, remote)
-            (key,) = await self.on_store(lambda: supply.enc_keys(caller, peer, 1))
+            (key,) = await self.on_store(lambda: supply.enc_keys(caller, peer, 1, size_bits=size))
         _log.info("SKIP key for %s with %s: %s", caller, peer, key.key_id)
         return Answer(200, skip.key_document(key))

@@ -14,7 +14,7 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -27,6 +27,7 @@ from heliograph.errors import (
     StoreUnavailable,
 )
 from heliograph.kme.key_facts import KNOWN, KeyFacts, Wishes, read_wishes, wants_facts
+from heliograph.kme.key_sizes import read_extension, status_extension
 from heliograph.kme.query import read_integer, read_query
 from heliograph.kme.strict_json import MalformedDocument, read_document
 from heliograph.kme.supply import Limits, OwnerUnreachable, RequestRefused, SupplyStatus, WishUnmet
@@ -83,9 +84,10 @@ _NO_WISHES = Wishes()
 
 @dataclass(frozen=True, slots=True)
 class KeyRequest:
-    """A key request (6.2), checked. ``additional``: further slaves, none of them twice."""
+    """A key request (6.2), checked. ``size_bits``: if named; ``additional``: further slaves, none of them twice."""
 
     number: int = 1
+    size_bits: int | None = None
     additional: tuple[str, ...] = ()
     wishes: Wishes = _NO_WISHES
 
@@ -131,6 +133,7 @@ class _Status(msgspec.Struct):
     max_key_size: int
     min_key_size: int
     max_SAE_ID_count: int  # noqa: N815
+    status_extension: Any = msgspec.UNSET
 
 
 # -- requests, as the KME reads them ------------------------------------------------------------------------------
@@ -158,15 +161,18 @@ def read_key_request(body: bytes, limits: Limits) -> KeyRequest:
         if len(set(additional)) != len(additional) or not all(name.strip() for name in additional):
             raise RequestRefused("additional_slave_SAE_IDs: an SAE ID is blank or comes twice")
     # (3) Size and number.
-    number = _checked(request.number, None if request.size is msgspec.UNSET else request.size, limits)
-    return KeyRequest(number, tuple(additional), read_wishes(mandatory, optional))
+    size = None if request.size is msgspec.UNSET else request.size
+    _check(request.number, size, limits)
+    return KeyRequest(request.number, size, tuple(additional), read_wishes(mandatory, optional))
 
 
 def read_key_request_query(query: str, limits: Limits) -> KeyRequest:
     """Read the query of GET enc_keys, ``number`` and ``size`` only (5.2). Raises KeySupplyError (400)."""
     members = read_query(query, {"number", "size"})
-    number = read_integer(members, "number")
-    return KeyRequest(_checked(1 if number is None else number, read_integer(members, "size"), limits))
+    number, size = read_integer(members, "number"), read_integer(members, "size")
+    request = KeyRequest(1 if number is None else number, size)
+    _check(request.number, size, limits)
+    return request
 
 
 def read_key_ids(body: bytes, limits: Limits) -> KeyIds:
@@ -205,19 +211,17 @@ def _extensions(objects: _Extensions | msgspec.UnsetType) -> dict[str, object]:
     return found
 
 
-def _checked(number: int, size: int | None, limits: Limits) -> int:
+def _check(number: int, size: int | None, limits: Limits) -> None:
+    # Which sizes there are depends on who shares the keys: the supply says so.
     if size is not None:
         if size <= 0:
             raise RequestRefused("size must be a positive number of bits")
         if size % 8:
             raise RequestRefused(MESSAGE_SIZE)
-        if size != limits.key_size_bits:
-            raise RequestRefused(f"size is not supported; keys of {limits.key_size_bits} bits are")
     if number <= 0:
         raise RequestRefused("number must be at least 1")
     if number > limits.max_key_per_request:
         raise RequestRefused(f"number exceeds max_key_per_request = {limits.max_key_per_request}")
-    return number
 
 
 def _uuid(text: str) -> str:
@@ -248,9 +252,10 @@ def status_document(status: SupplyStatus) -> bytes:
             stored_key_count=status.stored_key_count,
             max_key_count=status.max_key_count,
             max_key_per_request=status.max_key_per_request,
-            max_key_size=status.key_size_bits,
-            min_key_size=status.key_size_bits,
+            max_key_size=status.max_key_size_bits or status.key_size_bits,
+            min_key_size=status.min_key_size_bits or status.key_size_bits,
             max_SAE_ID_count=status.max_sae_id_count,
+            status_extension=status_extension(status.stored_by_size) if status.stored_by_size else msgspec.UNSET,
         )
     )
 
@@ -321,8 +326,10 @@ def key_ids_document(key_ids: Sequence[str]) -> bytes:
     return msgspec.json.encode({"key_IDs": [{"key_ID": key_id} for key_id in key_ids]})
 
 
-def read_container(document: bytes, number: int, size_bits: int) -> list[DeliveredKey]:
-    """Read a Key container that must hold ``number`` different keys of ``size_bits``. Raises KeySupplyError.
+def read_container(document: bytes, number: int, size_bits: int | None) -> list[DeliveredKey]:
+    """Read a Key container that must hold ``number`` different keys of ``size_bits``, any if None.
+
+    Raises KeySupplyError.
 
     Extension members are ignored, as 6.3 makes them optional.
     """
@@ -336,8 +343,10 @@ def read_container(document: bytes, number: int, size_bits: int) -> list[Deliver
         except ValueError:
             material = b""
         # Decoding is not injective: only what encodes back to the same text is taken.
-        if base64.b64encode(material).decode("ascii") != entry.key or len(material) * 8 != size_bits:
-            raise KeySupplyError(f"the KME's answer has a key that is not {size_bits} bits of base64")
+        sound = base64.b64encode(material).decode("ascii") == entry.key and material != b""
+        if not sound or size_bits not in {None, 8 * len(material)}:
+            wanted = "some" if size_bits is None else size_bits
+            raise KeySupplyError(f"the KME's answer has a key that is not {wanted} bits of base64")
         keys.append(DeliveredKey(entry.key_ID.lower(), material))
     if len(keys) != number or len({key.key_id for key in keys}) != number:
         raise KeySupplyError(f"the KME answered with {len(keys)} keys where {number} different ones were asked for")
@@ -357,6 +366,9 @@ def read_status(document: bytes) -> SupplyStatus:
         max_key_count=status.max_key_count,
         max_key_per_request=status.max_key_per_request,
         max_sae_id_count=status.max_SAE_ID_count,
+        min_key_size_bits=status.min_key_size if status.min_key_size < status.key_size else None,
+        max_key_size_bits=status.max_key_size if status.max_key_size > status.key_size else None,
+        stored_by_size=read_extension(status.status_extension),
     )
 
 

@@ -193,8 +193,11 @@ class _Void(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 # -- what a key manager reads -----------------------------------------------------------------------------------------
 
 
-def read_ext_keys(body: bytes, key_size_bits: int) -> ExtKeys:
-    """Read the body of POST ext_keys. Raises InterworkingError; then no key of it was taken."""
+def read_ext_keys(body: bytes) -> ExtKeys:
+    """Read the body of POST ext_keys; which sizes are taken is the caller's to say.
+
+    Raises InterworkingError; then no key of it was taken.
+    """
     slug = Slug.MISSING_PARAMETERS
     document = _convert(body, _ExtKeys, slug)
     for extension in (document.extension_mandatory, document.extension_optional, *(k.extension for k in document.keys)):
@@ -204,7 +207,7 @@ def read_ext_keys(body: bytes, key_size_bits: int) -> ExtKeys:
         raise InterworkingError(Slug.UNSUPPORTED_EXTENSION, "no mandatory extension is supported here", names)
     if not 1 <= len(document.keys) <= KEYS_MAX:
         raise InterworkingError(slug, f"keys: between 1 and {KEYS_MAX} are taken at once")
-    keys = tuple(ExtKey(_uuid(key.key_id, slug), _value(key.value, key_size_bits)) for key in document.keys)
+    keys = tuple(ExtKey(_uuid(key.key_id, slug), _value(key.value)) for key in document.keys)
     if len({key.key_id for key in keys}) != len(keys):
         raise InterworkingError(slug, "keys: a key_id comes twice")
     return ExtKeys(
@@ -289,15 +292,13 @@ def _uuid(text: str, slug: Slug) -> str:
     return text.lower()
 
 
-def _value(text: str, key_size_bits: int) -> bytes:
+def _value(text: str) -> bytes:
     try:
         value = base64.b64decode(text, validate=True)
     except ValueError:
         value = b""
     if base64.b64encode(value).decode("ascii") != text or not 1 <= len(value) <= KEY_BYTES_MAX:
         raise InterworkingError(Slug.MISSING_PARAMETERS, "a key's value is not base64 (RFC 4648 4)")
-    if 8 * len(value) != key_size_bits:
-        raise InterworkingError(Slug.MISSING_PARAMETERS, f"keys of {key_size_bits} bits are taken here, no others")
     return value
 
 

@@ -18,6 +18,7 @@ from typing import Protocol
 from heliograph.errors import ConfigurationError, HeliographError, KeySupplyError, NotPermitted
 from heliograph.kme import etsi020
 from heliograph.kme.etsi020 import Ack, AckStatus, ExtKeys, InterworkingError, Slug, Void
+from heliograph.kme.key_sizes import size_names
 from heliograph.kme.supply import Supply
 from heliograph.ports import Clock
 
@@ -89,7 +90,7 @@ class Interworking:
     def ext_keys(self, kme_id: str, body: bytes) -> tuple[int, bytes]:
         """Take keys over; return HTTP status and body. Raises HeliographError; only then was no key taken."""
         peer = self.peer(kme_id)
-        request = etsi020.read_ext_keys(body, self._supply.limits.key_size_bits)
+        request = etsi020.read_ext_keys(body)
         self._check_mode(peer, request.callback)
         self._check_route(peer, request)
         self._store.take(kme_id, request, self._clock.now())
@@ -132,6 +133,11 @@ class Interworking:
             pair = None
         if pair is None or pair.remote_kme != peer.kme_id:
             raise InterworkingError(Slug.KEY_ROUTING, "no such pair of SAEs is declared between the two key managers")
+        sizes = self._supply.key_sizes(request.initiator, request.targets[0])
+        if any(8 * len(key.value) not in sizes for key in request.keys):
+            raise InterworkingError(
+                Slug.MISSING_PARAMETERS, f"keys of {size_names(sizes)} bits are taken here, no others"
+            )
 
 
 def _grouped(fates: Mapping[str, AckStatus], request: Void) -> list[Ack]:

@@ -135,6 +135,8 @@ def take_request(
         # A group's key is known to every SAE of the group: one of them could write about the others' pair.
         if any(key.slave_sae != request.receiver for key in found):
             raise AuthenticationFailed("a message under a key that more than two SAEs share")
+        if min(len(key.material) for key in found) < PAD_BYTES:
+            raise AuthenticationFailed("a message under a key that is too short for one")
         OneTimeKeys(*found).open(request)
 
     keys = supply.dec_keys(request.receiver, request.sender, request.key_ids, accept)

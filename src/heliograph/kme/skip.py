@@ -5,8 +5,9 @@ dashes, 128 bits in hexadecimal. Which SAEs stand behind a ``remoteSystemID`` is
 certificate.
 
 What the draft leaves open is settled here as follows. Every parameter may come once and no other is taken; ``size``
-must be the size of the pair's keys, since the other side's request names none; an empty pool is 503 with Retry-After;
-an SAE that the certificate does not name as registered gets 401; errors have a body ``{"message": ...}``.
+must be one of the pair's sizes, of which both sites hold keys, since the other side's request names none; an empty pool
+is 503 with Retry-After; an SAE that the certificate does not name as registered gets 401; errors have a body
+``{"message": ...}``.
 """
 
 from __future__ import annotations
@@ -122,14 +123,11 @@ def read_capabilities_query(query: str) -> None:
     _query(query, set())
 
 
-def read_key_query(query: str, key_size_bits: int) -> str:
-    """Read the query of /key; return the remote system. Raises RequestRefused."""
+def read_key_query(query: str) -> tuple[str, int | None]:
+    """Read the query of /key; return the remote system and the size in bits, if it is named. Raises RequestRefused."""
     members = _query(query, {"remoteSystemID", "size"})
-    if "size" in members:
-        size = _integer(members["size"], "size")
-        if size != key_size_bits:
-            raise RequestRefused(f"size is not supported; keys of {key_size_bits} bits are")
-    return _remote(members)
+    size = _integer(members["size"], "size") if "size" in members else None
+    return _remote(members), size
 
 
 def read_key_by_id(key_id: str, query: str) -> tuple[str, str]:

@@ -64,7 +64,6 @@ class Streams:
         self._store, self._supply = store, supply
         self._applications, self._policy = dict(applications), policy
         self._clock, self._randomness = clock, randomness
-        self._key_bytes = supply.limits.key_size_bits // 8
 
     # -- calls of an application ---------------------------------------------------------------------------------
 
@@ -81,7 +80,7 @@ class Streams:
             if theirs or known.closed_here:
                 return OpenReply(Status.KSID_IN_USE)
             return self._opening(known, is_new=False, wait_ms=known.qos.timeout_ms)
-        agreed = self._policy.negotiate(request.qos, self._key_bytes)
+        agreed = self._policy.negotiate(request.qos, self._key_bytes(caller, remote, owner_here=owner_here))
         if agreed != request.qos:
             return OpenReply(Status.QOS_NOT_MET, agreed, request.ksid)
         if self._is_full(caller):
@@ -191,7 +190,7 @@ class Streams:
         return True
 
     def _reserve(self, stream: Stream, needed: int, window: int) -> list[Chunk]:
-        each = stream.qos.key_chunk_size // self._key_bytes
+        each = self._keys_in_a_chunk(stream)
         stored = self._supply.status(stream.local_sae, stream.remote_sae).stored_key_count
         limit = self._supply.limits.max_key_per_request // each
         # What is asked for now may take what there is; what is put by leaves half of the pool to the pair's other uses.
@@ -248,9 +247,10 @@ class Streams:
     def _handle_opening(self, sender: str, receiver: str, message: m.Opening, stream: Stream | None) -> m.Opened:
         if stream is None:
             ends = self._ends(receiver, message.source, message.destination)
-            agreed = self._policy.negotiate(message.qos, self._key_bytes)
             if not message.connected or ends is None or ends[0] != sender or self._is_full(receiver):
                 return m.Opened(Status.KSID_IN_USE, message.qos, connected=False)
+            key_bytes = self._key_bytes(receiver, sender, owner_here=ends[1])
+            agreed = self._policy.negotiate(message.qos, key_bytes)
             if agreed != message.qos:
                 return m.Opened(Status.QOS_NOT_MET, agreed, connected=False)
             now = self._clock.now()
@@ -264,7 +264,7 @@ class Streams:
     def _handle_reserve(self, stream: Stream, message: m.Reserve) -> bool:
         if stream.owner_here or stream.closed_here:
             return False
-        each = stream.qos.key_chunk_size // self._key_bytes
+        each = self._keys_in_a_chunk(stream)
         fresh: list[Chunk] = []
         end = stream.next_index
         for index, key_ids in message.chunks:
@@ -299,6 +299,15 @@ class Streams:
         return self._clock.now() >= stream.created_at + stream.qos.ttl_s
 
     # -- steps ------------------------------------------------------------------------------------------------------
+
+    def _key_bytes(self, local: str, remote: str, *, owner_here: bool) -> int:
+        """Return how long the keys are of which chunks are made: of the size for whoever names none, at both sites."""
+        pair = (local, remote) if owner_here else (remote, local)
+        return self._supply.key_sizes(*pair)[0] // 8
+
+    def _keys_in_a_chunk(self, stream: Stream) -> int:
+        key_bytes = self._key_bytes(stream.local_sae, stream.remote_sae, owner_here=stream.owner_here)
+        return stream.qos.key_chunk_size // key_bytes
 
     def _take(self, stream: Stream, chunk: Chunk) -> bytes:
         if stream.owner_here:

@@ -6,20 +6,21 @@ documents are the codecs' (``etsi014``); durability is the key store's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from heliograph.errors import (
     ConfigurationError,
     InsufficientKeys,
     KeyNotFound,
-    KeySupplyError,
     NotPermitted,
     StoreUnavailable,
 )
 from heliograph.kme.groups import Groups, SaeGroup
+from heliograph.kme.key_sizes import KeySizes
 from heliograph.kme.quotas import Quotas, TooManyRequests
+from heliograph.kme.refusals import OwnerUnreachable, RequestRefused, WishUnmet
 from heliograph.ports import Clock
 from heliograph.types import StoredKey
 
@@ -56,12 +57,13 @@ class KeyStore(Protocol):
         *,
         keep: int = 0,
         since: float = float("-inf"),
+        size_bytes: int | None = None,
         accept: Accept = list,
     ) -> list[StoredKey]:
         """Take the oldest keys that this site owns for the pair. Raises InsufficientKeys, taking none.
 
-        ``keep`` keys stay; none was made before ``since``; ``accept`` looks at them before anything changes, one call
-        at a time, and if it raises, they stay.
+        ``keep`` keys of this size stay; none was made before ``since``; each has ``size_bytes``; ``accept`` looks at
+        them before anything changes, one call at a time, and if it raises, they stay.
         """
 
     def deliver_to_slave(
@@ -75,34 +77,11 @@ class KeyStore(Protocol):
     def check_held(self, slave: str, master: str, key_ids: Sequence[str]) -> None:
         """Return if ``deliver_to_slave`` would find these keys; raises as it does, and changes nothing."""
 
-    def stored_key_count(self, master: str, slave: str) -> int:
-        """Count what ``deliver_to_master`` could hand out now."""
+    def stored_key_count(self, master: str, slave: str, size_bytes: int | None = None) -> int:
+        """Count what ``deliver_to_master`` could hand out now, of one size or of all."""
 
     def known(self, key_id: str) -> bool:
         """Tell whether a key of that key_ID is or was in the store."""
-
-
-class RequestRefused(KeySupplyError):
-    """The request asks for something this KME does not do; the text says what it does instead.
-
-    ``details``: pairs of a name and a text for the answer's details (ETSI GS QKD 014 6.5).
-    """
-
-    def __init__(self, message: str, details: Sequence[tuple[str, str]] = ()) -> None:
-        super().__init__(message)
-        self.details = tuple(details)
-
-
-class WishUnmet(KeySupplyError):
-    """The keys that could be handed out now are not as the request demands. ``name``: of the extension."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(reason)
-        self.name = name
-
-
-class OwnerUnreachable(KeySupplyError):
-    """The key_ID is not known here and the site that would know it cannot be asked now; try again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +95,10 @@ class SaePair:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What this KME serves: one key size (bits, a multiple of 8), and caps. Raises ConfigurationError.
+    """What this KME serves: the usual key size (bits, a multiple of 8), and caps. Raises ConfigurationError.
 
-    ``reserve``: keys of each pair that no SAE is given; they authenticate messages between key managers.
+    ``reserve``: keys of each pair, of the size for whoever names none, that no SAE is given; they authenticate
+    messages between key managers.
     """
 
     key_size_bits: int = 256
@@ -139,6 +119,8 @@ class Limits:
 class SupplyStatus:
     """The supply of one pair as its local SAE may see it; counts only.
 
+    ``key_size_bits``: of the keys for whoever names no size, of which ``stored_key_count`` are there; ``min`` and
+    ``max_key_size_bits``: None if there is no other; ``stored_by_size``: the count of each, if there are several.
     ``max_sae_id_count``: how many further slaves its largest group has.
     """
 
@@ -151,6 +133,9 @@ class SupplyStatus:
     max_key_count: int
     max_key_per_request: int
     max_sae_id_count: int = 0
+    min_key_size_bits: int | None = None
+    max_key_size_bits: int | None = None
+    stored_by_size: Mapping[int, int] = field(default_factory=dict)
 
 
 class Supply:
@@ -158,7 +143,8 @@ class Supply:
 
     ``clock``: stamps deliveries; it must be the one that stamps new keys. ``owner_reachable``: tells for the remote
     SAE of a pair whether its site answers now (security.md 8: an unknown key_ID is a 503 while it does not).
-    ``groups``: of SAEs that share keys; ``issue``: draws the keys of those that are all of this site.
+    ``groups``: of SAEs that share keys; ``issue``: draws the keys of those that are all of this site; ``sizes``: of
+    each pair's and group's keys, that of ``limits`` for those that it does not name.
     Raises ConfigurationError for contradictory pairs.
     """
 
@@ -174,6 +160,7 @@ class Supply:
         groups: Iterable[SaeGroup] = (),
         issue: Issue | None = None,
         quotas: Quotas | None = None,
+        sizes: KeySizes | None = None,
     ) -> None:
         self._keys = keys
         self._kme_id = kme_id
@@ -183,6 +170,7 @@ class Supply:
         self._groups = Groups(groups)
         self._issue = issue
         self._quotas = quotas or Quotas(clock)
+        self._sizes = sizes or KeySizes(limits.key_size_bits)
         self._pairs: dict[str, dict[str, SaePair]] = {}
         for pair in pairs:
             if not pair.local_sae.strip() or not pair.remote_sae.strip() or pair.local_sae == pair.remote_sae:
@@ -228,30 +216,45 @@ class Supply:
         """Tell how many keys the caller could fetch for the peer. Raises NotPermitted or RequestRefused."""
         pair = self.authorise(caller, peer)
         group = self._groups.with_slave(caller, peer)
+        is_pair = peer in self._pairs.get(caller, {})
+        audience = peer if is_pair or group is None else group.audience
+        sizes = self._sizes.of(caller, audience)
+        drawn = not is_pair and group is not None and group.local
+        stored = {
+            # What is drawn on demand is never short; a slave has no key to fetch as master.
+            size: self._limits.max_key_count if drawn else self._stored(caller, audience, size)
+            for size in sizes
+        }
+        several = len(sizes) > 1
         return SupplyStatus(
             source_kme=self._kme_id,
             target_kme=pair.remote_kme,
             caller_sae=caller,
             peer_sae=peer,
-            key_size_bits=self._limits.key_size_bits,
-            stored_key_count=self._count(caller, peer, group),
+            key_size_bits=sizes[0],
+            stored_key_count=stored[sizes[0]],
             max_key_count=self._limits.max_key_count,
             max_key_per_request=self._limits.max_key_per_request,
             max_sae_id_count=self._max_additional(caller, peer),
+            min_key_size_bits=min(sizes) if several else None,
+            max_key_size_bits=max(sizes) if several else None,
+            stored_by_size=stored if several else {},
         )
+
+    def key_sizes(self, master: str, slave: str) -> tuple[int, ...]:
+        """Return the sizes of a pair's keys in bits, first the one for whoever names none."""
+        return self._sizes.of(master, slave)
+
+    def _reserve(self, master: str, audience: str, size_bits: int) -> int:
+        return self._limits.reserve if size_bits == self._sizes.of(master, audience)[0] else 0
+
+    def _stored(self, master: str, audience: str, size_bits: int) -> int:
+        stored = self._keys.stored_key_count(master, audience, size_bits // 8)
+        return max(0, stored - self._reserve(master, audience, size_bits))
 
     def _max_additional(self, caller: str, peer: str) -> int:
         group = self._groups.with_slave(caller, peer)
         return len(group.slaves) - 1 if group else 0
-
-    def _count(self, caller: str, peer: str, group: SaeGroup | None) -> int:
-        if peer in self._pairs.get(caller, {}):
-            return max(0, self._keys.stored_key_count(caller, peer) - self._limits.reserve)
-        if group is None:
-            return 0
-        if group.local:  # drawn on demand
-            return self._limits.max_key_count
-        return max(0, self._keys.stored_key_count(caller, group.audience) - self._limits.reserve)
 
     def enc_keys(
         self,
@@ -260,13 +263,14 @@ class Supply:
         number: int,
         *,
         additional: Sequence[str] = (),
+        size_bits: int | None = None,
         max_age_s: float | None = None,
         accept: Accept = list,
     ) -> list[StoredKey]:
         """Hand out ``number`` fresh keys, to be shared with ``peer`` and the ``additional`` slaves.
 
-        ``max_age_s``: none older; ``accept`` looks at them first, and if it raises, none is taken. Raises NotPermitted,
-        RequestRefused, WishUnmet, InsufficientKeys, TooManyRequests.
+        ``size_bits``: of each, one of ``key_sizes``; ``max_age_s``: none older; ``accept`` looks at them first, and if
+        it raises, none is taken. Raises NotPermitted, RequestRefused, WishUnmet, InsufficientKeys, TooManyRequests.
         """
         self.authorise(caller, peer)
         if not 1 <= number <= self._limits.max_key_per_request:
@@ -284,6 +288,7 @@ class Supply:
                 "additional_slave_SAE_IDs: these SAEs are not registered to share a key with the calling SAE"
             )
         audience = group.audience if group else peer
+        size = self._sizes.choose(caller, audience, size_bits)
         if number > (at_once := self._quotas.most(caller, audience)):
             # Refused for good, not for now: no waiting would fill the bucket so far.
             raise RequestRefused(f"number exceeds the quota of this pair of SAEs, {at_once:g} keys at once")
@@ -296,7 +301,7 @@ class Supply:
             counted = True
 
         try:
-            return self._take(group, caller, audience, number, max_age_s, last_word)
+            return self._take(group, caller, audience, number, size, max_age_s, last_word)
         except StoreUnavailable:
             if counted:
                 self._quotas.give_back(caller, audience, number)
@@ -313,6 +318,7 @@ class Supply:
         caller: str,
         audience: str,
         number: int,
+        size_bits: int,
         max_age_s: float | None,
         last_word: Accept,
     ) -> list[StoredKey]:
@@ -320,30 +326,25 @@ class Supply:
         if group is not None and group.local:
             if self._issue is None:
                 raise RequestRefused("keys between SAEs of one site are not served here")
-            return self._issue(caller, audience, number, self._limits.key_size_bits // 8, now, last_word)
-        if max_age_s is None:
-            return self._keys.deliver_to_master(
-                caller, audience, number, now, keep=self._limits.reserve, accept=last_word
-            )
-        return self._younger(caller, audience, number, now, max_age_s, last_word)
-
-    def _younger(
-        self, caller: str, audience: str, number: int, now: float, max_age_s: float, accept: Accept
-    ) -> list[StoredKey]:
-        keep, since = self._limits.reserve, now - max_age_s
+            return self._issue(caller, audience, number, size_bits // 8, now, last_word)
+        keep, size = self._reserve(caller, audience, size_bits), size_bits // 8
+        since = float("-inf") if max_age_s is None else now - max_age_s
         try:
-            return self._keys.deliver_to_master(caller, audience, number, now, keep=keep, since=since, accept=accept)
+            return self._keys.deliver_to_master(
+                caller, audience, number, now, keep=keep, since=since, size_bytes=size, accept=last_word
+            )
         except TooManyRequests:
             raise
         except InsufficientKeys:
-            if self._keys.stored_key_count(caller, audience) < number + keep:
+            if max_age_s is None or self._keys.stored_key_count(caller, audience, size) < number + keep:
                 raise
             raise WishUnmet("heliograph_max_age_s", "too few keys are that young") from None
 
     def draw(self, caller: str, peer: str, number: int) -> list[StoredKey]:
         """Take keys of a pair for the key manager's own messages, the reserve included. Raises as ``enc_keys``."""
         self.authorise(caller, peer)
-        return self._keys.deliver_to_master(caller, peer, number, self._clock.now())
+        size = self._sizes.of(caller, peer)[0] // 8
+        return self._keys.deliver_to_master(caller, peer, number, self._clock.now(), size_bytes=size)
 
     def now(self) -> float:
         """Return the time on the clock that stamps keys."""

@@ -27,19 +27,19 @@ __all__ = ["Facts", "check_sites", "make_sites", "play"]
 
 SITES = ("owner", "holder")
 MASTER, SLAVE = "sae-a", "sae-b"
-KEYS = 3  # for each block
+SIZES = (32, 16, 64)  # bytes: of each block one key of each size, so that it spans pools
 _STREAM = b"s" * 16
 _BURNT_ROLES = (PadRole.PROPOSAL, PadRole.CLOSURE)
 
 
 def material_of(block: int, number: int) -> bytes:
     """Return the bytes that one key has on both sides."""
-    return hashlib.sha256(b"chaos key %d %d" % (block, number)).digest()
+    return hashlib.sha512(b"chaos key %d %d" % (block, number)).digest()[: SIZES[number]]
 
 
 def key_ids_of(block: int) -> dict[str, bytes]:
     """Return a block's keys by key_ID."""
-    keys = [material_of(block, number) for number in range(KEYS)]
+    keys = [material_of(block, number) for number in range(len(SIZES))]
     return {str(uuid.UUID(bytes=hashlib.sha256(key).digest()[:16], version=4)): key for key in keys}
 
 
@@ -137,7 +137,8 @@ def _steps(
         return []
 
     def deliver() -> list[str]:
-        taken.extend(key.key_id for key in owner.keys.deliver_to_master(MASTER, SLAVE, 1, 2.0))
+        size = SIZES[block % len(SIZES)]
+        taken.extend(key.key_id for key in owner.keys.deliver_to_master(MASTER, SLAVE, 1, 2.0, size_bytes=size))
         return list(taken)
 
     def fetch() -> list[str]:
@@ -208,7 +209,10 @@ def _wrong(opened: list[tuple[Database, SiteStore]], rounds: int, facts: Facts) 
         if key_id not in there:
             yield f"deliverable on one side only: {key_id}"
     # The rest of the life of every key: what the owner hands out is what the holder hands out.
-    handed = owner.keys.deliver_to_master(MASTER, SLAVE, len(waiting), 3.0) if waiting else []
+    handed = []
+    for size in SIZES:
+        if number := sum(len(every[key_id]) == size for key_id in waiting):
+            handed += owner.keys.deliver_to_master(MASTER, SLAVE, number, 3.0, size_bytes=size)
     unfetched = [key_id for key_id in facts.left if not _fetch_began(key_id, rounds, facts)]
     for key_id in [key.key_id for key in handed] + unfetched:
         try:

@@ -55,9 +55,10 @@ class _ConstantStore:
         *,
         keep: int = 0,
         since: float = float("-inf"),
+        size_bytes: int | None = None,
         accept: Accept = list,
     ) -> list[StoredKey]:
-        del master, slave, now, keep, since, accept
+        del master, slave, now, keep, since, size_bytes, accept
         return self._keys[:number]
 
     def deliver_to_slave(
@@ -69,8 +70,8 @@ class _ConstantStore:
     def check_held(self, slave: str, master: str, key_ids: Sequence[str]) -> None:
         del slave, master, key_ids
 
-    def stored_key_count(self, master: str, slave: str) -> int:
-        del master, slave
+    def stored_key_count(self, master: str, slave: str, size_bytes: int | None = None) -> int:
+        del master, slave, size_bytes
         return BATCH
 
     def known(self, key_id: str) -> bool:

@@ -5,13 +5,17 @@
 Only a bootstrap block gives the link its keys: they take the place of the bootstrap.
 
 Keys with an even index belong to the transmitter's site, odd ones to the receiver's; ranges never change owner and
-are cut once. Within a site's keys the pairs of SAEs take turns, and which one begins goes on with the block's number,
-so that small blocks leave out nobody. Bits are counted once: refill and keys do not overlap.
+are cut once. Within a site's keys its pools take turns: each pair or group of SAEs, and each size of key that it has.
+Which one begins goes on with the block's number, so that small blocks leave out nobody, and the pools of a site get the
+same number of keys, not of bits. The first key that does not fit is the end, also where a shorter one would: what is
+left of a block is less than one key, and is thrown away. Bits are counted once: refill and keys do not overlap.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 
 from heliograph.authentication.bootstrap import is_bootstrap_block
 from heliograph.authentication.link_keys import LINK_KEYS_BITS
@@ -52,30 +56,40 @@ def refills_fit(block: int, length: int, refills: int) -> bool:
 
 def key_counts(block: int, length: int, refills: int, registration: LinkRegistration) -> tuple[int, int]:
     """Return how many keys block ``block`` of ``length`` bits gives to the transmitter's and the receiver's site."""
-    keys = max(0, length - link_keys_bits(block) - refills * PAD_SET_BITS) // registration.key_size_bits
-    transmitter = (keys + 1) // 2 if registration.transmitter_pairs else 0
-    receiver = keys // 2 if registration.receiver_pairs else 0
-    return transmitter, receiver
+    numbers = [0, 0]
+    for side, _, _, _ in _ranges(block, length, refills, registration):
+        numbers[side] += 1
+    return numbers[0], numbers[1]
 
 
 def cut_block(block: int, secret: BitString, refills: int, registration: LinkRegistration) -> CutBlock:
     """Divide the secret of block ``block``; the caller made sure that ``refills`` pad sets fit (``refills_fit``)."""
     first = link_keys_bits(block)
-    start, step = first + refills * PAD_SET_BITS, registration.key_size_bits
-    pads, size = secret[first:start].to_bytes(), PAD_SET_BITS // 8
+    pads, size = secret[first : first + refills * PAD_SET_BITS].to_bytes(), PAD_SET_BITS // 8
     pad_sets = tuple(pads[i * size : (i + 1) * size] for i in range(refills))
+    keys: tuple[list[CutKey], list[CutKey]] = [], []
+    for side, pair, start, end in _ranges(block, len(secret), refills, registration):
+        keys[side].append(CutKey(pair, secret[start:end].to_bytes()))
+    return CutBlock(secret[:first].to_bytes(), pad_sets, tuple(keys[0]), tuple(keys[1]))
 
-    def take(first: int, count: int, pairs: tuple[SaePair, ...]) -> tuple[CutKey, ...]:
-        keys = []
-        for turn in range(count):
-            at = start + (first + 2 * turn) * step
-            keys.append(CutKey(pairs[(block + turn) % len(pairs)], secret[at : at + step].to_bytes()))
-        return tuple(keys)
 
-    transmitter, receiver = key_counts(block, len(secret), refills, registration)
-    return CutBlock(
-        secret[:first].to_bytes(),
-        pad_sets,
-        take(0, transmitter, registration.transmitter_pairs),
-        take(1, receiver, registration.receiver_pairs),
-    )
+def _ranges(
+    block: int, length: int, refills: int, registration: LinkRegistration
+) -> Iterator[tuple[int, SaePair, int, int]]:
+    """Return each key of a block: whose it is (0: the transmitter's site), of which entry, its first bit and its end.
+
+    A site without pairs has its turns all the same, of the link's size, and nobody gets those bits.
+    """
+    pools: list[list[tuple[SaePair | None, int]]] = [
+        [(pair, size) for pair in pairs for size in registration.sizes_of(pair)] or [(None, registration.key_size_bits)]
+        for pairs in (registration.transmitter_pairs, registration.receiver_pairs)
+    ]
+    start = link_keys_bits(block) + refills * PAD_SET_BITS
+    for index in count():
+        side, turn = index % 2, index // 2
+        pair, size = pools[side][(block + turn) % len(pools[side])]
+        if start + size > length:
+            return
+        if pair is not None:
+            yield side, pair, start, start + size
+        start += size

@@ -25,15 +25,26 @@ from heliograph.protocol.audience import audience_name
 from heliograph.protocol.conversation import LinkIdentity
 from heliograph.types import BlockParameters
 
-__all__ = ["RECONCILIATIONS", "LinkRegistration", "Reconciliation", "SaePair", "codes_of"]
+__all__ = ["RECONCILIATIONS", "LinkRegistration", "Reconciliation", "SaePair", "check_key_sizes", "codes_of"]
 
 Reconciliation = Literal["cascade", "ldpc"]
 RECONCILIATIONS: Final[tuple[Reconciliation, ...]] = ("cascade", "ldpc")
+
+KEY_SIZES_MAX: Final = 8  # our choice: each is a pool that has to fill
 
 
 def codes_of(reconciliation: Reconciliation) -> int:
     """Return the version of the one-way codes that this release would register; 0 with Cascade, which has none."""
     return VERSION if reconciliation == "ldpc" else 0
+
+
+def check_key_sizes(what: str, sizes: tuple[int, ...]) -> None:
+    """Return if keys can have these sizes (bits). Raises ConfigurationError, which begins with ``what``."""
+    for size in sizes:
+        if size % 8 or not 64 <= size <= 4096:
+            raise ConfigurationError(f"{what} = {size}: a multiple of 8, 64 to 4096")
+    if not 1 <= len(set(sizes)) == len(sizes) <= KEY_SIZES_MAX:
+        raise ConfigurationError(f"{what}: {list(sizes)}: 1 to {KEY_SIZES_MAX} sizes, each once")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +53,14 @@ class SaePair:
 
     ``also_there`` and ``also_here``: further slaves, at the slave's site and at the master's, that share every key of
     this entry (ETSI GS QKD 014 Annex B); such a group has keys of its own, apart from those of its pairs.
+    ``key_sizes``: bits of its keys, each size a pool of its own, the first for whoever names none; empty: the link's.
     """
 
     master: str
     slave: str
     also_there: tuple[str, ...] = ()
     also_here: tuple[str, ...] = ()
+    key_sizes: tuple[int, ...] = ()
 
     @property
     def is_group(self) -> bool:
@@ -76,7 +89,8 @@ class LinkRegistration:
 
     ``opening`` names the parameters of an epoch's first blocks (small: a key within seconds), ``opening_blocks`` how
     many of those make a key, ``steady`` the parameters of all later ones. ``transmitter_pairs`` are owned by the
-    transmitter's site, ``receiver_pairs`` by the receiver's. ``bootstrap``: one of
+    transmitter's site, ``receiver_pairs`` by the receiver's. ``key_size_bits``: of the keys of every entry that names
+    no sizes of its own. ``bootstrap``: one of
     ``authentication.bootstrap.METHODS``; ``mac``: what protects all blocks after it. ``eps_total_max`` stops the link
     when its ledger is spent. ``amplification``: the 2-universal family of the hash, which every theorem in use allows;
     ``reconciliation``: two ways by Cascade, or one way by LDPC codes, of which ``codes`` is the version: both sites
@@ -107,10 +121,7 @@ class LinkRegistration:
         for name in (self.opening, self.steady):
             if name not in names:
                 raise ConfigurationError(f"link {self.link}: no parameter set is named {name!r}; there are {names}")
-        if self.key_size_bits % 8 or not 64 <= self.key_size_bits <= 4096:
-            raise ConfigurationError(
-                f"link {self.link}: key_size_bits = {self.key_size_bits}: a multiple of 8, 64 to 4096"
-            )
+        check_key_sizes(f"link {self.link}: key_size_bits", (self.key_size_bits,))
         if self.transmitter_site == self.receiver_site:
             raise ConfigurationError(f"link {self.link}: both ends are named {self.transmitter_site!r}")
         if not self.transmitter_pairs and not self.receiver_pairs:
@@ -143,7 +154,7 @@ class LinkRegistration:
             if collision_bound(parameters.acceptance.sifted_bits_max) > parameters.eps_cor:
                 raise ConfigurationError(f"{parameters.name}: eps_cor is below what the verification hash can promise")
             # The link's own keys, the pads of one block, a key for each site.
-            least = LINK_KEYS_BITS + PAD_SET_BITS + 2 * self.key_size_bits
+            least = LINK_KEYS_BITS + PAD_SET_BITS + self.key_for_each_site_bits
             if parameters.secret_key_length < least:
                 raise ConfigurationError(
                     f"link {self.link}: blocks {parameters.name!r} yield {parameters.secret_key_length} secret bits, "
@@ -163,6 +174,8 @@ class LinkRegistration:
                     raise ConfigurationError(
                         f"link {self.link}: SAEs {names}: name each once, in printable characters, none blank"
                     )
+                if pair.key_sizes:
+                    check_key_sizes(f"link {self.link}: key_sizes of SAEs {names}", pair.key_sizes)
                 own |= {pair.master, *pair.also_here}
                 other |= {pair.slave, *pair.also_there}
             entries = [(pair.master, pair.audience) for pair in pairs]
@@ -175,13 +188,13 @@ class LinkRegistration:
         """Return SHA-256 over the one encoding of this record; equal exactly when the records are equal.
 
         A pair without further slaves is written without their members: as before there were groups. A link without
-        one-way codes is written without their version.
+        one-way codes is written without their version, an entry whose keys have the link's size without sizes.
         """
         record = msgspec.to_builtins(self)
         if not record["codes"]:
             del record["codes"]
         for pair in (*record["transmitter_pairs"], *record["receiver_pairs"]):
-            for name in ("also_there", "also_here"):
+            for name in ("also_there", "also_here", "key_sizes"):
                 if not pair[name]:
                     del pair[name]
         return hashlib.sha256(msgspec.msgpack.encode(record)).digest()
@@ -189,6 +202,18 @@ class LinkRegistration:
     def identity(self) -> LinkIdentity:
         """Return what every tag of this link binds."""
         return LinkIdentity(self.link, self.transmitter_site, self.receiver_site, self.digest())
+
+    def sizes_of(self, pair: SaePair) -> tuple[int, ...]:
+        """Return the sizes of an entry's keys in bits, the one for whoever names none first."""
+        return pair.key_sizes or (self.key_size_bits,)
+
+    @property
+    def key_for_each_site_bits(self) -> int:
+        """Bits that hold one key of any pool of either site."""
+        return sum(
+            max((size for pair in pairs for size in self.sizes_of(pair)), default=self.key_size_bits)
+            for pairs in (self.transmitter_pairs, self.receiver_pairs)
+        )
 
     def find(self, name: str) -> BlockParameters | None:
         """Return the parameters registered under ``name``, if any."""

@@ -59,6 +59,7 @@ import msgspec
 
 from heliograph.agent.config import AgentConfig
 from heliograph.authentication.registration import anchor_kinds
+from heliograph.consumer.keys import KEY_BYTES
 from heliograph.errors import ConfigurationError, NotPermitted
 from heliograph.kme.boundary import Way
 from heliograph.protocol.registration import LinkRegistration
@@ -70,8 +71,9 @@ from heliograph.site.protocol_entries import Etsi004Entry, Etsi020Entry, SkipEnt
 from heliograph.site.seal_entry import SealEntry
 from heliograph.site.supply_plan import KmeEntry, SupplyPlan, plan_quotas, plan_supply
 
-__all__ = ["SOCKET_PATH_BYTES_MAX", "SiteConfig", "parse_address", "read_registration", "read_site"]
+__all__ = ["AGENT_KEY_BITS", "SOCKET_PATH_BYTES_MAX", "SiteConfig", "parse_address", "read_registration", "read_site"]
 
+AGENT_KEY_BITS = 8 * KEY_BYTES
 _SITE_BYTES_MAX = 1 << 20  # our choice
 
 
@@ -303,6 +305,10 @@ def _check_paths(path: Path, config: SiteConfig) -> None:
         raise ConfigurationError(f"{path}: status = {file.status!r}: the path is too long for a Unix socket")
 
 
+def _both_ways(agent: _Agent) -> tuple[tuple[str, str], tuple[str, str]]:
+    return (agent.sae, agent.peer_sae), (agent.peer_sae, agent.sae)
+
+
 def _check_agent(path: Path, config: SiteConfig) -> None:
     agent, registration, file_boundary = config.file.agent, config.registration, config.file.boundary
     try:
@@ -312,9 +318,15 @@ def _check_agent(path: Path, config: SiteConfig) -> None:
     if agent is None:
         return
     pairs = {(p.master, p.slave) for p in (*registration.transmitter_pairs, *registration.receiver_pairs)}
-    if not {(agent.sae, agent.peer_sae), (agent.peer_sae, agent.sae)} & pairs:
+    if not {*_both_ways(agent)} & pairs:
         raise ConfigurationError(
             f"{path}: [agent] sae = {agent.sae!r}, peer_sae = {agent.peer_sae!r}: the registration has no such pair"
+        )
+    sizes = config.supply().sizes
+    if any(AGENT_KEY_BITS not in sizes.of(*names) for names in {*_both_ways(agent)} & pairs):
+        raise ConfigurationError(
+            f"{path}: [agent] needs keys of {AGENT_KEY_BITS} bits, and the registration gives {agent.sae!r} with "
+            f"{agent.peer_sae!r} keys of other sizes only: add {AGENT_KEY_BITS} to the pair's key_sizes, at both sites"
         )
     in_process = file_boundary is not None and agent.sae in file_boundary.in_process
     if in_process == (agent.certificate is not None) or (agent.certificate is None) != (agent.key is None):
@@ -347,7 +359,9 @@ def _check_protocols(path: Path, config: SiteConfig) -> None:
             config.file.skip.systems()
             parse_address(config.file.skip.listen, "[skip] listen")
         if (streams := config.file.etsi004) is not None:
-            streams.check(config.registration.key_size_bits)
+            link = config.registration
+            pairs = [p for p in (*link.transmitter_pairs, *link.receiver_pairs) if not p.is_group]
+            streams.check(min((link.sizes_of(p)[0] for p in pairs), default=link.key_size_bits))
             for entry in ("listen", "peer_listen", "peer_dial"):
                 parse_address(getattr(streams, entry), f"[etsi004] {entry}")
         if config.file.etsi020 is not None:

@@ -34,9 +34,13 @@ class InProcessDelivery:
         """Tell how many keys could be fetched now. Raises StoreUnavailable."""
         return self._supply.status(self._own, self._peer)
 
-    def get_keys(self, number: int) -> list[DeliveredKey]:
-        """Take fresh keys as master. Raises InsufficientKeys, RequestRefused or StoreUnavailable."""
-        return [DeliveredKey(k.key_id, k.material) for k in self._supply.enc_keys(self._own, self._peer, number)]
+    def get_keys(self, number: int, size_bits: int | None = None) -> list[DeliveredKey]:
+        """Take fresh keys as master, of the pair's first size if none is named.
+
+        Raises InsufficientKeys, RequestRefused or StoreUnavailable.
+        """
+        keys = self._supply.enc_keys(self._own, self._peer, number, size_bits=size_bits)
+        return [DeliveredKey(k.key_id, k.material) for k in keys]
 
     def get_keys_with_ids(self, key_ids: Sequence[str]) -> list[DeliveredKey]:
         """Take the keys that the peer named, all or none. Raises KeyNotFound, NotPermitted or StoreUnavailable."""
@@ -47,14 +51,20 @@ class InProcessDelivery:
 class InProcessKeySource:
     """``ports.KeySource`` over the supply of this process. ``close`` it when done."""
 
-    def __init__(self, supply: Supply, boundary: Boundary, own_sae: str, peer_sae: str) -> None:
-        """Take the pair. Raises NotPermitted or RequestRefused, as ``InProcessDelivery``."""
+    def __init__(
+        self, supply: Supply, boundary: Boundary, own_sae: str, peer_sae: str, size_bits: int | None = None
+    ) -> None:
+        """Take the pair; ``size_bits``: of fresh keys, the pair's first size if None.
+
+        Raises NotPermitted or RequestRefused, as ``InProcessDelivery``.
+        """
         self._delivery = InProcessDelivery(supply, boundary, own_sae, peer_sae)
+        self._size_bits = size_bits
         self._store = ThreadPoolExecutor(1, "in-process delivery")
 
     async def get_key(self) -> DeliveredKey:
         """Take one fresh key as master. Raises InsufficientKeys or StoreUnavailable."""
-        (key,) = await self._run(lambda: self._delivery.get_keys(1))
+        (key,) = await self._run(lambda: self._delivery.get_keys(1, self._size_bits))
         return key
 
     async def get_key_with_id(self, key_id: str) -> DeliveredKey:

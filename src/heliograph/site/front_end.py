@@ -136,6 +136,7 @@ def _supply(config: SiteConfig, keys: PgKeys, server: PgServer) -> Supply:
         owner_reachable=lambda _: _link_is_up(server),
         groups=plan.groups,
         quotas=plan_quotas(kme, MonotonicClock()),
+        sizes=plan.sizes,
     )
 
 

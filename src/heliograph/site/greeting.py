@@ -69,7 +69,14 @@ async def welcome(
         presence = await _outside(store, doors.presence)
         side = Responder(doors.identity, presence, doors.draw(), doors.now())
         await transport.send(await _outside(anchor, lambda: side.reply(hello, doors.of)))
-        confirmation = await transport.receive(doors.hello_bytes_max)
+        try:
+            confirmation = await transport.receive(doors.hello_bytes_max)
+        except TransportClosed:
+            # Whoever called has this site's proof and did not believe it: the more probable reasons first.
+            raise TransportClosed(
+                "the peer ended the handshake, its log says why: the registrations (link.json) or the anchors of the two "
+                "sites are not the same"
+            ) from None
         established = await _outside(anchor, lambda: side.finish(confirmation))
 
         def stored() -> None:

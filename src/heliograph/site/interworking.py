@@ -97,7 +97,7 @@ class InterworkingRunner:
         stored = self._supply.status(pair.local_sae, pair.foreign_sae).stored_key_count
         lacking = pair.stock - stored - self._store.under_way(pair.local_sae, pair.foreign_sae)
         if lacking > 0:
-            size = self._supply.limits.key_size_bits // 8
+            size = self._supply.key_sizes(pair.local_sae, pair.foreign_sae)[0] // 8
             keys = tuple(ExtKey(self._fresh_id(), self._randomness.draw(size)) for _ in range(min(lacking, BATCH)))
             # Remembered first: a key that may have been seen elsewhere is never forgotten here.
             self._store.offer(Outgoing(pair.peer, pair.local_sae, pair.foreign_sae, keys), now)

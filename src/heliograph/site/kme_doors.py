@@ -15,6 +15,7 @@ from heliograph.http.server import KmeServer
 from heliograph.http.skip_server import SkipServer
 from heliograph.http.tls import server_tls, skip_server_tls, tls13_client_tls, tls13_server_tls
 from heliograph.kme.interworking import Interworking
+from heliograph.kme.key_sizes import KeySizes
 from heliograph.kme.streams import Streams
 from heliograph.kme.supply import SaePair, Supply
 from heliograph.site.boundary_entry import SiteBoundary
@@ -25,6 +26,7 @@ from heliograph.site.protocol_entries import Etsi004Entry, Etsi020Entry, SkipEnt
 from heliograph.site.renewal import Renewals
 from heliograph.site.store import SiteStore
 from heliograph.site.streams import StreamService
+from heliograph.site.supply_plan import SupplyPlan
 from heliograph.storage.foreign_keys import ForeignKeys
 from heliograph.storage.group_commit import run_group
 from heliograph.storage.streams import StreamRecords
@@ -32,7 +34,7 @@ from heliograph.transport.etsi004_server import Etsi004Server
 from heliograph.transport.one_time_channel import OneTimeClient, OneTimeServer
 from heliograph.vault.randomness import SystemRandomness
 
-__all__ = ["foreign_pairs", "kme_tls", "open_doors"]
+__all__ = ["foreign_pairs", "key_sizes", "kme_tls", "open_doors"]
 
 
 def foreign_pairs(config: SiteConfig) -> list[SaePair]:
@@ -40,6 +42,19 @@ def foreign_pairs(config: SiteConfig) -> list[SaePair]:
     entry = config.file.etsi020
     peers = entry.peers if entry else []
     return [SaePair(pair.local, pair.foreign, peer.kme) for peer in peers for pair in peer.pairs]
+
+
+def key_sizes(config: SiteConfig, plan: SupplyPlan) -> KeySizes:
+    """Return the sizes of all keys that this site hands out, those of other key managers' pairs included."""
+    entry = config.file.etsi020
+    declared = [pair for peer in entry.peers for pair in peer.pairs] if entry else []
+    named = {
+        names: (pair.key_size_bits,)
+        for pair in declared
+        if pair.key_size_bits is not None
+        for names in ((pair.local, pair.foreign), (pair.foreign, pair.local))
+    }
+    return KeySizes(plan.sizes.default, {**plan.sizes.named, **named})
 
 
 def kme_tls(config: SiteConfig) -> ssl.SSLContext:

@@ -320,7 +320,7 @@ class LinkRunner:
         length = registration.for_block(free[0]).secret_key_length - link_keys_bits(free[0])
         # What the bootstrap left is gone when this block has made a key: its refill is all there will be.
         left = 0 if is_bootstrap_block(free[0]) else len(free)
-        refills = self._pace.refills(left, length, registration.key_size_bits)
+        refills = self._pace.refills(left, length, registration.key_for_each_site_bits)
         promised = max(self._promised, free[-1], BOOTSTRAP_BLOCKS)
         refill_for = tuple(range(promised + 1, promised + 1 + refills))
         self._promised = refill_for[-1]

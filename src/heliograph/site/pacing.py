@@ -54,8 +54,8 @@ class Pace:
         return busy < at_once and self._clock.now() - self._failed_at >= self.pause_s(free)
 
     @staticmethod
-    def refills(free: int, length: int, key_size_bits: int) -> int:
-        """Return how many later blocks a block of ``length`` secret bits serves.
+    def refills(free: int, length: int, keys_bits: int) -> int:
+        """Return how many later blocks a block of ``length`` secret bits serves; ``keys_bits``: one key for each site.
 
         While the pool is low authentication goes first, down to one key for each site (security.md 2), and at the floor
         down to no key at all; later at most a third of a block refills the pool. A registered block holds at least one
@@ -65,6 +65,6 @@ class Pace:
         if level is Level.NORMAL:
             wanted, affordable = 2 if free < PADS_TARGET else 1, length // (3 * PAD_SET_BITS)
         else:
-            keys = 0 if level >= Level.FLOOR else 2 * key_size_bits
+            keys = 0 if level >= Level.FLOOR else keys_bits
             wanted, affordable = REFILLS_MAX, (length - keys) // PAD_SET_BITS
         return max(1, min(wanted, affordable))

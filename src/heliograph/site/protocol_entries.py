@@ -15,6 +15,7 @@ from heliograph.errors import ConfigurationError
 from heliograph.kme.interworking import InterworkingPeer
 from heliograph.kme.skip import SkipSystems
 from heliograph.kme.stream_records import StreamPolicy
+from heliograph.protocol.registration import check_key_sizes
 
 __all__ = ["Etsi004Entry", "Etsi020Entry", "SkipEntry"]
 
@@ -42,10 +43,15 @@ class Etsi004Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ttl_s_max: int = 86_400
 
     def check(self, key_size_bits: int) -> None:
-        """Raise ConfigurationError for what cannot be promised, or keys that are too short for messages."""
+        """Raise ConfigurationError for what cannot be promised, or keys that are too short for messages.
+
+        ``key_size_bits``: the shortest that a pair of the link gives to whoever names none.
+        """
         self.policy()
         if key_size_bits < 8 * PAD_BYTES:
-            raise ConfigurationError(f"[etsi004]: the link's keys need at least {8 * PAD_BYTES} bits")
+            raise ConfigurationError(
+                f"[etsi004]: the keys of each pair of the link, of its first size, need at least {8 * PAD_BYTES} bits"
+            )
 
     def policy(self) -> StreamPolicy:
         """Return what is promised. Raises ConfigurationError."""
@@ -56,6 +62,7 @@ class _ForeignPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     local: str
     foreign: str
     stock: int = 16
+    key_size_bits: int | None = None  # the link's, if left out; both key managers need the same one
 
 
 class _Etsi020Peer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,4 +94,6 @@ class Etsi020Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             for pair in peer.pairs:
                 if not 0 <= pair.stock <= 4096:
                     raise ConfigurationError(f"[etsi020] stock = {pair.stock}: between 0 and 4096 keys")
+                if pair.key_size_bits is not None:
+                    check_key_sizes("[etsi020] key_size_bits", (pair.key_size_bits,))
         return peers

@@ -60,7 +60,7 @@ def plan_registration(
     distance_km: float,
     *,
     decoys: int = 1,
-    key_size_bits: int = 256,
+    key_sizes: tuple[int, ...] = (256,),
     bootstrap: str = "psk",
     mac: str = DEFAULT_METHOD.name,
     amplification: Family = DEFAULT_FAMILY,
@@ -69,7 +69,8 @@ def plan_registration(
     """Plan a link's registration for a fibre of ``distance_km`` and the default detectors.
 
     Both sites plan the same record from the same numbers. ``sites``: transmitter, receiver; ``decoys``: 1 or 2, which
-    also names the theorem; ``key_size_bits``: of every key that is delivered; ``bootstrap``: what trust starts from;
+    also names the theorem; ``key_sizes``: bits of the keys, the
+    usual size first; ``bootstrap``: what trust starts from;
     ``mac``: what authenticates later blocks; ``amplification``: the family of the hash; ``reconciliation``: how errors
     are found. Raises ConfigurationError if blocks of these sizes give no key at this distance.
     """
@@ -77,6 +78,7 @@ def plan_registration(
     margin = ONE_WAY_MARGIN if reconciliation == "ldpc" else None
     opening = plan_block("opening", model, OPENING_BITS, decoys=decoys, margin=margin)
     steady = plan_block("steady", model, STEADY_BITS, decoys=decoys, margin=margin)
+    own_sizes = key_sizes if len(key_sizes) > 1 else ()  # one size is the link's: nothing to say
     return LinkRegistration(
         link=link,
         transmitter_site=sites[0],
@@ -85,9 +87,9 @@ def plan_registration(
         opening="opening",
         opening_blocks=OPENING_BLOCKS,
         steady="steady",
-        key_size_bits=key_size_bits,
-        transmitter_pairs=(SaePair(saes[0], saes[1]),),
-        receiver_pairs=(SaePair(saes[1], saes[0]),),
+        key_size_bits=key_sizes[0],
+        transmitter_pairs=(SaePair(saes[0], saes[1], key_sizes=own_sizes),),
+        receiver_pairs=(SaePair(saes[1], saes[0], key_sizes=own_sizes),),
         bootstrap=bootstrap,
         mac=mac,
         amplification=amplification,

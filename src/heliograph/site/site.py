@@ -26,13 +26,13 @@ from heliograph.ports import Clock, RandomSource, Vault
 from heliograph.site.anchors import open_anchors
 from heliograph.site.clocks import MonotonicClock, WallClock
 from heliograph.site.comparison import describe_comparison, read_comparison
-from heliograph.site.config import SiteConfig, parse_address
+from heliograph.site.config import AGENT_KEY_BITS, SiteConfig, parse_address
 from heliograph.site.control_socket import serve_control
 from heliograph.site.delivery import InProcessKeySource
 from heliograph.site.delivery_server import DeliveryServer
 from heliograph.site.doors import LinkAnchors, LinkDoors
 from heliograph.site.engine import EngineParts
-from heliograph.site.kme_doors import foreign_pairs, kme_tls, open_doors
+from heliograph.site.kme_doors import foreign_pairs, key_sizes, kme_tls, open_doors
 from heliograph.site.link import LinkRunner
 from heliograph.site.link_plan import LinkPlan, SupplyHooks
 from heliograph.site.modules import open_module
@@ -310,6 +310,7 @@ class _Site:
             groups=plan.groups,
             issue=LocalKeys(store.database, store.keys, SystemRandomness()).issue,
             quotas=plan_quotas(kme, clocks[0]),
+            sizes=key_sizes(self._config, plan),
         )
         self.supply = supply
         await open_doors(stack, self._config, supply, store, tls, self.renewals)
@@ -321,7 +322,8 @@ class _Site:
             return
         client: Etsi014Client | InProcessKeySource
         if tls is None:
-            client = InProcessKeySource(self.supply, self._config.boundary().boundary, entry.sae, entry.peer_sae)
+            boundary = self._config.boundary().boundary
+            client = InProcessKeySource(self.supply, boundary, entry.sae, entry.peer_sae, AGENT_KEY_BITS)
         else:
             host, port = parse_address(kme.listen, "[kme] listen")
             client = networked = Etsi014Client(f"https://{host}:{port}", tls, entry.sae, entry.peer_sae)

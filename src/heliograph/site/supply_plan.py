@@ -6,7 +6,7 @@ requests_per_s = 50.0            # of each SAE, in the long run; left out: as ma
 request_burst = 100              # and at once
 reserve = 8                      # keys of each pair kept for messages between the key managers
 quotas = [{ master = "sae-a", slaves = ["sae-b"], keys_per_hour = 60.0, burst = 8 }]
-groups = [{ master = "sae-a", slaves = ["sae-a2"] }]   # SAEs of this site that share keys
+groups = [{ master = "sae-a", slaves = ["sae-a2"], key_sizes = [256, 512] }]   # SAEs of this site that share keys
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import msgspec
 
 from heliograph.errors import ConfigurationError
 from heliograph.kme.groups import Groups, SaeGroup
+from heliograph.kme.key_sizes import KeySizes
 from heliograph.kme.quotas import Quota, Quotas
 from heliograph.kme.supply import SaePair
 from heliograph.ports import Clock
 from heliograph.protocol.audience import audience_name
-from heliograph.protocol.registration import LinkRegistration
+from heliograph.protocol.registration import LinkRegistration, check_key_sizes
 
 __all__ = ["GroupEntry", "KmeEntry", "QuotaEntry", "SupplyPlan", "plan_quotas", "plan_supply", "reserve_of"]
 
@@ -29,10 +30,11 @@ RESERVE = 8  # our choice: four messages between key managers
 
 
 class GroupEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """SAEs of this site that share keys, drawn at this site."""
+    """SAEs of this site that share keys, drawn at this site; ``key_sizes`` in bits, the link's if left out."""
 
     master: str
     slaves: list[str]
+    key_sizes: list[int] = []
 
 
 class QuotaEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,12 +77,16 @@ class KmeEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class SupplyPlan:
-    """``pairs`` and ``groups`` of this site's SAEs; ``stocks``: (master, audience, owner here) of every entry."""
+    """``pairs`` and ``groups`` of this site's SAEs; ``stocks``: (master, audience, owner here) of every entry.
+
+    ``sizes``: of the keys of each.
+    """
 
     pairs: tuple[SaePair, ...]
     groups: tuple[SaeGroup, ...]
     stocks: tuple[tuple[str, str, bool], ...]
     saes: frozenset[str]
+    sizes: KeySizes
 
 
 def plan_supply(kme: KmeEntry, registration: LinkRegistration, *, is_transmitter: bool) -> SupplyPlan:
@@ -113,9 +119,15 @@ def plan_supply(kme: KmeEntry, registration: LinkRegistration, *, is_transmitter
                 f"[kme] quotas: master {quota.master!r} with slaves {quota.slaves} is no pair or group whose keys this "
                 "site hands out; correct or remove it"
             )
+    named = {(e.master, e.audience): e.key_sizes for e in (*own, *peer) if e.key_sizes}
+    for declared, group in zip(kme.groups, local_groups, strict=True):
+        if declared.key_sizes:
+            check_key_sizes(f"[kme] groups: key_sizes of master {group.master!r}", tuple(declared.key_sizes))
+            named[group.master, group.audience] = tuple(declared.key_sizes)
+    sizes = KeySizes(registration.key_size_bits, named)
     saes = {local for local, _ in pairs} | {name for g in (*groups, *local_groups) for name in g.here}
     plan = tuple(SaePair(local, remote, kme.peer_id) for local, remote in sorted(pairs))
-    return SupplyPlan(plan, (*groups, *local_groups), tuple(stocks), frozenset(saes))
+    return SupplyPlan(plan, (*groups, *local_groups), tuple(stocks), frozenset(saes), sizes)
 
 
 def plan_quotas(kme: KmeEntry, clock: Clock) -> Quotas:

@@ -16,7 +16,7 @@ from heliograph.ports import Vault
 
 __all__ = ["SCHEMA_VERSION", "BatchOwner", "Database", "lock_store"]
 
-SCHEMA_VERSION = 3  # an older one is brought up by storage/migrations.py
+SCHEMA_VERSION = 4  # an older one is brought up by storage/migrations.py
 BUSY_TIMEOUT_MS = 5000
 
 # What an operator reads for SQLite's result codes, by prefix; the rest are named as SQLite names them.

@@ -33,8 +33,8 @@ from heliograph.storage.key_rows import (
 __all__ = ["Audience", "Chunk", "KeyChanges", "Place", "held", "kept_beside", "kept_of", "nobody_waits", "oldest"]
 
 _SELECT = (
-    "SELECT chunk, key_chunks.segment, key_chunks.epoch, block, audience, master, slave, owner_here, first, positions, "
-    "state, created_at, fates, key_ids, sealed_key, metadata, ciphertexts FROM key_chunks "
+    "SELECT chunk, key_chunks.segment, key_chunks.epoch, block, audience, master, slave, owner_here, size, first, "
+    "positions, state, created_at, fates, key_ids, sealed_key, metadata, ciphertexts FROM key_chunks "
     "JOIN key_audiences USING (audience) LEFT JOIN key_segments ON key_segments.segment = key_chunks.segment "
     "LEFT JOIN key_ciphertexts USING (chunk) "
 )
@@ -42,7 +42,10 @@ _SELECT = (
 
 @dataclass(frozen=True, slots=True)
 class Audience:
-    """A pair, or a master and a group, on one of its two sides. ``deliverable``: keys, before what is changed here."""
+    """A pair, or a master and a group, on one of its two sides, and one size of keys: a pool.
+
+    ``deliverable``: keys, before what is changed here.
+    """
 
     number: int
     deliverable: int
@@ -60,6 +63,7 @@ class Chunk:
     master: str
     slave: str
     owner_here: int
+    size: int
     first: int
     positions: bytes | None
     state: int
@@ -108,7 +112,7 @@ class KeyChanges:
         self._chunks: dict[int, Chunk] = {}
         self._changed: dict[int, Chunk] = {}
         self._named: dict[bytes, Place] = {}
-        self._audiences: dict[tuple[str, str, bool], Audience] = {}
+        self._audiences: dict[tuple[str, str, bool, int], Audience] = {}
         self._lines: dict[int, list[Chunk]] = {}
         self._totals: Counter[tuple[int, int]] = Counter()
         self._served: dict[tuple[str, str], float] = {}
@@ -117,13 +121,28 @@ class KeyChanges:
 
     # -- reading -----------------------------------------------------------------------------------------------
 
-    def audience(self, master: str, slave: str, *, owner_here: bool) -> Audience | None:
-        """Return an audience; None if it never had a key."""
-        name = master, slave, owner_here
+    def only_size(self, master: str, slave: str) -> int:
+        """Return the one size of the keys that this site owns for a pair, in bytes; 0 if it has none to hand out.
+
+        Raises KeySupplyError if there are several: one has to be named.
+        """
+        found = self._cursor.execute(
+            "SELECT size FROM key_audiences WHERE master = ? AND slave = ? AND owner_here = 1 AND deliverable > 0",
+            (master, slave),
+        ).fetchall()
+        if len(found) > 1:
+            sizes = ", ".join(str(8 * size) for (size,) in sorted(found))
+            raise KeySupplyError(f"there are keys of {sizes} bits for this pair: name a size")
+        return int(found[0][0]) if found else 0
+
+    def audience(self, master: str, slave: str, size: int, *, owner_here: bool) -> Audience | None:
+        """Return an audience, whose keys have ``size`` bytes; None if it never had a key."""
+        name = master, slave, owner_here, size
         found = self._audiences.get(name)
         if found is None:
             row = self._cursor.execute(
-                "SELECT audience, deliverable FROM key_audiences WHERE master = ? AND slave = ? AND owner_here = ?",
+                "SELECT audience, deliverable FROM key_audiences "
+                "WHERE master = ? AND slave = ? AND owner_here = ? AND size = ?",
                 name,
             ).fetchone()
             if row is None:
@@ -274,9 +293,14 @@ def _runs(places: Sequence[int]) -> Iterator[tuple[int, int]]:
 # -- what is asked for -------------------------------------------------------------------------------------------
 
 
-def oldest(changes: KeyChanges, master: str, slave: str, number: int, keep: int, since: float) -> list[Place]:
-    """Return the ``number`` oldest keys owned for the pair, if ``keep`` more stay. Raises InsufficientKeys."""
-    audience = changes.audience(master, slave, owner_here=True)
+def oldest(
+    changes: KeyChanges, master: str, slave: str, size: int, number: int, keep: int, since: float
+) -> list[Place]:
+    """Return the ``number`` oldest keys of ``size`` bytes owned for the pair, if ``keep`` more stay.
+
+    Raises InsufficientKeys.
+    """
+    audience = changes.audience(master, slave, size, owner_here=True)
     stored = changes.deliverable(audience)
     places: list[Place] = []
     if audience is not None and stored >= number + keep:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import struct
 
-__all__ = ["key_context", "key_context_parts", "nonce", "segment_context"]
+__all__ = ["TAG_BYTES", "key_context", "key_context_parts", "nonce", "segment_context"]
+
+TAG_BYTES = 16  # of AES-GCM: a ciphertext is so much longer than its key
 
 
 def nonce(position: int) -> bytes:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from heliograph.errors import StoreUnavailable
 from heliograph.ports import Vault
 from heliograph.storage.key_chunks import Chunk, KeyChanges, Place, kept_beside
-from heliograph.storage.key_contexts import key_context_parts, nonce
+from heliograph.storage.key_contexts import TAG_BYTES, key_context_parts, nonce
 from heliograph.storage.key_rows import DAMAGED, KEPT, key_id_text
 from heliograph.types import StoredKey
 
@@ -71,6 +71,8 @@ def _open(chunk: Chunk, cipher: AESGCM, run: Sequence[int]) -> tuple[list[Stored
     ids, sealed = chunk.key_ids, chunk.ciphertexts or b""
     size = len(sealed) // len(chunk.fates)
     for at in run:
+        if size != chunk.size + TAG_BYTES:  # a key of another size than its pool's is not one to hand out
+            return [], at
         key_id = key_id_text(ids[16 * at : 16 * at + 16])
         bound = before + key_id.encode() + after
         try:

@@ -43,6 +43,7 @@ TOTALS = {
     DELIVERED: "delivered",
 }
 
+# Keys of one pair that differ in size are different audiences: each size is a pool of its own (ADR 0053). size: bytes.
 # The views show one row a key, for tests and for whoever looks into a store; the program does not read them.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS key_segments(
@@ -50,8 +51,9 @@ CREATE TABLE IF NOT EXISTS key_segments(
   sealed_key BLOB NOT NULL, metadata TEXT NOT NULL, UNIQUE(epoch, block));
 CREATE TABLE IF NOT EXISTS key_audiences(
   audience INTEGER PRIMARY KEY, master TEXT NOT NULL, slave TEXT NOT NULL, owner_here INTEGER NOT NULL,
-  pending INTEGER NOT NULL DEFAULT 0, deliverable INTEGER NOT NULL DEFAULT 0, damaged INTEGER NOT NULL DEFAULT 0,
-  released INTEGER NOT NULL DEFAULT 0, delivered INTEGER NOT NULL DEFAULT 0, UNIQUE(master, slave, owner_here));
+  size INTEGER NOT NULL, pending INTEGER NOT NULL DEFAULT 0, deliverable INTEGER NOT NULL DEFAULT 0,
+  damaged INTEGER NOT NULL DEFAULT 0, released INTEGER NOT NULL DEFAULT 0, delivered INTEGER NOT NULL DEFAULT 0,
+  UNIQUE(master, slave, owner_here, size));
 CREATE TABLE IF NOT EXISTS key_chunks(
   chunk INTEGER PRIMARY KEY, segment INTEGER REFERENCES key_segments(segment), epoch INTEGER NOT NULL,
   audience INTEGER NOT NULL, first INTEGER NOT NULL, positions BLOB, state INTEGER NOT NULL, created_at REAL NOT NULL,

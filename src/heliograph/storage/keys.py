@@ -154,18 +154,21 @@ class KeyRecords:
         *,
         keep: int = 0,
         since: float = float("-inf"),
+        size_bytes: int | None = None,
         accept: Callable[[list[StoredKey]], object] = list,
     ) -> list[StoredKey]:
         """Take the ``number`` oldest deliverable keys that this site owns for the pair; they are gone on return.
 
         ``slave`` may be a group; then its slaves of this site can fetch their shares from now on. ``keep``: how many
-        must stay in the store; ``since``: none made before. ``accept`` looks at the keys first, one caller at a time:
+        must stay in the store; ``since``: none made before; ``size_bytes``: of each key, may be left out where the
+        pair has keys of one size. ``accept`` looks at the keys first, one caller at a time:
         if it raises, nothing is taken. Raises InsufficientKeys if there are fewer (none is taken).
         """
         if number < 1:
             raise KeySupplyError(f"number = {number}: at least one key must be asked for")
         with self._delivering() as changes:
-            places = oldest(changes, master, slave, number, keep, since)
+            size = changes.only_size(master, slave) if size_bytes is None else size_bytes
+            places = oldest(changes, master, slave, size, number, keep, since)
             # (1) Decrypt first: a key that does not open must not be marked as delivered.
             keys, damaged = self._opened(changes, places, now)
             if damaged is None:
@@ -240,7 +243,7 @@ class KeyRecords:
         return self._sweep("created_at < ?", (before,), now, ends)
 
     def trim(self, master: str, slave: str, *, owner_here: bool, keep: int, now: float) -> int:
-        """Destroy a pair's oldest keys beyond the ``keep`` newest. Returns how many.
+        """Destroy a pair's oldest keys beyond the ``keep`` newest of each size. Returns how many.
 
         Nobody fetches them, and without a bound they would fill the disk. A holder keeps more than the owner does, so
         that what the owner still hands out is there.
@@ -250,10 +253,10 @@ class KeyRecords:
                 "SELECT audience, deliverable + released FROM key_audiences "
                 "WHERE master = ? AND slave = ? AND owner_here = ?",
                 (master, slave, int(owner_here)),
-            ).fetchone()
-        over = found[1] - keep if found else 0
-        if over <= 0:
-            return 0
+            ).fetchall()
+        return sum(self._trim_pool(audience, stored - keep, now) for audience, stored in found if stored > keep)
+
+    def _trim_pool(self, audience: int, over: int, now: float) -> int:
         left = count(over, -1)
 
         def ends(chunk: Chunk, at: int) -> bool:
@@ -261,7 +264,7 @@ class KeyRecords:
             stock = fate == RELEASED or (fate == WAITING and chunk.state == DELIVERABLE)
             return stock and next(left) > 0
 
-        return self._sweep("audience = ?", (found[0],), now, ends, at_most=over)
+        return self._sweep("audience = ?", (audience,), now, ends, at_most=over)
 
     def _sweep(
         self,
@@ -310,17 +313,17 @@ class KeyRecords:
 
     # -- questions ----------------------------------------------------------------------------------------------
 
-    def stored_key_count(self, master: str, slave: str) -> int:
-        """Count the keys that ``deliver_to_master`` could hand out for the pair now."""
-        return self.counts(master, slave).deliverable
+    def stored_key_count(self, master: str, slave: str, size_bytes: int | None = None) -> int:
+        """Count the keys of that size, or of every size, that ``deliver_to_master`` could hand out now."""
+        return self.counts(master, slave, size_bytes).deliverable
 
-    def counts(self, master: str, slave: str) -> KeyCounts:
-        """Count the pair's keys by state."""
+    def counts(self, master: str, slave: str, size_bytes: int | None = None) -> KeyCounts:
+        """Count the pair's keys by state, of one size or of all."""
         with self._database.reading() as cursor:
             rows = cursor.execute(
-                "SELECT owner_here, pending, deliverable, damaged, released FROM key_audiences "
-                "WHERE master = ? AND slave = ?",
-                (master, slave),
+                "SELECT owner_here, sum(pending), sum(deliverable), sum(damaged), sum(released) FROM key_audiences "
+                "WHERE master = ?1 AND slave = ?2 AND (?3 IS NULL OR size = ?3) GROUP BY owner_here",
+                (master, slave, size_bytes),
             ).fetchall()
         sides = {owner_here: numbers for owner_here, *numbers in rows}
         pending, deliverable, damaged, released = sides.get(1, (0, 0, 0, 0))

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from heliograph.errors import ConfigurationError, StoreUnavailable
 from heliograph.storage.database import SCHEMA_VERSION, lock_store
 from heliograph.storage.migrate_to_chunks import UnknownRow, gather_keys
+from heliograph.storage.migrate_to_sizes import divide_audiences
 
 __all__ = ["MIGRATIONS", "migrate_store"]
 
@@ -33,6 +34,8 @@ MIGRATIONS: Mapping[int, tuple[_Step, ...]] = MappingProxyType(
         ),
         # Many keys in one row (ADR 0046): a delivery of 128 changed 128 rows of three trees.
         2: (gather_keys,),
+        # Keys of several sizes for one pair, each size a pool of its own (ADR 0053).
+        3: (divide_audiences,),
     }
 )
 

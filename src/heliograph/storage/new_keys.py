@@ -98,13 +98,13 @@ def _kind(row: NewKey) -> _Kind:
 def _insert_chunk(
     cursor: sqlite3.Cursor, epoch: int, segment: int | None, audience: _Kind, first: int, ids: bytes
 ) -> int:
-    master, slave, owner_here, created_at, _ = audience
+    master, slave, owner_here, created_at, size = audience
     number, state = len(ids) // 16, PENDING if owner_here else DELIVERABLE
     (found,) = cursor.execute(
-        f"INSERT INTO key_audiences(master, slave, owner_here, {TOTALS[state]}) VALUES (?, ?, ?, ?) "  # noqa: S608
-        f"ON CONFLICT(master, slave, owner_here) DO UPDATE SET {TOTALS[state]} = {TOTALS[state]} + "
+        f"INSERT INTO key_audiences(master, slave, owner_here, size, {TOTALS[state]}) VALUES (?, ?, ?, ?, ?) "  # noqa: S608
+        f"ON CONFLICT(master, slave, owner_here, size) DO UPDATE SET {TOTALS[state]} = {TOTALS[state]} + "
         f"excluded.{TOTALS[state]} RETURNING audience",
-        (master, slave, int(owner_here), number),
+        (master, slave, int(owner_here), size, number),
     ).fetchone()
     cursor.execute(
         "INSERT INTO key_chunks(segment, epoch, audience, first, state, created_at, changed_at, waiting, fates, "

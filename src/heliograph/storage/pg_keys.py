@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from heliograph.errors import InsufficientKeys, KeySupplyError, LocalProtocolError, StoreUnavailable
 from heliograph.storage.front_end import FrontEnd
-from heliograph.storage.key_contexts import key_context, nonce
+from heliograph.storage.key_contexts import TAG_BYTES, key_context, nonce
 from heliograph.storage.key_rows import DAMAGED, DELIVERABLE, PENDING, RELEASED
 from heliograph.storage.keys import KeyCounts
 from heliograph.storage.pg_rows import (
@@ -25,6 +25,7 @@ from heliograph.storage.pg_rows import (
     held_rows,
     is_known,
     master_rows,
+    only_size,
     serve_share,
     without_shares,
 )
@@ -68,6 +69,7 @@ class PgKeys:
         *,
         keep: int = 0,
         since: float = float("-inf"),
+        size_bytes: int | None = None,
         accept: Callable[[list[StoredKey]], object] = list,
     ) -> list[StoredKey]:
         """Take the ``number`` oldest deliverable keys that this site owns for the pair; they are gone on return.
@@ -79,9 +81,10 @@ class PgKeys:
         front_end = self._serving()
         with self._quarantine(), self._server.transaction() as cursor:
             front_end.require(cursor)
-            rows = master_rows(cursor, front_end.name, (master, slave), since, number + keep)
+            size = only_size(cursor, master, slave) if size_bytes is None else size_bytes
+            rows = master_rows(cursor, front_end.name, (master, slave, size), since, number + keep)
             if len(rows) < number + keep and front_end.collect(cursor):
-                rows = master_rows(cursor, front_end.name, (master, slave), since, number + keep)
+                rows = master_rows(cursor, front_end.name, (master, slave, size), since, number + keep)
             if len(rows) < number + keep:
                 stored = max(0, len(rows) - keep)
                 raise InsufficientKeys(f"insufficient keys: {number} asked for, {stored} stored; try again later")
@@ -143,26 +146,27 @@ class PgKeys:
             return bury_where(cursor, condition, (RELEASED, before, before - grace), "expired", now)
 
     def trim(self, master: str, slave: str, *, owner_here: bool, keep: int, now: float) -> int:
-        """Destroy a pair's oldest keys beyond the ``keep`` newest. Returns how many."""
+        """Destroy a pair's oldest keys beyond the ``keep`` newest of each size. Returns how many."""
         condition = (
-            "k.key_id IN (SELECT key_id FROM key_records WHERE master = %s AND slave = %s AND owner_here = %s "
-            "AND state IN (%s, %s) ORDER BY segment DESC, position DESC OFFSET %s)"
+            "k.key_id IN (SELECT key_id FROM (SELECT key_id, row_number() OVER (PARTITION BY octet_length(ciphertext) "
+            "ORDER BY segment DESC, position DESC) AS place FROM key_records WHERE master = %s AND slave = %s "
+            "AND owner_here = %s AND state IN (%s, %s)) AS stock WHERE place > %s)"
         )
         arguments = (master, slave, int(owner_here), DELIVERABLE, RELEASED, keep)
         with self._server.transaction() as cursor:
             return bury_where(cursor, condition, arguments, "expired", now)
 
-    def stored_key_count(self, master: str, slave: str) -> int:
-        """Count the deliverable keys of the pair."""
-        return self.counts(master, slave).deliverable
+    def stored_key_count(self, master: str, slave: str, size_bytes: int | None = None) -> int:
+        """Count the deliverable keys of the pair, of that size or of every size."""
+        return self.counts(master, slave, size_bytes).deliverable
 
-    def counts(self, master: str, slave: str) -> KeyCounts:
-        """Count the pair's keys by state."""
+    def counts(self, master: str, slave: str, size_bytes: int | None = None) -> KeyCounts:
+        """Count the pair's keys by state, of one size or of all."""
         with self._server.reading() as cursor:
             found = cursor.execute(
                 "SELECT owner_here, state, count(*) FROM key_records WHERE master = %s AND slave = %s "
-                "GROUP BY owner_here, state",
-                (master, slave),
+                "AND (%s::integer IS NULL OR octet_length(ciphertext) = %s::integer + %s) GROUP BY owner_here, state",
+                (master, slave, size_bytes, size_bytes, TAG_BYTES),
             ).fetchall()
         table = {(owner_here, state): int(number) for owner_here, state, number in found}
         return KeyCounts(

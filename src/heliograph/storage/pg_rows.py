@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from heliograph.errors import KeyNotFound, KeySupplyError, NotPermitted, StoreUnavailable
 from heliograph.protocol.audience import audience_members
+from heliograph.storage.key_contexts import TAG_BYTES
 from heliograph.storage.key_rows import DELIVERABLE, RELEASED
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ __all__ = [
     "held_rows",
     "is_known",
     "master_rows",
+    "only_size",
     "serve_share",
     "without_shares",
 ]
@@ -53,15 +55,36 @@ class PgRow:
     ciphertext: bytes = field(repr=False)
 
 
+def only_size(cursor: psycopg.Cursor[Any], master: str, slave: str) -> int:
+    """Return the one size of the keys that this site owns for a pair, in bytes; 0 if it has none to hand out.
+
+    Raises KeySupplyError if there are several: one has to be named.
+    """
+    found = cursor.execute(
+        "SELECT DISTINCT octet_length(ciphertext) FROM key_records "
+        "WHERE master = %s AND slave = %s AND owner_here = 1 AND state = %s ORDER BY 1",
+        (master, slave, DELIVERABLE),
+    ).fetchall()
+    if len(found) > 1:
+        sizes = ", ".join(str(8 * (length - TAG_BYTES)) for (length,) in found)
+        raise KeySupplyError(f"there are keys of {sizes} bits for this pair: name a size")
+    return int(found[0][0]) - TAG_BYTES if found else 0
+
+
 def master_rows(
-    cursor: psycopg.Cursor[Any], front_end: str, pair: tuple[str, str], since: float, limit: int
+    cursor: psycopg.Cursor[Any], front_end: str, pool: tuple[str, str, int], since: float, limit: int
 ) -> list[PgRow]:
-    """Return the ``limit`` oldest deliverable rows of the pair that this front end can open and nobody works on."""
+    """Return the ``limit`` oldest deliverable rows that this front end can open and nobody works on.
+
+    ``pool``: master, slaves, bytes of each key. A ciphertext says how large its key is, so that no column has to.
+    """
+    master, slave, size = pool
     found = cursor.execute(
         _SELECT + "JOIN segment_holders h ON h.epoch = s.epoch AND h.block = s.block AND h.front_end = %s "
-        "WHERE k.master = %s AND k.slave = %s AND k.owner_here = 1 AND k.state = %s AND k.created_at >= %s "
+        "WHERE k.master = %s AND k.slave = %s AND k.owner_here = 1 AND k.state = %s "
+        "AND octet_length(k.ciphertext) = %s AND k.created_at >= %s "
         "ORDER BY k.segment, k.position LIMIT %s FOR UPDATE OF k SKIP LOCKED",
-        (front_end, *pair, DELIVERABLE, since, limit),
+        (front_end, master, slave, DELIVERABLE, size + TAG_BYTES, since, limit),
     )
     return [PgRow(*row) for row in found]
 

@@ -23,6 +23,13 @@ _TEXT, _CONTEXT = b"heliograph delivery server", b"heliograph/1 delivery server 
 
 # ``store.fenced``: why nobody hands out keys any more, until an operator has destroyed them.
 # ``handed_over`` stays for ever: what was handed over once is not taken again, also when its last key has long left.
+# How large a key is, its ciphertext says: so servers of before there were several sizes need no other table (ADR 0053),
+# and the index that finds a pool's oldest keys is made where it is absent.
+_POOLS = """
+CREATE INDEX IF NOT EXISTS key_pools ON key_records(
+  master, slave, owner_here, state, octet_length(ciphertext), segment, position);
+DROP INDEX IF EXISTS key_supply;
+"""
 _SCHEMA = """
 CREATE SCHEMA IF NOT EXISTS heliograph;
 CREATE TABLE store(
@@ -38,7 +45,6 @@ CREATE TABLE key_records(
   key_id text PRIMARY KEY, segment bigint NOT NULL REFERENCES key_segments(segment), position integer NOT NULL,
   master text NOT NULL, slave text NOT NULL, owner_here integer NOT NULL, state integer NOT NULL,
   created_at double precision NOT NULL, ciphertext bytea NOT NULL, UNIQUE(segment, position));
-CREATE INDEX key_supply ON key_records(master, slave, owner_here, state, segment, position);
 CREATE TABLE key_tombstones(
   key_id text PRIMARY KEY, master text NOT NULL, slave text NOT NULL, owner_here integer NOT NULL,
   epoch bigint NOT NULL, fate text NOT NULL, at double precision NOT NULL);
@@ -72,6 +78,7 @@ def create_schema(server: PgServer, vault: Vault) -> bool:
             )
             new = True
         check_schema(cursor, vault)
+        cursor.execute(_POOLS)
     return new
 
 

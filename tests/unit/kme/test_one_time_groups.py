@@ -53,3 +53,20 @@ def test_a_member_of_a_group_cannot_write_in_anothers_name(tmp_path, audience, s
     else:
         assert take_request(request, supply, NoAttempts(), 1.0)[1] == b"close the stream"
     database.close()
+
+
+def test_a_message_under_keys_that_are_too_short_for_one_is_refused_and_leaves_them(tmp_path):
+    """A pair may have keys of 128 bits too; half a one-time key authenticates nothing."""
+    FileKek.create(tmp_path / "kek", OsRandom())
+    database = Database(":memory:", FileKek(tmp_path / "kek", OsRandom()))
+    store = KeyRecords(database, OsRandom())
+    rows = [NewKey(str(uuid.uuid4()), "sae-a", "sae-b", False, os.urandom(16), 0.0) for _ in range(2)]  # noqa: FBT003
+    with database.transaction() as cursor:
+        store.add(cursor, 1, 1, rows)
+    supply = Supply(store, "kme-b", [SaePair("sae-b", "sae-a", "kme-a")], Limits(), ManualClock(1.0))
+    padded = [StoredKey(row.key_id, "sae-a", "sae-b", row.material + bytes(16)) for row in rows]
+    request = read_request(OneTimeKeys(*padded).seal(b"close the stream"))
+    with pytest.raises(AuthenticationFailed, match="too short"):
+        take_request(request, supply, NoAttempts(), 1.0)
+    supply.check_held("sae-b", "sae-a", [row.key_id for row in rows])
+    database.close()

@@ -15,8 +15,8 @@ class Keys:
 
     full = False
 
-    def deliver_to_master(self, master, slave, number, now, *, keep=0, since=0.0, accept=list):
-        del now, keep, since
+    def deliver_to_master(self, master, slave, number, now, *, keep=0, since=0.0, size_bytes=None, accept=list):
+        del now, keep, since, size_bytes
         keys = [StoredKey(f"key {n}", master, slave, bytes(32)) for n in range(number)]
         accept(keys)
         if self.full:

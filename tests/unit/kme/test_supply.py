@@ -14,7 +14,7 @@ class ListStore:
         self.keys = []
         self.asked = []
 
-    def deliver_to_master(self, master, slave, number, now, *, keep=0, since=0.0, accept=list):  # noqa: ARG002
+    def deliver_to_master(self, master, slave, number, now, *, keep=0, since=0.0, size_bytes=None, accept=list):  # noqa: ARG002
         self.asked.append(("master", master, slave, number, now))
         if number > len(self.keys):
             raise InsufficientKeys("too few")
@@ -26,7 +26,7 @@ class ListStore:
         self.asked.append(("slave", slave, master, tuple(key_ids), now))
         raise KeyNotFound("none here")
 
-    def stored_key_count(self, master, slave):
+    def stored_key_count(self, master, slave, size_bytes=None):  # noqa: ARG002
         self.asked.append(("count", master, slave))
         return len(self.keys)
 

@@ -80,7 +80,7 @@ class End:
 
 
 @contextlib.asynccontextmanager
-async def link_pair(directory):
+async def link_pair(directory, registrations=(REGISTRATION, REGISTRATION)):
     """Both ends, not yet running; ``run`` them inside."""
     create_book(directory / "book", OsRandom())
     book = (directory / "book").read_bytes()
@@ -94,8 +94,8 @@ async def link_pair(directory):
         await open_receiver({"address": str(ends[1]), "dead_time_s": CHANNEL.detectors.dead_time_s}, OsRandom()),
     )
     (port,) = free_ports(1)
-    tx = End(directory / "tx", book, is_transmitter=True, port=port, module=modules[0])
-    rx = End(directory / "rx", book, is_transmitter=False, port=port, module=modules[1])
+    tx = End(directory / "tx", book, is_transmitter=True, port=port, module=modules[0], registration=registrations[0])
+    rx = End(directory / "rx", book, is_transmitter=False, port=port, module=modules[1], registration=registrations[1])
     try:
         yield tx, rx
     finally:

@@ -65,32 +65,32 @@ def test_a_key_ends_the_pause():
 def test_a_low_pool_is_refilled_first_and_a_full_one_by_a_third_at_most():
     for length in range(PAD_SET_BITS + 512, 60_000, 777):
         for free in range(3, 30):
-            refills = Pace.refills(free, length, 256)
+            refills = Pace.refills(free, length, 512)
             assert 1 <= refills <= REFILLS_MAX
             assert refills * PAD_SET_BITS + 512 <= length
             if free >= 8 and length >= 3 * PAD_SET_BITS:
                 assert refills * PAD_SET_BITS <= length // 3
-    assert Pace.refills(3, 60_000, 256) == REFILLS_MAX
-    assert Pace.refills(3, 6_483, 256) == 3
-    assert Pace.refills(20, 60_000, 256) == 1
+    assert Pace.refills(3, 60_000, 512) == REFILLS_MAX
+    assert Pace.refills(3, 6_483, 512) == 3
+    assert Pace.refills(20, 60_000, 512) == 1
 
 
 def test_at_the_floor_authentication_comes_before_any_key():
     length = 2 * PAD_SET_BITS + 100  # two pad sets, or one and a key for each site
-    assert [Pace.refills(free, length, 256) for free in (3, 2, 1, 0)] == [1, 2, 2, 2]
-    assert refills_fit(9, length, Pace.refills(2, length, 256))
+    assert [Pace.refills(free, length, 512) for free in (3, 2, 1, 0)] == [1, 2, 2, 2]
+    assert refills_fit(9, length, Pace.refills(2, length, 512))
 
 
-@given(st.integers(0, 40), st.integers(PAD_SET_BITS, 10**7), st.integers(8, 512).map(lambda n: 8 * n))
-def test_refills_never_exceed_what_a_block_holds(free, length, key_size_bits):
-    refills = Pace.refills(free, length, key_size_bits)
+@given(st.integers(0, 40), st.integers(PAD_SET_BITS, 10**7), st.integers(8, 1024).map(lambda n: 8 * n))
+def test_refills_never_exceed_what_a_block_holds(free, length, keys_bits):
+    refills = Pace.refills(free, length, keys_bits)
     assert 1 <= refills <= REFILLS_MAX
     assert refills_fit(9, length, refills)
 
 
 @given(st.integers(0, 39), st.integers(PAD_SET_BITS, 10**7))
 def test_fewer_pads_never_mean_fewer_refills_or_more_blocks(free, length):
-    assert Pace.refills(free, length, 256) >= Pace.refills(free + 1, length, 256)
+    assert Pace.refills(free, length, 512) >= Pace.refills(free + 1, length, 512)
     pace = Pace(ManualClock())
     for busy in range(8):
         assert not pace.may_begin(free, busy, 6) or pace.may_begin(free + 1, busy, 6)

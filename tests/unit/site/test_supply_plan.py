@@ -51,6 +51,21 @@ def test_a_group_of_the_site_file_is_local():
     assert plan.saes == {"sae-a", "sae-a2", "sae-3"}
 
 
+def test_both_sites_derive_the_same_sizes_and_an_entry_without_any_has_the_links():
+    pairs = (dataclasses.replace(LINK.transmitter_pairs[0], key_sizes=(128, 512)), GROUP)
+    link = dataclasses.replace(LINK, transmitter_pairs=pairs)
+    a, b = (plan_supply(entry(), link, is_transmitter=here).sizes for here in (True, False))
+    assert a == b
+    assert a.of("sae-a", "sae-b") == (128, 512)
+    assert a.of("sae-a", GROUP.audience) == a.of("sae-b", "sae-a") == (256,)
+
+
+def test_a_local_group_may_have_sizes_of_its_own():
+    plan = plan_supply(entry(groups=[GroupEntry("sae-a", ["sae-3"], [512, 64])]), LINK, is_transmitter=True)
+    assert plan.sizes.of("sae-a", "sae-3") == (512, 64)
+    assert plan.sizes.of("sae-a", "sae-b") == (256,)
+
+
 def check(kme):
     kme.check()
     plan_supply(kme, LINK, is_transmitter=True)
@@ -60,6 +75,8 @@ def check(kme):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        ({"groups": [GroupEntry("sae-a", ["x"], [100])]}, "a multiple of 8, 64 to 4096"),
+        ({"groups": [GroupEntry("sae-a", ["x"], [64, 64])]}, "each once"),
         ({"groups": [GroupEntry("sae-a", ["sae-b"])]}, "is at the other site"),
         ({"groups": [GroupEntry("sae-a", [])]}, "at least one slave"),
         ({"groups": [GroupEntry("sae-a", ["sae-a"])]}, "each once"),

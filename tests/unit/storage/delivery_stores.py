@@ -25,12 +25,12 @@ class OsRandom:
         return os.urandom(size)
 
 
-def new(master, slave, created_at, *, here, shares=()):
-    return NewKey(str(uuid.uuid4()), master, slave, here, os.urandom(32), created_at, shares)
+def new(master, slave, created_at, *, here, shares=(), size=32):
+    return NewKey(str(uuid.uuid4()), master, slave, here, os.urandom(size), created_at, shares)
 
 
-def owned(number, created_at=100.0):
-    return [new("sae-a", "sae-b", created_at, here=True) for _ in range(number)]
+def owned(number, created_at=100.0, size=32):
+    return [new("sae-a", "sae-b", created_at, here=True, size=size) for _ in range(number)]
 
 
 def held(number, created_at=100.0, master="sae-b", slave="sae-a"):

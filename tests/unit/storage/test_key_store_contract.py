@@ -273,6 +273,49 @@ def test_requests_that_commit_together_are_each_all_or_none(store):
     assert pairs(store.keys.deliver_to_master("sae-a", "sae-b", 1, 200.0)) == pairs(rows[3:])
 
 
+def test_each_size_of_a_pairs_keys_is_a_pool_of_its_own(store):
+    rows = {size: store.add(block, owned(3, size=size)) for block, size in enumerate((16, 32, 33), 1)}
+    more = store.add(4, [row for size in (33, 16) for row in owned(2, size=size)])  # one block with several
+    rows = {16: rows[16] + more[2:], 32: rows[32], 33: rows[33] + more[:2]}
+    take = lambda number, size: store.keys.deliver_to_master("sae-a", "sae-b", number, 200.0, size_bytes=size)  # noqa: E731
+    assert pairs(take(4, 33)) == pairs(rows[33][:4])
+    with pytest.raises(InsufficientKeys, match="2 asked for, 1 stored"):
+        take(2, 33)
+    with pytest.raises(InsufficientKeys, match="1 asked for, 0 stored"):
+        take(1, 64)
+    assert [store.keys.stored_key_count("sae-a", "sae-b", size) for size in (16, 32, 33, 64)] == [5, 3, 1, 0]
+    assert store.keys.counts("sae-a", "sae-b") == KeyCounts(deliverable=9)
+    with pytest.raises(KeySupplyError, match="keys of 128, 256, 264 bits for this pair: name a size"):
+        store.keys.deliver_to_master("sae-a", "sae-b", 1, 200.0)
+    store.reopen()
+    assert pairs(take(3, 32)) == pairs(rows[32])
+    assert pairs(take(1, 33)) == pairs(rows[33][4:])
+    assert pairs(store.keys.deliver_to_master("sae-a", "sae-b", 5, 200.0)) == pairs(rows[16])  # only these are left
+
+
+def test_the_slave_names_keys_of_any_size_and_no_size(store):
+    rows = store.add(1, [new("sae-b", "sae-a", 100.0, here=False, size=size) for size in (16, 64, 32)])
+    ids = [row.key_id for row in rows]
+    assert pairs(store.keys.deliver_to_slave("sae-a", "sae-b", ids, 200.0)) == pairs(rows)
+
+
+def test_a_pool_that_nobody_fetches_from_is_bounded_and_takes_no_key_of_another_size(store):
+    short, long = store.add(1, owned(3, size=16)), store.add(2, owned(5, size=64))
+    assert store.keys.trim("sae-a", "sae-b", owner_here=True, keep=3, now=200.0) == 2
+    assert pairs(store.keys.deliver_to_master("sae-a", "sae-b", 3, 200.0, size_bytes=16)) == pairs(short)
+    assert pairs(store.keys.deliver_to_master("sae-a", "sae-b", 3, 200.0, size_bytes=64)) == pairs(long[2:])
+
+
+def test_keys_of_several_sizes_wait_for_one_acknowledgement_of_their_block(store):
+    store.add(1, owned(2, size=16) + owned(2, size=64), acknowledged=False)
+    for size in (16, 64):
+        with pytest.raises(InsufficientKeys):
+            store.keys.deliver_to_master("sae-a", "sae-b", 1, 200.0, size_bytes=size)
+    assert store.keys.counts("sae-a", "sae-b", 64) == KeyCounts(pending=2)
+    store.acknowledge(1)
+    assert [store.keys.stored_key_count("sae-a", "sae-b", size) for size in (16, 64)] == [2, 2]
+
+
 class DeliveryMachine(RuleBasedStateMachine):
     """Any order of storing, acknowledging, delivering, restarting: nothing leaves twice, nothing leaves altered."""
 

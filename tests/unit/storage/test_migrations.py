@@ -18,6 +18,7 @@ from heliograph.storage.migrations import migrate_store
 from heliograph.vault.filekek import FileKek
 
 FIXTURE = Path(__file__).with_name("schema_1.sql")
+TWO_SIZES = Path(__file__).with_name("schema_3.sql")  # the last form with one line for all sizes
 LAST_ROWS = Path(__file__).with_name("schema_2.sql")  # the last form with one row for each key
 GROUP = audience_name(["sae-b", "sae-c", "sae-l"])
 
@@ -294,3 +295,49 @@ def test_a_key_whose_segment_is_gone_is_named_not_dropped(rows):
         connection.execute("DELETE FROM key_segments WHERE segment = 2")
     with pytest.raises(ConfigurationError, match="its segment is not there"):
         migrate_store(rows)
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Return a store in which one line of keys has those of 256 and of 512 bits."""
+    return written(tmp_path, TWO_SIZES.read_text())
+
+
+def long_material(number):
+    return hashlib.sha512(b"key %d" % number).digest()
+
+
+def test_keys_of_two_sizes_in_one_line_become_two_pools(mixed):
+    assert migrate_store(mixed) == (3, SCHEMA_VERSION)
+    database, keys = open_keys(mixed)
+    assert keys.counts("sae-a", "sae-b") == KeyCounts(pending=1, deliverable=2, damaged=1)
+    assert keys.counts("sae-a", "sae-b", 64) == keys.counts("sae-a", "sae-b")  # those of 256 bits have all left
+    assert keys.delivered_counts() == (7, 1)
+    with pytest.raises(InsufficientKeys):
+        keys.deliver_to_master("sae-a", "sae-b", 1, 300.0, size_bytes=32)
+    got = keys.deliver_to_master("sae-a", "sae-b", 2, 300.0, size_bytes=64)
+    assert [(key.key_id, key.material) for key in got] == [(key_id(n), long_material(n)) for n in (22, 23)]
+    with database.transaction() as cursor:
+        assert keys.acknowledge(cursor, 1, 3) == 1
+    assert keys.deliver_to_master("sae-a", "sae-b", 1, 300.0, size_bytes=64)[0].material == long_material(40)
+    database.close()
+
+
+def test_the_slaves_side_a_group_and_what_was_gone_are_divided_too(mixed):
+    migrate_store(mixed)
+    database, keys = open_keys(mixed)
+    assert [keys.counts("sae-b", "sae-a", size).held for size in (32, 64, None)] == [1, 2, 3]
+    got = keys.deliver_to_slave("sae-a", "sae-b", [key_id(31), key_id(11), key_id(30)], 300.0)
+    assert [key.material for key in got] == [long_material(31), material(11), long_material(30)]
+    group = audience_name(["sae-b", "sae-l"])
+    assert keys.counts("sae-a", group, 32) == KeyCounts(deliverable=1, released=1)
+    assert keys.deliver_to_slave("sae-l", "sae-a", [key_id(50)], 300.0)[0].material == material(50)
+    assert keys.known(key_id(60))
+    with pytest.raises(InsufficientKeys):
+        keys.deliver_to_master("sae-a", "sae-x", 1, 300.0)
+    database.close()
+
+
+def test_a_store_that_never_had_a_key_is_brought_up_too(tmp_path):
+    path = written(tmp_path, "-- kek: " + "00" * 32 + "\nPRAGMA user_version=3;")
+    assert migrate_store(path) == (3, SCHEMA_VERSION)

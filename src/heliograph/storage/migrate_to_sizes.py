@@ -1,0 +1,68 @@
+"""Schema 3 to 4: keys of one pair that differ in size become audiences of their own (ADR 0053). No secret is opened.
+
+Until then a pair whose link was planned anew with another size had both sizes in one line, and a request for keys of
+one size could be given those of the other. A key's size is that of its ciphertext; nothing but counts is rewritten.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter, defaultdict
+
+__all__ = ["divide_audiences"]
+
+_TAG_BYTES = 16
+_PENDING = 0
+_COLUMNS = ("pending", "deliverable", "damaged", "released")
+
+# As schema 4 was when it came; later changes are steps of their own.
+_TABLE = """CREATE TABLE key_audiences(
+  audience INTEGER PRIMARY KEY, master TEXT NOT NULL, slave TEXT NOT NULL, owner_here INTEGER NOT NULL,
+  size INTEGER NOT NULL, pending INTEGER NOT NULL DEFAULT 0, deliverable INTEGER NOT NULL DEFAULT 0,
+  damaged INTEGER NOT NULL DEFAULT 0, released INTEGER NOT NULL DEFAULT 0, delivered INTEGER NOT NULL DEFAULT 0,
+  UNIQUE(master, slave, owner_here, size))"""
+
+
+def divide_audiences(connection: sqlite3.Connection) -> None:
+    """Give each audience its size, and the chunks of a further size an audience of their own. Raises sqlite3.Error."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'key_audiences'").fetchone():
+        return  # closed, or killed, before its first keys
+    pools: defaultdict[int, defaultdict[int, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+    chunks: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+    for chunk, audience, state, fates, length in connection.execute(
+        "SELECT chunk, audience, state, fates, length(ciphertexts) FROM key_chunks JOIN key_ciphertexts USING (chunk)"
+    ):
+        size = max(0, length // len(fates) - _TAG_BYTES)
+        waiting = "pending" if state == _PENDING else "deliverable"
+        pools[audience][size].update({waiting: fates.count(0), "damaged": fates.count(2), "released": fates.count(3)})
+        chunks[audience, size].append(chunk)
+    rows = connection.execute("SELECT audience, master, slave, owner_here, delivered FROM key_audiences").fetchall()
+    connection.execute("DROP TABLE key_audiences")
+    connection.execute(_TABLE)
+    for audience, *names, delivered in rows:
+        # Of an audience whose last key has left nobody asks any more how large it was: its row counts what it gave.
+        first = min(pools[audience], default=0)
+        _insert(connection, audience, names, first, pools[audience][first], delivered)
+    for audience, *names, _ in rows:  # after all of those that keep their numbers
+        for size in sorted(pools[audience])[1:]:
+            new = _insert(connection, None, names, size, pools[audience][size], 0)
+            connection.executemany(
+                "UPDATE key_chunks SET audience = ? WHERE chunk = ?", [(new, chunk) for chunk in chunks[audience, size]]
+            )
+
+
+def _insert(
+    connection: sqlite3.Connection,
+    audience: int | None,
+    names: list[object],
+    size: int,
+    counts: Counter[str],
+    delivered: int,
+) -> int:
+    return int(
+        connection.execute(
+            "INSERT INTO key_audiences(audience, master, slave, owner_here, size, pending, deliverable, damaged, "
+            "released, delivered) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING audience",
+            (audience, *names, size, *(counts[name] for name in _COLUMNS), delivered),
+        ).fetchone()[0]
+    )
