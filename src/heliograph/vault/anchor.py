@@ -95,8 +95,8 @@ class FileAnchor:
 
     The file has two slots, written in turn and in place: a mark costs one sync and no change of the directory, and a
     power cut while one is written leaves the other, also where it takes the whole block with it. A block that has gone
-    bad leaves the other slot's mark: the last one, or the one before. Without a TPM or a token, a rollback of store and anchor together,
-    or of both sites at once, is not detected.
+    bad leaves the other slot's mark: the last one, or the one before. Without a TPM or a token, a rollback of store
+    and anchor together, or of both sites at once, is not detected.
     """
 
     def __init__(self, path: Path) -> None:

@@ -217,7 +217,12 @@ def test_tombstones_of_a_sites_own_keys_go_after_a_day_and_no_key_with_them(stor
     old = local.issue("sae-a", "sae-2", 2, 32, 100.0)
     link = uuid.uuid4()
     with database.transaction() as cursor:
-        keys.add(cursor, 1, 1, [NewKey(str(link), "sae-b", "sae-a", False, os.urandom(32), 100.0)])
+        keys.add(
+            cursor,
+            1,
+            1,
+            [NewKey(str(link), "sae-b", "sae-a", owner_here=False, material=os.urandom(32), created_at=100.0)],
+        )
     keys.deliver_to_slave("sae-a", "sae-b", [str(link)], 100.0)
     keys.deliver_to_slave("sae-2", "sae-a", [old[0].key_id], 200.0)
     young = local.issue("sae-a", "sae-2", 1, 32, 300.0 + REMEMBERED_S)
