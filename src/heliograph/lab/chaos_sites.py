@@ -20,6 +20,7 @@ from heliograph.storage.key_rows import DELIVERABLE
 from heliograph.storage.keys import NewKey
 from heliograph.storage.streams import StreamRecords
 from heliograph.testing.randomness import SeededRandom
+from heliograph.types import StoredKey
 from heliograph.vault.filekek import FileKek
 from heliograph.vault.randomness import SystemRandomness
 
@@ -209,10 +210,7 @@ def _wrong(opened: list[tuple[Database, SiteStore]], rounds: int, facts: Facts) 
         if key_id not in there:
             yield f"deliverable on one side only: {key_id}"
     # The rest of the life of every key: what the owner hands out is what the holder hands out.
-    handed = []
-    for size in SIZES:
-        if number := sum(len(every[key_id]) == size for key_id in waiting):
-            handed += owner.keys.deliver_to_master(MASTER, SLAVE, number, 3.0, size_bytes=size)
+    handed = _hand_out(owner, [len(every[key_id]) for key_id in waiting])
     unfetched = [key_id for key_id in facts.left if not _fetch_began(key_id, rounds, facts)]
     for key_id in [key.key_id for key in handed] + unfetched:
         try:
@@ -225,6 +223,13 @@ def _wrong(opened: list[tuple[Database, SiteStore]], rounds: int, facts: Facts) 
     for key in handed:
         if key.material != every[key.key_id]:
             yield f"other bytes at the owner: {key.key_id}"
+
+
+def _hand_out(owner: SiteStore, sizes: list[int]) -> list[StoredKey]:
+    keys: list[StoredKey] = []
+    for size in sorted(set(sizes)):
+        keys += owner.keys.deliver_to_master(MASTER, SLAVE, sizes.count(size), 3.0, size_bytes=size)
+    return keys
 
 
 def _fetch_began(key_id: str, rounds: int, facts: Facts) -> bool:

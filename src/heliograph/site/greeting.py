@@ -74,8 +74,8 @@ async def welcome(
         except TransportClosed:
             # Whoever called has this site's proof and did not believe it: the more probable reasons first.
             raise TransportClosed(
-                "the peer ended the handshake, its log says why: the registrations (link.json) or the anchors of the two "
-                "sites are not the same"
+                "the peer ended the handshake, its log says why: the registrations (link.json) or the anchors of the "
+                "two sites are not the same"
             ) from None
         established = await _outside(anchor, lambda: side.finish(confirmation))
 

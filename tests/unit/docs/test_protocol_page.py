@@ -40,7 +40,7 @@ def prefix():
     names = (REGISTRATION.link, REGISTRATION.transmitter_site, REGISTRATION.receiver_site)
     record = msgspec.to_builtins(REGISTRATION)
     for pair in (*record["transmitter_pairs"], *record["receiver_pairs"]):
-        del pair["also_there"], pair["also_here"]  # empty here
+        del pair["also_there"], pair["also_here"], pair["key_sizes"]  # empty here
     assert record.pop("codes") == 0
     digest = hashlib.sha256(msgspec.msgpack.encode(record)).digest()
     return b"".join(map(f, (b"heliograph/1 block", *(name.encode() for name in names), digest)))

@@ -461,7 +461,7 @@ class SlowStore:
         self.asked = threading.Semaphore(0)
         self.go = threading.Event()
 
-    def stored_key_count(self, master, slave, size_bytes):
+    def stored_key_count(self, master, slave, size_bytes):  # noqa: ARG002
         assert (master, slave) == ("sae-a", "sae-b")
         self.asked.release()
         assert self.go.wait(30)
@@ -494,7 +494,7 @@ class Break(Exception):
 
 
 class BrokenStore:
-    def stored_key_count(self, master, slave, size_bytes):
+    def stored_key_count(self, master, slave, size_bytes):  # noqa: ARG002
         raise Break(f"{master} {slave} secret-marker")
 
 
