@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
 from heliograph.consumer.keys import Role, TunnelKeys, key_id_text
 from heliograph.encryptors.generation import Generation, GenerationLimits
+from heliograph.encryptors.seen_keys import SeenKeys
 from heliograph.errors import LocalProtocolError, RemoteProtocolError
 from heliograph.ports import Clock
 
 __all__ = ["Counted", "Keyring", "Ring", "Traffic"]
-
-# Our choice: key_IDs remembered to refuse one that a faulty key manager gives out twice (about 10 MB at the most).
-_REMEMBERED: Final = 65536
 
 
 class Counted(Protocol):
@@ -89,8 +86,7 @@ class Ring(Generic[G]):
         self._held: dict[bytes, G] = {}
         self._active: G | None = None
         self._announced: bytes | None = None
-        self._seen: set[bytes] = set()
-        self._seen_order: deque[bytes] = deque()
+        self._seen: Final = SeenKeys()
         self._past = Traffic()
         self._changed = asyncio.Event()
 
@@ -106,7 +102,7 @@ class Ring(Generic[G]):
         """Accept records under these keys. Raises LocalProtocolError if they were installed before."""
         if self.seen(keys.key_id):
             raise LocalProtocolError(f"key {key_id_text(keys.key_id)} was installed before; its nonces are used")
-        self._remember(keys.key_id)
+        self._seen.add(keys.key_id)
         self._held[keys.key_id] = self._make(keys, self.role, self._limits, since)
         self.notify()
 
@@ -193,12 +189,6 @@ class Ring(Generic[G]):
         """Wake whoever waits for ``changed``."""
         self._changed.set()
         self._changed = asyncio.Event()
-
-    def _remember(self, key_id: bytes) -> None:
-        self._seen.add(key_id)
-        self._seen_order.append(key_id)
-        if len(self._seen_order) > _REMEMBERED:
-            self._seen.discard(self._seen_order.popleft())
 
 
 class Keyring(Ring[Generation]):

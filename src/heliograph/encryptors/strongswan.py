@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -25,6 +24,7 @@ from typing import Final
 from heliograph.consumer.encryptor import EncryptorReport
 from heliograph.consumer.keys import Role, TunnelKeys, key_id_text
 from heliograph.encryptors.charon import Association
+from heliograph.encryptors.seen_keys import SeenKeys
 from heliograph.encryptors.settler import Settler
 from heliograph.encryptors.strongswan_config import StrongSwanConfig
 from heliograph.encryptors.strongswan_work import CharonWork, Seen, Wish
@@ -33,7 +33,6 @@ from heliograph.ports import Clock
 
 __all__ = ["StrongSwan"]
 
-_REMEMBERED: Final = 65536
 # Our choice, in seconds.
 _CHECK_SECONDS: Final = 0.5
 _ASK_SECONDS: Final = 5.0  # between two requests for another rotation
@@ -101,8 +100,7 @@ class StrongSwan:
         self._asked_at = -math.inf
         self._checked_at = -math.inf
         self._busy_since = math.inf
-        self._seen: set[bytes] = set()
-        self._seen_order: deque[bytes] = deque()
+        self._seen: Final = SeenKeys()
 
     async def start(self) -> None:
         """Guard the networks and end what an earlier agent left. Raises ConfigurationError without charon."""
@@ -125,7 +123,7 @@ class StrongSwan:
         """At the responder: make charon know the key. At the initiator: keep it for ``activate``."""
         if self.seen(keys.key_id):
             raise LocalProtocolError(f"key {key_id_text(keys.key_id)} was installed before")
-        self._remember(keys.key_id)
+        self._seen.add(keys.key_id)
         self._generations[keys.key_id] = _Generation(keys.initiator_key.to_bytes(), since)
         if self._role is Role.RESPONDER:
             self._candidate = keys.key_id
@@ -300,9 +298,3 @@ class StrongSwan:
             received, sent = self._counted.pop(spis)
             self._ended_bytes = self._ended_bytes[0] + received, self._ended_bytes[1] + sent
         self._counted |= {spis: (one.received_bytes, one.sent_bytes) for spis, one in standing.items()}
-
-    def _remember(self, key_id: bytes) -> None:
-        self._seen.add(key_id)
-        self._seen_order.append(key_id)
-        if len(self._seen_order) > _REMEMBERED:
-            self._seen.discard(self._seen_order.popleft())

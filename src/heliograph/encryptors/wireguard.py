@@ -20,7 +20,6 @@ import binascii
 import logging
 import math
 import re
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -28,6 +27,7 @@ from typing import Final
 from heliograph.consumer.encryptor import EncryptorReport
 from heliograph.consumer.keys import Role, TunnelKeys, key_id_text
 from heliograph.encryptors.addresses import Address, read_ip, read_network
+from heliograph.encryptors.seen_keys import SeenKeys
 from heliograph.encryptors.settler import Settler
 from heliograph.encryptors.wg import Wg
 from heliograph.errors import ConfigurationError, EncryptorUnavailable, LocalProtocolError
@@ -36,7 +36,6 @@ from heliograph.ports import Clock, RandomSource
 __all__ = ["WireGuard", "WireGuardConfig"]
 
 _KEY_BYTES: Final = 32
-_REMEMBERED: Final = 65536
 # A handshake's age is told in whole seconds, so two rotations must not fall into one; WireGuard itself waits 5 s
 # before it repeats a lost handshake (Rekey-Timeout).
 _CONFIRM_SECONDS: Final = 15.0
@@ -156,8 +155,7 @@ class WireGuard:
         self._busy_since = math.inf
         self._alarm: str | None = None
         self._transfer = (0, 0)
-        self._seen: set[bytes] = set()
-        self._seen_order: deque[bytes] = deque()
+        self._seen: Final = SeenKeys()
         self._carried_out: int | None = None  # the thread's own: the number of the wish that the interface is at
 
     async def start(self) -> None:
@@ -181,7 +179,7 @@ class WireGuard:
         """At the responder: put the key in place, the session goes on. At the initiator: keep it for ``activate``."""
         if self.seen(keys.key_id):
             raise LocalProtocolError(f"key {key_id_text(keys.key_id)} was installed before")
-        self._remember(keys.key_id)
+        self._seen.add(keys.key_id)
         self._installed[keys.key_id] = keys.initiator_key.to_bytes(), since
         if self._role is Role.RESPONDER:
             # Without a key in place there is no session to keep, and perhaps no peer.
@@ -324,12 +322,6 @@ class WireGuard:
                 self._on_not_taken(self._active)
             else:
                 self._on_nearly_used(self._active)
-
-    def _remember(self, key_id: bytes) -> None:
-        self._seen.add(key_id)
-        self._seen_order.append(key_id)
-        if len(self._seen_order) > _REMEMBERED:
-            self._seen.discard(self._seen_order.popleft())
 
     # Off the event loop.
 
