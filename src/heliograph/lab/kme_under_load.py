@@ -122,7 +122,7 @@ async def _serve(directory: Path, number: int, mode: str, cpu: int) -> None:
     limits = Limits(max_key_per_request=BATCH, max_key_count=10**7)
     server = KmeServer(Supply(store, "kme-a", [SaePair(MASTER, SLAVE, "kme-b")], limits, WallClock()))
     if mode != "single":
-        server.commit_together(run)
+        server.commit_together(run, None if mode == "constant" else database)
     await server.start("127.0.0.1", 0, server_tls(*files))
     _tell({"port": server.port})
     epoch = 1

@@ -65,6 +65,9 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._deferred: list[Callable[[], None]] | None = None  # not None while a group is open
         self._in_savepoint = False
+        self._batch_in_use = False  # its owner is changing it: nothing may write it now
+        self._grouped = False  # a group is open, or its answers are not out yet
+        self._log_due = False  # the log holds what a group has erased
         self._batch: tuple[BatchOwner[Any], Any, sqlite3.Cursor] | None = None  # of the open group
         in_memory = self._name == ":memory:"
         if not in_memory:
@@ -173,14 +176,23 @@ class Database:
                     self._write_batch(connection)
                     cursor = connection.cursor()
                     self._batch = owner, owner.begin(cursor), cursor
-                yield self._batch[1]
+                if self._batch_in_use:
+                    raise LocalProtocolError("a batch is open already; pass it on")
+                self._batch_in_use = True
+                try:
+                    yield self._batch[1]
+                finally:
+                    self._batch_in_use = False
                 afterwards = []
         for call in reversed(afterwards):
             call()
 
     def _write_batch(self, connection: sqlite3.Connection) -> None:
-        if self._batch is None or self._deferred is None or self._in_savepoint:
+        if self._batch is None:
             return
+        if self._batch_in_use:
+            # Written now, it would be committed without what its owner changes after this.
+            raise LocalProtocolError("a batch is open already; read and write through it")
         (owner, batch, cursor), self._batch = self._batch, None
         try:
             self._check_group(connection)
@@ -227,7 +239,7 @@ class Database:
             connection = self._open()
             if connection.in_transaction or self._deferred is not None:
                 raise LocalProtocolError("a transaction or a group is open already")
-            self._deferred = []
+            self._deferred, self._grouped = [], True
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 yield
@@ -236,12 +248,16 @@ class Database:
                 deferred = self._deferred
             except BaseException:
                 self._roll_back(connection)
+                self._grouped = False
                 raise
             finally:
                 self._deferred = self._batch = None
-        # The latest first: of several marks for the anchor it is the only one that has to be written.
-        for call in reversed(deferred):
-            call()
+        try:
+            # The latest first: of several marks for the anchor it is the only one that has to be written.
+            for call in reversed(deferred):
+                call()
+        finally:
+            self._grouped = False
 
     def when_durable(self, call: Callable[[], None]) -> None:
         """Run ``call`` now; inside a ``group``, once it is on the disk. For what must not precede the commit."""
@@ -271,6 +287,27 @@ class Database:
         with self._turn, self._translated():
             busy, _, _ = self._open().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             return not busy
+
+    def checkpoint_soon(self) -> None:
+        """Run ``checkpoint``; inside a ``group``, at the next ``settle``: no answer waits for it. Raises nothing.
+
+        If it fails, what was committed stands, and the next checkpoint does the rest.
+        """
+        self._log_due = True
+        if not self._grouped:
+            self.settle()
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether ``settle`` has something to do."""
+        return self._log_due
+
+    def settle(self) -> None:
+        """Do what groups have left to be done once their answers are on their way. Raises nothing."""
+        if self._log_due:
+            self._log_due = False
+            with suppress(StoreUnavailable):
+                self.checkpoint()
 
     def probe(self, size: int) -> None:
         """Write ``size`` bytes and erase them again. Raises StoreUnavailable if the disk does not take them."""

@@ -81,14 +81,16 @@ class Chunk:
         """Return the key_ID at a place."""
         return key_id_text(self.key_ids[16 * at : 16 * at + 16])
 
-    def position(self, at: int) -> int:
-        """Return the position in its segment that a key was encrypted under."""
+    def positions_of(self, places: Sequence[int]) -> list[int]:
+        """Return the positions in their segment that keys were encrypted under."""
         if self.positions is None:
-            return self.first + at
-        return int.from_bytes(self.positions[4 * at : 4 * at + 4], "big")
+            return [self.first + at for at in places]
+        return [int.from_bytes(self.positions[4 * at : 4 * at + 4], "big") for at in places]
 
     def waiting(self, at_most: int) -> list[int]:
         """Return the first places of keys that were not taken yet."""
+        if not any(self.fates):
+            return list(range(min(at_most, len(self.fates))))
         found: list[int] = []
         at = self.fates.find(WAITING)
         while at >= 0 and len(found) < at_most:
@@ -199,11 +201,11 @@ class KeyChanges:
     def put(self, places: Iterable[Place], fate: int, now: float) -> None:
         """Give these keys a fate; unless it is one of ``KEPT`` they are erased when this is written."""
         for chunk, run in groupby(places, key=itemgetter(0)):
-            before: Counter[int] = Counter()
+            fates, state_before = chunk.fates, chunk.state
             at_places = [at for _, at in run]
+            before = Counter([fates[at] or state_before for at in at_places])
             for at in at_places:
-                before[chunk.fates[at] or chunk.state] += 1
-                chunk.fates[at] = fate
+                fates[at] = fate
             for state, number in before.items():
                 self._totals[chunk.audience, state] -= number
             self._totals[chunk.audience, fate] += len(at_places)

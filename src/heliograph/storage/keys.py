@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, groupby
@@ -39,6 +39,7 @@ from heliograph.storage.key_rows import (
     SCHEMA,
     WAITING,
     key_id_text,
+    key_id_texts,
     key_name,
 )
 from heliograph.storage.new_keys import NewKey, insert_keys
@@ -87,7 +88,7 @@ class KeyRecords:
 
     def finish(self, batch: KeyChanges, cursor: sqlite3.Cursor) -> list[Callable[[], None]]:
         """Write a batch; return what is to be done once it is on the disk (``database.BatchOwner``)."""
-        afterwards: list[Callable[[], None]] = [self._checkpoint] if batch.write() else []
+        afterwards: list[Callable[[], None]] = [self._database.checkpoint_soon] if batch.write() else []
         if self._seal is not None and batch.delivers:
             afterwards.append(partial(self._tell, self._seal, self._seal.mark(cursor)))
         return afterwards
@@ -286,7 +287,7 @@ class KeyRecords:
                     gone += len(places)
                 segment_gone = changes.write() or segment_gone
         if segment_gone:
-            self._database.when_durable(self._checkpoint)
+            self._database.when_durable(self._database.checkpoint_soon)
         return gone
 
     def forget_epochs_before(self, cursor: sqlite3.Cursor, epoch: int) -> int:
@@ -370,21 +371,19 @@ class KeyRecords:
             origin = chunk.epoch, chunk.block or 0
             before, after = key_context_parts(chunk.master, chunk.slave, *origin)
             master, slave, created_at, metadata = chunk.master, chunk.slave, chunk.created_at, chunk.metadata or "{}"
-            ids, sealed = chunk.key_ids, chunk.ciphertexts or b""
-            size = len(sealed) // len(chunk.fates)
-            for _, at in run:
-                key_id = key_id_text(ids[16 * at : 16 * at + 16])
-                bound = before + key_id.encode() + after
+            at_places = [at for _, at in run]
+            size = len(chunk.ciphertexts or b"") // len(chunk.fates)
+            # One slice and one text for all, where most of the chunk leaves together.
+            low, high = min(at_places), max(at_places) + 1
+            names, sealed = key_id_texts(chunk.key_ids[16 * low : 16 * high]), chunk.ciphertexts or b""
+            open_one, positions = cipher.decrypt, chunk.positions_of(at_places)
+            for at, position in zip(at_places, positions, strict=True):
+                name = names[36 * (at - low) : 36 * (at - low) + 36]
+                key_id = name.decode("ascii")
                 try:
-                    material = cipher.decrypt(nonce(chunk.position(at)), sealed[at * size : at * size + size], bound)
+                    material = open_one(nonce(position), sealed[at * size : at * size + size], before + name + after)
                 except (InvalidTag, ValueError):  # ValueError: shorter than a tag
                     changes.put([(chunk, at)], DAMAGED, now)
                     return [], StoreUnavailable(f"key {key_id} was altered in the store; it is set aside")
                 keys.append(StoredKey(key_id, master, slave, material, created_at, metadata, origin))
         return keys, None
-
-    def _checkpoint(self) -> None:
-        # The log may still hold erased segment keys, sealed. If this fails the deliveries stand: they are committed
-        # already, and the next checkpoint does the rest.
-        with suppress(StoreUnavailable):
-            self._database.checkpoint()
