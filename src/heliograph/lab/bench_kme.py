@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -52,8 +52,16 @@ class _Seen:
 
     key_ids: list[str] = field(default_factory=list)
     keys: list[str] = field(default_factory=list, repr=False)
-    seconds: list[float] = field(default_factory=list)
     refused: int = 0
+
+    def read(self, answer: bytes, number: int) -> None:
+        """Count an answer, head and body, to a request for ``number`` keys."""
+        keys = []
+        if answer.startswith(b"HTTP/1.1 200 "):
+            keys = msgspec.json.decode(answer.partition(b"\r\n\r\n")[2], type=_Container).keys
+        self.refused += len(keys) != number
+        self.key_ids += [key.key_ID for key in keys]
+        self.keys += [key.key for key in keys]
 
     def add(self, other: _Seen) -> None:
         """Count what another measurement saw."""
@@ -202,17 +210,25 @@ async def _server(
 async def _load(
     server: asyncio.subprocess.Process, port: int, tls: ssl.SSLContext, name: str, number: int, requests: int
 ) -> tuple[dict[str, Any], _Seen]:
-    seen, left = _Seen(), iter(range(requests))
-    ends = [await asyncio.open_connection("127.0.0.1", port, ssl=tls) for _ in range(CLIENTS)]
+    loop, left = asyncio.get_running_loop(), iter(range(requests))
+    clients = [
+        (await loop.create_connection(partial(_Client, number, left), "127.0.0.1", port, ssl=tls))[1]
+        for _ in range(CLIENTS)
+    ]
     before = await _used(server)
     began = time.perf_counter()
-    await asyncio.gather(*(_consume(*end, number, left, seen) for end in ends))
+    for client in clients:
+        client.ask()
+    await asyncio.gather(*(client.done for client in clients))
     seconds = time.perf_counter() - began
     after = await _used(server)
-    for _, writer in ends:
-        writer.transport.abort()
+    seen = _Seen()
+    for client in clients:
+        client.transport.abort()
+        for answer in client.answers:
+            seen.read(answer, number)
     cpu = after["cpu_s"] - before["cpu_s"]
-    delays = sorted(seen.seconds)
+    delays = sorted(delay for client in clients for delay in client.delays)
     answered = len(delays)
     figures = row(
         name,
@@ -231,26 +247,54 @@ async def _load(
     return figures, seen
 
 
-async def _consume(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    number: int,
-    left: Iterator[int],
-    seen: _Seen,
-) -> None:
-    body = json.dumps({"number": number}).encode()
-    request = f"POST {_PATH} HTTP/1.1\r\nHost: {MASTER}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
-    for _ in left:
-        began = time.perf_counter()
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        answer = await reader.readexactly(length)
-        seen.seconds.append(time.perf_counter() - began)
-        keys = msgspec.json.decode(answer, type=_Container).keys if head.startswith(b"HTTP/1.1 200 ") else []
-        seen.refused += len(keys) != number
-        seen.key_ids += [key.key_ID for key in keys]
-        seen.keys += [key.key for key in keys]
+class _Client(asyncio.Protocol):
+    """One connection: the next request leaves when the answer to the one before is whole.
+
+    Answers are kept as they came and read after the measurement: clients must not be what limits the server.
+    """
+
+    transport: asyncio.Transport
+
+    def __init__(self, number: int, left: Iterator[int]) -> None:
+        body = json.dumps({"number": number}).encode()
+        head = f"POST {_PATH} HTTP/1.1\r\nHost: {MASTER}\r\nContent-Length: {len(body)}\r\n\r\n"
+        self._request = head.encode() + body
+        self._left = left
+        self._began = 0.0
+        self._came = b""
+        self._whole = 0  # bytes of the answer under way, 0 before its head is here
+        self.answers: list[bytes] = []
+        self.delays: list[float] = []
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def ask(self) -> None:
+        """Send the next request, if there is one left."""
+        if next(self._left, None) is None:
+            self.done.set_result(None)
+            return
+        self._began = time.perf_counter()
+        self.transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        self._came += data
+        if not self._whole:
+            end = self._came.find(b"\r\n\r\n") + 4
+            if end < 4:
+                return
+            length = self._came[:end].lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+            self._whole = end + int(length)
+        if len(self._came) >= self._whole:
+            self.delays.append(time.perf_counter() - self._began)
+            self.answers.append(self._came)
+            self._came, self._whole = b"", 0
+            self.ask()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_exception(exc or ConnectionError("the server ended the connection"))
 
 
 def _store_alone(calls: int) -> list[dict[str, Any]]:

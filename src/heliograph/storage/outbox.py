@@ -218,7 +218,7 @@ def _row(chunk: Chunk, at: int, segment: int) -> tuple[object, ...]:
     return (
         chunk.key_id(at),
         segment,
-        chunk.position(at),
+        *chunk.positions_of([at]),
         chunk.master,
         chunk.slave,
         chunk.owner_here,
