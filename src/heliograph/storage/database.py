@@ -59,6 +59,7 @@ class Database:
 
     def __init__(self, path: str | Path, vault: Vault, schemas: Sequence[str] = ()) -> None:
         self._name = str(path)
+        self._translated = _Translated(self._name)
         self._vault = vault
         self._turn = threading.RLock()
         self._lock_file: int | None = None
@@ -73,7 +74,7 @@ class Database:
         if not in_memory:
             self._lock_file = lock_store(Path(path))
         try:
-            with self._translated():
+            with self._translated:
                 self._connection = sqlite3.connect(
                     self._name, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
                 )
@@ -119,7 +120,7 @@ class Database:
 
     def define(self, script: str) -> None:
         """Create the tables of one kind of record; ``script`` must be harmless when they exist already."""
-        with self._turn, self._translated():
+        with self._turn, self._translated:
             connection = self._open()
             if connection.in_transaction:
                 raise LocalProtocolError("tables are defined outside a transaction")
@@ -136,7 +137,7 @@ class Database:
         In a ``group`` it is durable when the group ends. Raises StoreUnavailable (nothing changed) or
         LocalProtocolError for a transaction inside another.
         """
-        with self._turn, self._translated():
+        with self._turn, self._translated:
             connection = self._open()
             if self._deferred is not None and not self._in_savepoint:
                 self._write_batch(connection)  # what comes now must see it, and a refusal of its own must not undo it
@@ -163,7 +164,7 @@ class Database:
 
         If the block raises, the batch must be as it was before: the group goes on with it. Raises as ``transaction``.
         """
-        with self._turn, self._translated():
+        with self._turn, self._translated:
             connection = self._open()
             if self._deferred is None or self._in_savepoint:
                 with self.transaction() as cursor:
@@ -235,7 +236,7 @@ class Database:
         Nothing that they return may leave before the block has ended. Raises StoreUnavailable: then all are undone, or
         what ``when_durable`` was given failed, and nothing may leave either.
         """
-        with self._turn, self._translated():
+        with self._turn, self._translated:
             connection = self._open()
             if connection.in_transaction or self._deferred is not None:
                 raise LocalProtocolError("a transaction or a group is open already")
@@ -270,7 +271,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Cursor]:
         """Yield a cursor for SELECT. Raises StoreUnavailable."""
-        with self._turn, self._translated():
+        with self._turn, self._translated:
             connection = self._open()
             self._write_batch(connection)
             cursor = connection.cursor()
@@ -284,7 +285,7 @@ class Database:
 
         Returns False if a reader prevented it. Raises StoreUnavailable.
         """
-        with self._turn, self._translated():
+        with self._turn, self._translated:
             busy, _, _ = self._open().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             return not busy
 
@@ -344,11 +345,18 @@ class Database:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
+
+class _Translated:
+    """What SQLite refuses is a StoreUnavailable that an operator can read. An object of its own: entered for each key."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, sqlite3.Error):
             code = getattr(error, "sqlite_errorname", type(error).__name__)
             reason = next((text for prefix, text in _REASONS if code.startswith(prefix)), str(error))
             raise StoreUnavailable(f"store {self._name}: {reason} ({code})") from error

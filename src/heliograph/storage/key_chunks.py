@@ -7,7 +7,6 @@ half-way: what may fail (reading, opening, whoever must agree) comes before it, 
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -112,7 +111,7 @@ class KeyChanges:
         self._named: dict[bytes, Place] = {}
         self._audiences: dict[tuple[str, str, bool], Audience] = {}
         self._lines: dict[int, list[Chunk]] = {}
-        self._totals: Counter[tuple[int, int]] = Counter()
+        self._totals: dict[tuple[int, int], int] = {}
         self._served: dict[tuple[str, str], float] = {}
         self._ciphers: dict[bytes, AESGCM] = {}
         self.delivers = False  # whether a key leaves by what was changed
@@ -135,7 +134,7 @@ class KeyChanges:
 
     def deliverable(self, audience: Audience | None) -> int:
         """Count the keys of an audience that could be taken now."""
-        return audience.deliverable + self._totals[audience.number, DELIVERABLE] if audience else 0
+        return audience.deliverable + self._totals.get((audience.number, DELIVERABLE), 0) if audience else 0
 
     def chunks(self, condition: str, arguments: Sequence[object]) -> list[Chunk]:
         """Return the chunks for which ``condition`` (SQL) holds, each as it was changed here."""
@@ -201,14 +200,13 @@ class KeyChanges:
     def put(self, places: Iterable[Place], fate: int, now: float) -> None:
         """Give these keys a fate; unless it is one of ``KEPT`` they are erased when this is written."""
         for chunk, run in groupby(places, key=itemgetter(0)):
-            fates, state_before = chunk.fates, chunk.state
-            at_places = [at for _, at in run]
-            before = Counter([fates[at] or state_before for at in at_places])
+            at_places, fates, totals = [at for _, at in run], chunk.fates, self._totals
             for at in at_places:
+                before = chunk.audience, fates[at] or chunk.state
+                totals[before] = totals.get(before, 0) - 1
                 fates[at] = fate
-            for state, number in before.items():
-                self._totals[chunk.audience, state] -= number
-            self._totals[chunk.audience, fate] += len(at_places)
+            after = chunk.audience, fate
+            totals[after] = totals.get(after, 0) + len(at_places)
             self._changed[chunk.number] = chunk
             chunk.changed_at = now
             if fate not in KEPT:

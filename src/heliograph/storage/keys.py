@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, groupby
@@ -100,14 +99,11 @@ class KeyRecords:
             self._unwitnessed = max(mark, self._unwitnessed or 0)
             raise
 
-    @contextmanager
-    def _delivering(self) -> Iterator[KeyChanges]:
-        with self._database.batch(self) as changes:
-            if self._unwitnessed is not None and self._seal is not None:
-                # The anchor could not be written: no more keys are burnt for answers that could not be given.
-                self._seal.witness(self._unwitnessed)
-                self._unwitnessed = None
-            yield changes
+    def _make_up(self) -> None:
+        if self._unwitnessed is not None and self._seal is not None:
+            # The anchor could not be written: no more keys are burnt for answers that could not be given.
+            self._seal.witness(self._unwitnessed)
+            self._unwitnessed = None
 
     # -- a block's keys ---------------------------------------------------------------------------------------
 
@@ -160,7 +156,8 @@ class KeyRecords:
         """
         if number < 1:
             raise KeySupplyError(f"number = {number}: at least one key must be asked for")
-        with self._delivering() as changes:
+        with self._database.batch(self) as changes:
+            self._make_up()
             places = oldest(changes, master, slave, number, keep, since)
             # (1) Decrypt first: a key that does not open must not be marked as delivered.
             keys, damaged = self._opened(changes, places, now)
@@ -191,7 +188,8 @@ class KeyRecords:
         to another slave SAE (ETSI GS QKD 014 5.4), KeyNotFound if one is unknown, delivered, expired or of another
         master, KeySupplyError for a repeated or absent key_ID.
         """
-        with self._delivering() as changes:
+        with self._database.batch(self) as changes:
+            self._make_up()
             places = held(changes, slave, master, key_ids)
             keys, damaged = self._opened(changes, places, now)
             # Who else waits for them is read before anything is changed: a read may fail, a change may not.
