@@ -29,7 +29,7 @@ from heliograph.storage.key_rows import (
     key_name,
 )
 
-__all__ = ["Audience", "Chunk", "KeyChanges", "Place", "held", "kept_of", "nobody_waits", "oldest"]
+__all__ = ["Audience", "Chunk", "KeyChanges", "Place", "Run", "held", "kept_of", "nobody_waits", "oldest", "runs_of"]
 
 _SELECT = (
     "SELECT chunk, key_chunks.segment, key_chunks.epoch, block, audience, master, slave, owner_here, first, positions, "
@@ -99,6 +99,7 @@ class Chunk:
 
 
 Place = tuple[Chunk, int]
+Run = tuple[Chunk, list[int]]  # different places of one chunk, in any order
 
 
 class KeyChanges:
@@ -197,20 +198,25 @@ class KeyChanges:
         """Note that a slave has its share."""
         self._served[key_id, sae] = now
 
-    def put(self, places: Iterable[Place], fate: int, now: float) -> None:
+    def put(self, runs: Iterable[Run], fate: int, now: float) -> None:
         """Give these keys a fate; unless it is one of ``KEPT`` they are erased when this is written."""
-        for chunk, run in groupby(places, key=itemgetter(0)):
-            at_places, fates, totals = [at for _, at in run], chunk.fates, self._totals
-            for at in at_places:
-                before = chunk.audience, fates[at] or chunk.state
-                totals[before] = totals.get(before, 0) - 1
+        for chunk, places in runs:
+            if not places:
+                continue
+            fates = chunk.fates
+            were = bytes([fates[at] for at in places])
+            for state in set(were):
+                self._add(chunk.audience, state or chunk.state, -were.count(state))
+            self._add(chunk.audience, fate, len(places))
+            for at in places:
                 fates[at] = fate
-            after = chunk.audience, fate
-            totals[after] = totals.get(after, 0) + len(at_places)
             self._changed[chunk.number] = chunk
             chunk.changed_at = now
             if fate not in KEPT:
-                chunk.erased += at_places
+                chunk.erased += places
+
+    def _add(self, audience: int, state: int, number: int) -> None:
+        self._totals[audience, state] = self._totals.get((audience, state), 0) + number
 
     def write(self) -> bool:
         """Write what was changed. Returns whether a segment key was erased."""
@@ -274,19 +280,28 @@ def _runs(places: Sequence[int]) -> Iterator[tuple[int, int]]:
 # -- what is asked for -------------------------------------------------------------------------------------------
 
 
-def oldest(changes: KeyChanges, master: str, slave: str, number: int, keep: int, since: float) -> list[Place]:
+def runs_of(places: Iterable[Place]) -> list[Run]:
+    """Return places gathered: those that follow each other in one chunk are a run."""
+    return [(chunk, [at for _, at in same]) for chunk, same in groupby(places, key=itemgetter(0))]
+
+
+def oldest(changes: KeyChanges, master: str, slave: str, number: int, keep: int, since: float) -> list[Run]:
     """Return the ``number`` oldest keys owned for the pair, if ``keep`` more stay. Raises InsufficientKeys."""
     audience = changes.audience(master, slave, owner_here=True)
     stored = changes.deliverable(audience)
-    places: list[Place] = []
     if audience is not None and stored >= number + keep:
+        runs: list[Run] = []
         some_only = since != float("-inf")  # then ``stored`` counts keys that are too old as well
-        wanted = number + keep if some_only else number
+        wanted, taken = (number + keep if some_only else number), 0
         for chunk in changes.oldest(audience, since):
-            places += [(chunk, at) for at in chunk.waiting(wanted - len(places))]
-            if len(places) == wanted:
-                return places[:number]
-        stored = len(places)
+            # Of what must stay it is enough that it is there.
+            waiting = chunk.waiting(wanted - taken)
+            if taken < number and waiting:
+                runs.append((chunk, waiting[: number - taken]))
+            taken += len(waiting)
+            if taken == wanted:
+                return runs
+        stored = taken
     raise InsufficientKeys(f"insufficient keys: {number} asked for, {max(0, stored - keep)} stored; try again later")
 
 
@@ -321,11 +336,15 @@ def _waits_for(changes: KeyChanges, place: Place, slave: str) -> bool:
     return chunk.slave == slave or slave in changes.unserved(chunk.key_id(at))
 
 
-def nobody_waits(changes: KeyChanges, places: Sequence[Place]) -> list[Place]:
-    """Return the places of which no slave of this site has a share to fetch."""
-    if not any(chunk.is_group for chunk, _ in places):
-        return list(places)
-    return [(chunk, at) for chunk, at in places if not (chunk.is_group and changes.unserved(chunk.key_id(at)))]
+def nobody_waits(changes: KeyChanges, runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
+    """Return the places of which no slave of this site has a share to fetch, and the others."""
+    over: list[Run] = []
+    waited_for: list[Run] = []
+    for chunk, places in runs:
+        left = {at for at in places if changes.unserved(chunk.key_id(at))} if chunk.is_group else set[int]()
+        over.append((chunk, [at for at in places if at not in left] if left else places))
+        waited_for.append((chunk, [at for at in places if at in left] if left else []))
+    return over, waited_for
 
 
 def kept_of(changes: KeyChanges, epoch: int, block: int) -> list[Place]:

@@ -16,16 +16,13 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, groupby
-from operator import itemgetter
-
-from cryptography.exceptions import InvalidTag
+from itertools import count
 
 from heliograph.errors import KeySupplyError, LocalProtocolError, StoreUnavailable
 from heliograph.ports import RandomSource
 from heliograph.storage.database import Database
-from heliograph.storage.key_chunks import Chunk, KeyChanges, Place, held, kept_of, nobody_waits, oldest
-from heliograph.storage.key_contexts import key_context_parts, nonce
+from heliograph.storage.key_chunks import Chunk, KeyChanges, Run, held, kept_of, nobody_waits, oldest, runs_of
+from heliograph.storage.key_opening import DamagedKeyError, open_runs
 from heliograph.storage.key_rows import (
     DAMAGED,
     DELIVERABLE,
@@ -38,7 +35,6 @@ from heliograph.storage.key_rows import (
     SCHEMA,
     WAITING,
     key_id_text,
-    key_id_texts,
     key_name,
 )
 from heliograph.storage.new_keys import NewKey, insert_keys
@@ -134,7 +130,7 @@ class KeyRecords:
     def release(self, cursor: sqlite3.Cursor, epoch: int, block: int, now: float) -> None:
         """Leave a block's keys to the slaves of this site alone: their master has its copy by another way."""
         changes = KeyChanges(cursor)
-        changes.put(kept_of(changes, epoch, block), RELEASED, now)
+        changes.put(runs_of(kept_of(changes, epoch, block)), RELEASED, now)
         changes.write()
 
     def deliver_to_master(
@@ -158,17 +154,16 @@ class KeyRecords:
             raise KeySupplyError(f"number = {number}: at least one key must be asked for")
         with self._database.batch(self) as changes:
             self._make_up()
-            places = oldest(changes, master, slave, number, keep, since)
+            runs = oldest(changes, master, slave, number, keep, since)
             # (1) Decrypt first: a key that does not open must not be marked as delivered.
-            keys, damaged = self._opened(changes, places, now)
+            keys, damaged = self._opened(changes, runs, now)
             if damaged is None:
                 accept(keys)
                 # (2) Erase and mark; leaving this block, and the group if there is one, makes it durable.
                 changes.delivers = True
-                over = nobody_waits(changes, places)
+                over, waited_for = nobody_waits(changes, runs)
                 changes.put(over, DELIVERED, now)
-                if len(over) < len(places):
-                    changes.put([place for place in places if place not in over], RELEASED, now)
+                changes.put(waited_for, RELEASED, now)
         if damaged is not None:
             raise damaged
         # (3) Only now, or at the group's end, may a byte of a key leave (design rule 3: burn before use).
@@ -191,7 +186,7 @@ class KeyRecords:
         with self._database.batch(self) as changes:
             self._make_up()
             places = held(changes, slave, master, key_ids)
-            keys, damaged = self._opened(changes, places, now)
+            keys, damaged = self._opened(changes, runs_of(places), now)
             # Who else waits for them is read before anything is changed: a read may fail, a change may not.
             groups = [chunk.key_id(at) for chunk, at in places if chunk.is_group]
             left = {key_id: changes.unserved(key_id) - {slave} for key_id in groups}
@@ -200,7 +195,8 @@ class KeyRecords:
                 changes.delivers = True
                 for key_id in left:
                     changes.serve(key_id, slave, now)
-                changes.put([(chunk, at) for chunk, at in places if not left.get(chunk.key_id(at))], DELIVERED, now)
+                over = [(chunk, at) for chunk, at in places if not (left and left.get(chunk.key_id(at)))]
+                changes.put(runs_of(over), DELIVERED, now)
         if damaged is not None:
             raise damaged
         return keys
@@ -216,7 +212,7 @@ class KeyRecords:
         """Destroy what is left of a block's keys inside the caller's transaction. Returns how many."""
         changes = KeyChanges(cursor)
         places = kept_of(changes, epoch, block)
-        changes.put(places, DISCARDED, now)
+        changes.put(runs_of(places), DISCARDED, now)
         changes.write()
         return len(places)
 
@@ -280,9 +276,9 @@ class KeyRecords:
                 changes = KeyChanges(cursor)
                 # In a damaged file an index may name a chunk that is not there: the others are destroyed all the same.
                 for chunk in [found for _, number in numbers for found in changes.chunks("WHERE chunk = ?", (number,))]:
-                    places = [(chunk, at) for at, fate in enumerate(chunk.fates) if fate in KEPT and ends(chunk, at)]
-                    changes.put(places, EXPIRED, now)
-                    gone += len(places)
+                    over = [at for at, fate in enumerate(chunk.fates) if fate in KEPT and ends(chunk, at)]
+                    changes.put([(chunk, over)], EXPIRED, now)
+                    gone += len(over)
                 segment_gone = changes.write() or segment_gone
         if segment_gone:
             self._database.when_durable(self._database.checkpoint_soon)
@@ -357,31 +353,14 @@ class KeyRecords:
     # -- one transaction's steps -------------------------------------------------------------------------------
 
     def _opened(
-        self, changes: KeyChanges, places: Sequence[Place], now: float
+        self, changes: KeyChanges, runs: Sequence[Run], now: float
     ) -> tuple[list[StoredKey], StoreUnavailable | None]:
         """Return the keys; or, for the first that was altered, the refusal, with that key set aside.
 
         A damaged key is never delivered, and must not stand for ever in the way of the sound ones behind it.
         """
-        keys: list[StoredKey] = []
-        for chunk, run in groupby(places, key=itemgetter(0)):
-            cipher = changes.cipher(chunk, self._database.vault)
-            origin = chunk.epoch, chunk.block or 0
-            before, after = key_context_parts(chunk.master, chunk.slave, *origin)
-            master, slave, created_at, metadata = chunk.master, chunk.slave, chunk.created_at, chunk.metadata or "{}"
-            at_places = [at for _, at in run]
-            size = len(chunk.ciphertexts or b"") // len(chunk.fates)
-            # One slice and one text for all, where most of the chunk leaves together.
-            low, high = min(at_places), max(at_places) + 1
-            names, sealed = key_id_texts(chunk.key_ids[16 * low : 16 * high]), chunk.ciphertexts or b""
-            open_one, positions = cipher.decrypt, chunk.positions_of(at_places)
-            for at, position in zip(at_places, positions, strict=True):
-                name = names[36 * (at - low) : 36 * (at - low) + 36]
-                key_id = name.decode("ascii")
-                try:
-                    material = open_one(nonce(position), sealed[at * size : at * size + size], before + name + after)
-                except (InvalidTag, ValueError):  # ValueError: shorter than a tag
-                    changes.put([(chunk, at)], DAMAGED, now)
-                    return [], StoreUnavailable(f"key {key_id} was altered in the store; it is set aside")
-                keys.append(StoredKey(key_id, master, slave, material, created_at, metadata, origin))
-        return keys, None
+        try:
+            return open_runs(changes, runs, self._database.vault), None
+        except DamagedKeyError as error:
+            changes.put([(error.chunk, [error.place])], DAMAGED, now)
+            return [], StoreUnavailable(f"{error}; it is set aside")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from heliograph.errors import ConfigurationError, StoreUnavailable
 from heliograph.storage.database import Database
-from heliograph.storage.key_chunks import Chunk, KeyChanges, kept_of
+from heliograph.storage.key_chunks import Chunk, KeyChanges, kept_of, runs_of
 from heliograph.storage.key_rows import DELIVERABLE, HANDED_OVER, PENDING, WAITING
 from heliograph.storage.keys import KeyRecords, NewKey
 from heliograph.storage.pg_server import PgServer
@@ -160,7 +160,7 @@ class Outbox:
         # the block there.
         with self._database.transaction() as cursor:
             changes = KeyChanges(cursor)
-            changes.put(kept_of(changes, epoch, block), HANDED_OVER, self._now())
+            changes.put(runs_of(kept_of(changes, epoch, block)), HANDED_OVER, self._now())
             changes.write()
         return len(places)
 
