@@ -77,7 +77,7 @@ class _Seen:
 def run(*, singles: int = 6000, batches: int = 512, store_calls: int = 2000, pool: int | None = None) -> dict[str, Any]:
     """Return the stage's document. Counts of requests; each client has one connection and waits for each answer.
 
-    ``pool``: measure a store of 100,000 keys and one of so many instead, in one server and one run.
+    ``pool``: measure a store of 100,000 keys and one of so many instead, in one run.
     """
     server_cpu, client_cpu = _processors()
     affinity = os.sched_getaffinity(0)
@@ -157,14 +157,9 @@ async def _alone(name: str, mode: str, number: int, requests: int, cpu: int, see
 
 async def _pools(pool: int, singles: int, batches: int, cpu: int, seen: _Seen) -> dict[str, Any]:
     """Measure with a small pool and with a large one; what the measurements take is put in beside."""
-    small, used = min(_SMALL_POOL, pool), singles + BATCH * batches
     results, filling = [], []
-    async with _server("durable", small + used, cpu) as (server, port, tls):
-        for size, more in ((small, 0), (pool, pool - small + used)):
-            if more:
-                began = time.perf_counter()
-                await _used(server, f"fill {more}")
-                filling.append(more / (time.perf_counter() - began))
+    for size in (min(_SMALL_POOL, pool), pool):
+        async with _server("durable", size + singles + BATCH * batches, cpu, filling) as (server, port, tls):
             for what, number, requests in (("single", 1, singles), ("batched", BATCH, batches)):
                 name = f"pool of {size:,} keys: {what} requests"
                 figures, found = await _load(server, port, tls, name, number, requests)
@@ -173,7 +168,8 @@ async def _pools(pool: int, singles: int, batches: int, cpu: int, seen: _Seen) -
     few, few_batched, many, many_batched = results[:4]
     return {
         "pool": pool,
-        "filled_keys_per_s": filling[0],
+        "filled_s": filling[1],
+        "filled_keys_per_s": (pool + singles + BATCH * batches) / filling[1],
         "single_ratio": many["requests_per_cpu_s"] / few["requests_per_cpu_s"],
         "batched_ratio": many_batched["keys_per_cpu_s"] / few_batched["keys_per_cpu_s"],
         "memory_ratio": many_batched["rss_kb"] / few_batched["rss_kb"],
@@ -183,21 +179,20 @@ async def _pools(pool: int, singles: int, batches: int, cpu: int, seen: _Seen) -
 
 @asynccontextmanager
 async def _server(
-    mode: str, keys: int, cpu: int
+    mode: str, keys: int, cpu: int, filling: list[float] | None = None
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, int, ssl.SSLContext]]:
+    """Start a server over a store of ``keys`` keys. ``filling``: takes how many seconds it took to fill it."""
     with tempfile.TemporaryDirectory(prefix="heliograph-bench-") as place:
         directory = Path(place)
-        server = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "heliograph.lab.kme_under_load",
-            place,
-            str(keys),
-            mode,
-            str(cpu),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
+        if mode != "constant":
+            began = time.perf_counter()
+            filler = await _under_load(place, keys, "fill", cpu)
+            await _line(filler)
+            if await filler.wait():
+                raise RuntimeError("the store could not be filled")
+            if filling is not None:
+                filling.append(time.perf_counter() - began)
+        server = await _under_load(place, keys, mode, cpu)
         assert server.stdin is not None
         try:
             port = int((await _line(server))["port"])
@@ -205,6 +200,14 @@ async def _server(
         finally:
             server.stdin.close()
             await server.wait()
+
+
+async def _under_load(place: str, keys: int, mode: str, cpu: int) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "heliograph.lab.kme_under_load", place, str(keys), mode, str(cpu)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
 
 
 async def _load(
@@ -332,7 +335,7 @@ async def _line(server: asyncio.subprocess.Process) -> dict[str, Any]:
     return document
 
 
-async def _used(server: asyncio.subprocess.Process, order: str = "") -> dict[str, Any]:
+async def _used(server: asyncio.subprocess.Process) -> dict[str, Any]:
     assert server.stdin is not None
-    server.stdin.write(order.encode() + b"\n")
+    server.stdin.write(b"\n")
     return await _line(server)

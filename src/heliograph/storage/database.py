@@ -55,9 +55,12 @@ class Database:
     ``schemas``: CREATE TABLE IF NOT EXISTS scripts of the records kept here, as for ``define``.
     Raises ConfigurationError for a path, a mode or a schema version that cannot be used, and StoreUnavailable for
     what SQLite refuses. Calls from several threads take turns.
+    ``cache_mib``: pages kept in memory at most, where SQLite's own choice is too little: for millions of keys at once.
     """
 
-    def __init__(self, path: str | Path, vault: Vault, schemas: Sequence[str] = ()) -> None:
+    def __init__(
+        self, path: str | Path, vault: Vault, schemas: Sequence[str] = (), *, cache_mib: int | None = None
+    ) -> None:
         self._name = str(path)
         self._translated = _Translated(self._name)
         self._vault = vault
@@ -79,6 +82,8 @@ class Database:
                     self._name, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
                 )
                 self._configure(self._connection, journal="memory" if in_memory else "wal")
+                if cache_mib is not None:
+                    self._connection.execute(f"PRAGMA cache_size={-1024 * cache_mib}")
             for script in schemas:
                 self.define(script)
         except BaseException:
@@ -347,7 +352,7 @@ class Database:
 
 
 class _Translated:
-    """What SQLite refuses is a StoreUnavailable that an operator can read. An object of its own: entered for each key."""
+    """Makes what SQLite refuses a StoreUnavailable that an operator can read; one object, since each key enters it."""
 
     def __init__(self, name: str) -> None:
         self._name = name

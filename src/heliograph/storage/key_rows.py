@@ -111,7 +111,9 @@ def key_id_bytes(text: str) -> bytes | None:
         raw = bytes.fromhex(text.replace("-", ""))
     except ValueError:
         return None
-    return raw if len(raw) == 16 and key_id_text(raw) == text.lower() else None
+    # 16 bytes and dashes where they belong, and nowhere else: no other text of 36 has them (fromhex skips spaces).
+    sound = len(raw) == 16 and len(text) == 36 and text[8] == text[13] == text[18] == text[23] == "-"
+    return raw if sound else None
 
 
 def key_name(raw: bytes) -> int:
