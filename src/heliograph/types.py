@@ -9,10 +9,9 @@ A stage takes exactly the record of the stage before it, so the type checker, no
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NewType, Protocol
+from typing import Any, NewType, Protocol
 
 import msgspec
 import numpy as np
@@ -278,8 +277,8 @@ class StoredKey(msgspec.Struct, frozen=True, gc=False, eq=False):
         # Without the key, here and in rich's own form: what msgspec writes by itself has every member.
         return f"StoredKey(key_id={self.key_id!r}, master_sae={self.master_sae!r}, slave_sae={self.slave_sae!r})"
 
-    def __rich_repr__(self) -> Iterator[tuple[str, str]]:
-        yield from (("key_id", self.key_id), ("master_sae", self.master_sae), ("slave_sae", self.slave_sae))
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("key_id", self.key_id), ("master_sae", self.master_sae), ("slave_sae", self.slave_sae)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,8 @@ async def _alone(name: str, mode: str, number: int, requests: int, cpu: int, see
 
 async def _pools(pool: int, singles: int, batches: int, cpu: int, seen: _Seen) -> dict[str, Any]:
     """Measure with a small pool and with a large one; what the measurements take is put in beside."""
-    results, filling = [], []
+    results: list[dict[str, Any]] = []
+    filling: list[float] = []
     for size in (min(_SMALL_POOL, pool), pool):
         async with _server("durable", size + singles + BATCH * batches, cpu, filling) as (server, port, tls):
             for what, number, requests in (("single", 1, singles), ("batched", BATCH, batches)):

@@ -194,7 +194,7 @@ class Database:
             call()
 
     def _write_batch(self, connection: sqlite3.Connection) -> None:
-        if self._batch is None:
+        if self._batch is None or self._deferred is None:  # there is no batch without a group
             return
         if self._batch_in_use:
             # Written now, it would be committed without what its owner changes after this.
