@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NewType, Protocol
+from typing import Any, NewType, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -248,21 +249,36 @@ class SecretKey:
     bits: BitString
 
 
-@dataclass(frozen=True, slots=True)
-class StoredKey:
+class StoredKey(msgspec.Struct, frozen=True, gc=False, eq=False):
     """A key in a KME's store, allocated to one pair of SAEs, or to a master and a group of slaves.
 
     ``created_at``: seconds on the store's clock; ``metadata``: JSON about the block it was cut from, without secrets;
-    ``block``: epoch and block.
+    ``block``: epoch and block. No dataclass: a tenth of the time to make, and thousands a second are (ADR 0046).
     """
 
     key_id: str
     master_sae: str
     slave_sae: str
-    material: bytes = field(repr=False)
-    created_at: float = field(default=0.0, compare=False)
-    metadata: str = field(default="{}", compare=False)
-    block: tuple[int, int] = field(default=(0, 0), compare=False)
+    material: bytes
+    created_at: float = 0.0
+    metadata: str = "{}"
+    block: tuple[int, int] = (0, 0)
+
+    def _identity(self) -> tuple[str, str, str, bytes]:
+        return self.key_id, self.master_sae, self.slave_sae, self.material
+
+    def __eq__(self, other: object) -> bool:
+        return self._identity() == other._identity() if isinstance(other, StoredKey) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def __repr__(self) -> str:
+        # Without the key, here and in rich's own form: what msgspec writes by itself has every member.
+        return f"StoredKey(key_id={self.key_id!r}, master_sae={self.master_sae!r}, slave_sae={self.slave_sae!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("key_id", self.key_id), ("master_sae", self.master_sae), ("slave_sae", self.slave_sae)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import typer
 
 from heliograph.cli.logs import configure_logs
 from heliograph.cli.once import Once
-from heliograph.cli.process import harden_process
+from heliograph.cli.process import harden_process, shorten_pauses
 from heliograph.cli.refusals import refusals
 from heliograph.ports import Vault
 from heliograph.site.config import SiteConfig, read_site
@@ -39,7 +39,9 @@ def serve(
         harden_process()
         configure_logs(log_level)
         config = read_site(site)
-        asyncio.run(_run(config, open_kek(config), front_end))
+        kek = open_kek(config)
+        shorten_pauses()
+        asyncio.run(_run(config, kek, front_end))
 
 
 async def _run(config: SiteConfig, kek: Vault, front_end: str) -> None:

@@ -14,7 +14,7 @@ import typer
 
 from heliograph.cli.logs import configure_logs
 from heliograph.cli.once import Once
-from heliograph.cli.process import harden_process
+from heliograph.cli.process import harden_process, shorten_pauses
 from heliograph.cli.refusals import refusals
 from heliograph.errors import ConfigurationError
 from heliograph.network.sharing import SHARES_MAX
@@ -83,6 +83,7 @@ def run(
 
             await run_node(config, ready, stop)
 
+        shorten_pauses()
         asyncio.run(serve())
 
 

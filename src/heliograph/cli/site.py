@@ -19,7 +19,7 @@ from heliograph.authentication.registration import anchor_kinds
 from heliograph.cli import chain, policy, register, seal, snippet
 from heliograph.cli.logs import configure_logs
 from heliograph.cli.once import Once
-from heliograph.cli.process import harden_process
+from heliograph.cli.process import harden_process, shorten_pauses
 from heliograph.cli.refusals import refusals
 from heliograph.errors import ConfigurationError
 from heliograph.ports import Vault
@@ -202,6 +202,7 @@ def run(
         if sealed:
             require_secret(config)
         kek = None if sealed else open_kek_unasked(config)
+        shorten_pauses()
         if asyncio.run(_run(config, kek)):
             # The same process with an empty memory: what Python still held of the keys is gone with it.
             os.execv(sys.executable, [*_command(), "site", "run", str(site), "--log-level", log_level, "--sealed"])  # noqa: S606

@@ -25,7 +25,7 @@ from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
 from heliograph.errors import ConfigurationError, HeliographError, StoreUnavailable
 from heliograph.http.answers import Answer
 from heliograph.http.plain_door import PlainDoor
-from heliograph.http.store_groups import RunGroup, StoreGroups
+from heliograph.http.store_groups import RunGroup, StoreGroups, Unsettled
 from heliograph.kme.boundary import Network
 from heliograph.kme.supply import RequestRefused
 
@@ -138,6 +138,8 @@ class JsonHttpServer(ABC):
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+        if self._together is not None:
+            self._together.close()
         self._store.shutdown()
 
     async def on_store(self, call: Callable[[], _Result]) -> _Result:
@@ -152,9 +154,12 @@ class JsonHttpServer(ABC):
         finally:
             self._waiting -= 1
 
-    def commit_together(self, run: RunGroup) -> None:
-        """Give the calls that wait for the store to ``run`` in groups: one commit for each group."""
-        self._together = StoreGroups(self._store, run)
+    def commit_together(self, run: RunGroup, later: Unsettled | None = None) -> None:
+        """Give the calls that wait for the store to ``run`` in groups: one commit for each group.
+
+        ``later``: the store, if it leaves something for later.
+        """
+        self._together = StoreGroups(self._store, run, later)
 
     def waiting_max(self) -> int:
         """Return how many requests may wait for the store."""

@@ -7,6 +7,7 @@ import logging
 import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TypeVar
 from urllib.parse import unquote_to_bytes
@@ -32,6 +33,7 @@ VERBS = MappingProxyType({"status": ("GET",), "enc_keys": ("GET", "POST"), "dec_
 # Our choices.
 MAX_WAITING = 256  # requests queued for the store; one more is told to come back
 MAX_WAITING_OF_ONE = 64  # of one SAE, so that it cannot fill the queue of the others
+_PATHS_REMEMBERED = 512
 RETRY_AFTER = MappingProxyType({"Retry-After": "1"})
 
 _Result = TypeVar("_Result")
@@ -93,10 +95,9 @@ class KmeServer(JsonHttpServer):
         ``caller`` tells the SAE ID, or raises NotPermitted; ``body`` reads the body, once its sender is known.
         """
         # (1) Route. The raw path is split before it is decoded: an SAE ID may contain an encoded slash.
-        parts = path.split("/")
-        if len(parts) != len(PREFIX) + 2 or tuple(parts[:-2]) != PREFIX or parts[-1] not in VERBS:
+        name, method = _route(path)
+        if not method:
             return Answer(404, etsi014.error_document("no such resource; see ETSI GS QKD 014 5.1 for the paths"))
-        name, method = parts[-2:]
         if verb not in VERBS[method]:
             allowed = ", ".join(VERBS[method])
             return Answer(405, etsi014.error_document(f"{method} takes {allowed}"), {"Allow": allowed})
@@ -166,6 +167,15 @@ class KmeServer(JsonHttpServer):
             return await self.on_store(call)
         finally:
             self._queued[caller] -= 1
+
+
+@lru_cache(_PATHS_REMEMBERED)
+def _route(path: str) -> tuple[str, str]:
+    """Return the encoded SAE ID and the method of a raw path; two empty texts for one that leads nowhere."""
+    parts = path.split("/")
+    if len(parts) != len(PREFIX) + 2 or tuple(parts[:-2]) != PREFIX or parts[-1] not in VERBS:
+        return "", ""
+    return parts[-2], parts[-1]
 
 
 async def serve(supply: Supply, host: str, port: int, tls: ssl.SSLContext) -> KmeServer:

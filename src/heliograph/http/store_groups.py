@@ -6,10 +6,11 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-__all__ = ["GROUP_MAX", "RunGroup", "StoreGroups"]
+__all__ = ["GROUP_MAX", "SETTLE_SECONDS", "RunGroup", "StoreGroups", "Unsettled"]
 
+SETTLE_SECONDS = 1.0  # our choice: so long erased segment keys may stay in the log, for as many answers as one settling
 GROUP_MAX = 64  # our choice: the link's own transactions wait for at most one group
 
 _Result = TypeVar("_Result")
@@ -18,12 +19,28 @@ _Result = TypeVar("_Result")
 RunGroup = Callable[[Sequence[Callable[[], Any]]], Sequence[Any]]
 
 
-class StoreGroups:
-    """One group is with the store at a time; nobody waits for a group to fill."""
+class Unsettled(Protocol):
+    """A store that leaves for later what no answer has to wait for: erased bytes still stand in its log."""
 
-    def __init__(self, executor: Executor, run: RunGroup) -> None:
+    @property
+    def unsettled(self) -> bool:
+        """Whether there is something to do."""
+
+    def settle(self) -> None:
+        """Do it. Raises nothing."""
+
+
+class StoreGroups:
+    """One group is with the store at a time; nobody waits for a group to fill.
+
+    ``later``: is settled ``SETTLE_SECONDS`` after a group left something.
+    """
+
+    def __init__(self, executor: Executor, run: RunGroup, later: Unsettled | None = None) -> None:
         self._executor = executor
         self._run = run
+        self._later = later
+        self._timer: asyncio.TimerHandle | None = None
         self._queue: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
         self._pump: asyncio.Task[None] | None = None
 
@@ -34,6 +51,17 @@ class StoreGroups:
         if self._pump is None:
             self._pump = asyncio.create_task(self._drain())
         return await future
+
+    def close(self) -> None:
+        """Leave what is not settled to the closing of the store."""
+        self._later = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _settle(self) -> None:
+        self._timer = None
+        if self._later is not None:
+            self._executor.submit(self._later.settle)
 
     async def _drain(self) -> None:
         loop = asyncio.get_running_loop()
@@ -55,5 +83,7 @@ class StoreGroups:
                         future.set_exception(outcome)
                     else:
                         future.set_result(outcome)
+                if self._later is not None and self._later.unsettled and self._timer is None:
+                    self._timer = loop.call_later(SETTLE_SECONDS, self._settle)
         finally:
             self._pump = None

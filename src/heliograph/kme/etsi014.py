@@ -14,7 +14,8 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import lru_cache
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -64,6 +65,8 @@ MESSAGE_SERVER = "Error on server side"
 # Our choices.
 MAX_NAMES_REPORTED = 16
 MAX_NAME_LENGTH = 64
+_SMALL_BODY = 128
+_BODIES_REMEMBERED = 256
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 
@@ -121,6 +124,22 @@ class _Container(msgspec.Struct):
     key_container_extension: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
 
 
+class _GivenKey(msgspec.Struct, gc=False):
+    """``_Key`` before it is text: msgspec writes bytes as base64 (RFC 4648 4), as 6.3 has it."""
+
+    key_ID: str  # noqa: N815  - 6.3's name
+    key: bytes
+    key_extension: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Given(msgspec.Struct):
+    keys: list[_GivenKey]
+    key_container_extension: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
+
+
+_WRITE: Final = msgspec.json.Encoder().encode
+
+
 class _Status(msgspec.Struct):
     source_KME_ID: str  # noqa: N815  - 6.1's names
     target_KME_ID: str  # noqa: N815
@@ -141,6 +160,10 @@ class _Status(msgspec.Struct):
 
 def read_key_request(body: bytes, limits: Limits) -> KeyRequest:
     """Read the body of POST enc_keys (6.2). Raises KeySupplyError (400)."""
+    return _read_small(body, limits) if len(body) <= _SMALL_BODY else _read_key_request(body, limits)
+
+
+def _read_key_request(body: bytes, limits: Limits) -> KeyRequest:
     request = _convert(read_document(body), _KeyRequest) if body else _KeyRequest()
     # (1) What the KME must understand before anything else.
     mandatory, optional = _extensions(request.extension_mandatory), _extensions(request.extension_optional)
@@ -164,6 +187,10 @@ def read_key_request(body: bytes, limits: Limits) -> KeyRequest:
     size = None if request.size is msgspec.UNSET else request.size
     _check(request.number, size, limits)
     return KeyRequest(request.number, size, tuple(additional), read_wishes(mandatory, optional))
+
+
+# Who asks for keys asks for the same again and again; a refusal is not remembered.
+_read_small = lru_cache(_BODIES_REMEMBERED)(_read_key_request)
 
 
 def read_key_request_query(query: str, limits: Limits) -> KeyRequest:
@@ -262,19 +289,10 @@ def status_document(status: SupplyStatus) -> bytes:
 
 def container_document(keys: Sequence[StoredKey], facts: KeyFacts | None = None) -> bytes:
     """Return the Key container (6.3), with ``facts`` in its extensions; the caller now holds the secret."""
-    return msgspec.json.encode(
-        _Container(
-            [
-                _Key(
-                    key.key_id,
-                    base64.b64encode(key.material).decode("ascii"),
-                    facts.of(key) if facts else msgspec.UNSET,
-                )
-                for key in keys
-            ],
-            facts.container(keys) if facts else msgspec.UNSET,
-        )
-    )
+    if facts is None:
+        return _WRITE(_Given([_GivenKey(key.key_id, key.material) for key in keys]))
+    told = [_GivenKey(key.key_id, key.material, facts.of(key)) for key in keys]
+    return _WRITE(_Given(told, facts.container(keys)))
 
 
 def error_document(message: str, details: Sequence[tuple[str, str]] = ()) -> bytes:

@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -52,8 +52,16 @@ class _Seen:
 
     key_ids: list[str] = field(default_factory=list)
     keys: list[str] = field(default_factory=list, repr=False)
-    seconds: list[float] = field(default_factory=list)
     refused: int = 0
+
+    def read(self, answer: bytes, number: int) -> None:
+        """Count an answer, head and body, to a request for ``number`` keys."""
+        keys = []
+        if answer.startswith(b"HTTP/1.1 200 "):
+            keys = msgspec.json.decode(answer.partition(b"\r\n\r\n")[2], type=_Container).keys
+        self.refused += len(keys) != number
+        self.key_ids += [key.key_ID for key in keys]
+        self.keys += [key.key for key in keys]
 
     def add(self, other: _Seen) -> None:
         """Count what another measurement saw."""
@@ -69,7 +77,7 @@ class _Seen:
 def run(*, singles: int = 6000, batches: int = 512, store_calls: int = 2000, pool: int | None = None) -> dict[str, Any]:
     """Return the stage's document. Counts of requests; each client has one connection and waits for each answer.
 
-    ``pool``: measure a store of 100,000 keys and one of so many instead, in one server and one run.
+    ``pool``: measure a store of 100,000 keys and one of so many instead, in one run.
     """
     server_cpu, client_cpu = _processors()
     affinity = os.sched_getaffinity(0)
@@ -149,14 +157,10 @@ async def _alone(name: str, mode: str, number: int, requests: int, cpu: int, see
 
 async def _pools(pool: int, singles: int, batches: int, cpu: int, seen: _Seen) -> dict[str, Any]:
     """Measure with a small pool and with a large one; what the measurements take is put in beside."""
-    small, used = min(_SMALL_POOL, pool), singles + BATCH * batches
-    results, filling = [], []
-    async with _server("durable", small + used, cpu) as (server, port, tls):
-        for size, more in ((small, 0), (pool, pool - small + used)):
-            if more:
-                began = time.perf_counter()
-                await _used(server, f"fill {more}")
-                filling.append(more / (time.perf_counter() - began))
+    results: list[dict[str, Any]] = []
+    filling: list[float] = []
+    for size in (min(_SMALL_POOL, pool), pool):
+        async with _server("durable", size + singles + BATCH * batches, cpu, filling) as (server, port, tls):
             for what, number, requests in (("single", 1, singles), ("batched", BATCH, batches)):
                 name = f"pool of {size:,} keys: {what} requests"
                 figures, found = await _load(server, port, tls, name, number, requests)
@@ -165,7 +169,8 @@ async def _pools(pool: int, singles: int, batches: int, cpu: int, seen: _Seen) -
     few, few_batched, many, many_batched = results[:4]
     return {
         "pool": pool,
-        "filled_keys_per_s": filling[0],
+        "filled_s": filling[1],
+        "filled_keys_per_s": (pool + singles + BATCH * batches) / filling[1],
         "single_ratio": many["requests_per_cpu_s"] / few["requests_per_cpu_s"],
         "batched_ratio": many_batched["keys_per_cpu_s"] / few_batched["keys_per_cpu_s"],
         "memory_ratio": many_batched["rss_kb"] / few_batched["rss_kb"],
@@ -175,21 +180,20 @@ async def _pools(pool: int, singles: int, batches: int, cpu: int, seen: _Seen) -
 
 @asynccontextmanager
 async def _server(
-    mode: str, keys: int, cpu: int
+    mode: str, keys: int, cpu: int, filling: list[float] | None = None
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, int, ssl.SSLContext]]:
+    """Start a server over a store of ``keys`` keys. ``filling``: takes how many seconds it took to fill it."""
     with tempfile.TemporaryDirectory(prefix="heliograph-bench-") as place:
         directory = Path(place)
-        server = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "heliograph.lab.kme_under_load",
-            place,
-            str(keys),
-            mode,
-            str(cpu),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
+        if mode != "constant":
+            began = time.perf_counter()
+            filler = await _under_load(place, keys, "fill", cpu)
+            await _line(filler)
+            if await filler.wait():
+                raise RuntimeError("the store could not be filled")
+            if filling is not None:
+                filling.append(time.perf_counter() - began)
+        server = await _under_load(place, keys, mode, cpu)
         assert server.stdin is not None
         try:
             port = int((await _line(server))["port"])
@@ -199,20 +203,36 @@ async def _server(
             await server.wait()
 
 
+async def _under_load(place: str, keys: int, mode: str, cpu: int) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "heliograph.lab.kme_under_load", place, str(keys), mode, str(cpu)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+
+
 async def _load(
     server: asyncio.subprocess.Process, port: int, tls: ssl.SSLContext, name: str, number: int, requests: int
 ) -> tuple[dict[str, Any], _Seen]:
-    seen, left = _Seen(), iter(range(requests))
-    ends = [await asyncio.open_connection("127.0.0.1", port, ssl=tls) for _ in range(CLIENTS)]
+    loop, left = asyncio.get_running_loop(), iter(range(requests))
+    clients = [
+        (await loop.create_connection(partial(_Client, number, left), "127.0.0.1", port, ssl=tls))[1]
+        for _ in range(CLIENTS)
+    ]
     before = await _used(server)
     began = time.perf_counter()
-    await asyncio.gather(*(_consume(*end, number, left, seen) for end in ends))
+    for client in clients:
+        client.ask()
+    await asyncio.gather(*(client.done for client in clients))
     seconds = time.perf_counter() - began
     after = await _used(server)
-    for _, writer in ends:
-        writer.transport.abort()
+    seen = _Seen()
+    for client in clients:
+        client.transport.abort()
+        for answer in client.answers:
+            seen.read(answer, number)
     cpu = after["cpu_s"] - before["cpu_s"]
-    delays = sorted(seen.seconds)
+    delays = sorted(delay for client in clients for delay in client.delays)
     answered = len(delays)
     figures = row(
         name,
@@ -231,26 +251,54 @@ async def _load(
     return figures, seen
 
 
-async def _consume(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    number: int,
-    left: Iterator[int],
-    seen: _Seen,
-) -> None:
-    body = json.dumps({"number": number}).encode()
-    request = f"POST {_PATH} HTTP/1.1\r\nHost: {MASTER}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
-    for _ in left:
-        began = time.perf_counter()
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        answer = await reader.readexactly(length)
-        seen.seconds.append(time.perf_counter() - began)
-        keys = msgspec.json.decode(answer, type=_Container).keys if head.startswith(b"HTTP/1.1 200 ") else []
-        seen.refused += len(keys) != number
-        seen.key_ids += [key.key_ID for key in keys]
-        seen.keys += [key.key for key in keys]
+class _Client(asyncio.Protocol):
+    """One connection: the next request leaves when the answer to the one before is whole.
+
+    Answers are kept as they came and read after the measurement: clients must not be what limits the server.
+    """
+
+    transport: asyncio.Transport
+
+    def __init__(self, number: int, left: Iterator[int]) -> None:
+        body = json.dumps({"number": number}).encode()
+        head = f"POST {_PATH} HTTP/1.1\r\nHost: {MASTER}\r\nContent-Length: {len(body)}\r\n\r\n"
+        self._request = head.encode() + body
+        self._left = left
+        self._began = 0.0
+        self._came = b""
+        self._whole = 0  # bytes of the answer under way, 0 before its head is here
+        self.answers: list[bytes] = []
+        self.delays: list[float] = []
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def ask(self) -> None:
+        """Send the next request, if there is one left."""
+        if next(self._left, None) is None:
+            self.done.set_result(None)
+            return
+        self._began = time.perf_counter()
+        self.transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        self._came += data
+        if not self._whole:
+            end = self._came.find(b"\r\n\r\n") + 4
+            if end < 4:
+                return
+            length = self._came[:end].lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+            self._whole = end + int(length)
+        if len(self._came) >= self._whole:
+            self.delays.append(time.perf_counter() - self._began)
+            self.answers.append(self._came)
+            self._came, self._whole = b"", 0
+            self.ask()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_exception(exc or ConnectionError("the server ended the connection"))
 
 
 def _store_alone(calls: int) -> list[dict[str, Any]]:
@@ -288,7 +336,7 @@ async def _line(server: asyncio.subprocess.Process) -> dict[str, Any]:
     return document
 
 
-async def _used(server: asyncio.subprocess.Process, order: str = "") -> dict[str, Any]:
+async def _used(server: asyncio.subprocess.Process) -> dict[str, Any]:
     assert server.stdin is not None
-    server.stdin.write(order.encode() + b"\n")
+    server.stdin.write(b"\n")
     return await _line(server)

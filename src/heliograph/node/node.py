@@ -129,7 +129,7 @@ class Node:
         await door.start(*parse_address(file.listen, "listen"))
         stack.push_async_callback(door.close)
         kme = KmeServer(self.supply)
-        kme.commit_together(partial(run_group, database))
+        kme.commit_together(partial(run_group, database), database)
         await kme.start(*parse_address(file.kme.listen, "[kme] listen"), tls)
         self.kme_port = kme.port
         stack.push_async_callback(kme.close)

@@ -82,13 +82,13 @@ async def open_doors(
     together = partial(run_group, store.database)
     if rules.certificates is None or rules.certificates:  # an empty list: no consumer comes over a network
         server = KmeServer(supply, CertificateCallers(rules), rules.networks)
-        server.commit_together(together)
+        server.commit_together(together, store.database)
         await server.start(*parse_address(config.file.kme.listen, "[kme] listen"), tls)
         renewals.add(kme_tls, server.renew)
         stack.push_async_callback(server.close)
     if boundary.socket is not None:
         local = KmeServer(supply, UserCallers(boundary.uids, rules))
-        local.commit_together(together)
+        local.commit_together(together, store.database)
         await local.start_unix(boundary.socket)
         stack.callback(boundary.socket.unlink, missing_ok=True)
         stack.push_async_callback(local.close)

@@ -55,26 +55,35 @@ class Database:
     ``schemas``: CREATE TABLE IF NOT EXISTS scripts of the records kept here, as for ``define``.
     Raises ConfigurationError for a path, a mode or a schema version that cannot be used, and StoreUnavailable for
     what SQLite refuses. Calls from several threads take turns.
+    ``cache_mib``: pages kept in memory at most, where SQLite's own choice is too little: for millions of keys at once.
     """
 
-    def __init__(self, path: str | Path, vault: Vault, schemas: Sequence[str] = ()) -> None:
+    def __init__(
+        self, path: str | Path, vault: Vault, schemas: Sequence[str] = (), *, cache_mib: int | None = None
+    ) -> None:
         self._name = str(path)
+        self._translated = _Translated(self._name)
         self._vault = vault
         self._turn = threading.RLock()
         self._lock_file: int | None = None
         self._connection: sqlite3.Connection | None = None
         self._deferred: list[Callable[[], None]] | None = None  # not None while a group is open
         self._in_savepoint = False
+        self._batch_in_use = False  # its owner is changing it: nothing may write it now
+        self._grouped = False  # a group is open, or its answers are not out yet
+        self._log_due = False  # the log holds what a group has erased
         self._batch: tuple[BatchOwner[Any], Any, sqlite3.Cursor] | None = None  # of the open group
         in_memory = self._name == ":memory:"
         if not in_memory:
             self._lock_file = lock_store(Path(path))
         try:
-            with self._translated():
+            with self._translated:
                 self._connection = sqlite3.connect(
                     self._name, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
                 )
                 self._configure(self._connection, journal="memory" if in_memory else "wal")
+                if cache_mib is not None:
+                    self._connection.execute(f"PRAGMA cache_size={-1024 * cache_mib}")
             for script in schemas:
                 self.define(script)
         except BaseException:
@@ -116,7 +125,7 @@ class Database:
 
     def define(self, script: str) -> None:
         """Create the tables of one kind of record; ``script`` must be harmless when they exist already."""
-        with self._turn, self._translated():
+        with self._turn, self._translated:
             connection = self._open()
             if connection.in_transaction:
                 raise LocalProtocolError("tables are defined outside a transaction")
@@ -133,7 +142,7 @@ class Database:
         In a ``group`` it is durable when the group ends. Raises StoreUnavailable (nothing changed) or
         LocalProtocolError for a transaction inside another.
         """
-        with self._turn, self._translated():
+        with self._turn, self._translated:
             connection = self._open()
             if self._deferred is not None and not self._in_savepoint:
                 self._write_batch(connection)  # what comes now must see it, and a refusal of its own must not undo it
@@ -160,7 +169,7 @@ class Database:
 
         If the block raises, the batch must be as it was before: the group goes on with it. Raises as ``transaction``.
         """
-        with self._turn, self._translated():
+        with self._turn, self._translated:
             connection = self._open()
             if self._deferred is None or self._in_savepoint:
                 with self.transaction() as cursor:
@@ -173,14 +182,23 @@ class Database:
                     self._write_batch(connection)
                     cursor = connection.cursor()
                     self._batch = owner, owner.begin(cursor), cursor
-                yield self._batch[1]
+                if self._batch_in_use:
+                    raise LocalProtocolError("a batch is open already; pass it on")
+                self._batch_in_use = True
+                try:
+                    yield self._batch[1]
+                finally:
+                    self._batch_in_use = False
                 afterwards = []
         for call in reversed(afterwards):
             call()
 
     def _write_batch(self, connection: sqlite3.Connection) -> None:
-        if self._batch is None or self._deferred is None or self._in_savepoint:
+        if self._batch is None or self._deferred is None:  # there is no batch without a group
             return
+        if self._batch_in_use:
+            # Written now, it would be committed without what its owner changes after this.
+            raise LocalProtocolError("a batch is open already; read and write through it")
         (owner, batch, cursor), self._batch = self._batch, None
         try:
             self._check_group(connection)
@@ -223,11 +241,11 @@ class Database:
         Nothing that they return may leave before the block has ended. Raises StoreUnavailable: then all are undone, or
         what ``when_durable`` was given failed, and nothing may leave either.
         """
-        with self._turn, self._translated():
+        with self._turn, self._translated:
             connection = self._open()
             if connection.in_transaction or self._deferred is not None:
                 raise LocalProtocolError("a transaction or a group is open already")
-            self._deferred = []
+            self._deferred, self._grouped = [], True
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 yield
@@ -236,12 +254,16 @@ class Database:
                 deferred = self._deferred
             except BaseException:
                 self._roll_back(connection)
+                self._grouped = False
                 raise
             finally:
                 self._deferred = self._batch = None
-        # The latest first: of several marks for the anchor it is the only one that has to be written.
-        for call in reversed(deferred):
-            call()
+        try:
+            # The latest first: of several marks for the anchor it is the only one that has to be written.
+            for call in reversed(deferred):
+                call()
+        finally:
+            self._grouped = False
 
     def when_durable(self, call: Callable[[], None]) -> None:
         """Run ``call`` now; inside a ``group``, once it is on the disk. For what must not precede the commit."""
@@ -254,7 +276,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Cursor]:
         """Yield a cursor for SELECT. Raises StoreUnavailable."""
-        with self._turn, self._translated():
+        with self._turn, self._translated:
             connection = self._open()
             self._write_batch(connection)
             cursor = connection.cursor()
@@ -268,9 +290,30 @@ class Database:
 
         Returns False if a reader prevented it. Raises StoreUnavailable.
         """
-        with self._turn, self._translated():
+        with self._turn, self._translated:
             busy, _, _ = self._open().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             return not busy
+
+    def checkpoint_soon(self) -> None:
+        """Run ``checkpoint``; inside a ``group``, at the next ``settle``: no answer waits for it. Raises nothing.
+
+        If it fails, what was committed stands, and the next checkpoint does the rest.
+        """
+        self._log_due = True
+        if not self._grouped:
+            self.settle()
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether ``settle`` has something to do."""
+        return self._log_due
+
+    def settle(self) -> None:
+        """Do what groups have left to be done once their answers are on their way. Raises nothing."""
+        if self._log_due:
+            self._log_due = False
+            with suppress(StoreUnavailable):
+                self.checkpoint()
 
     def probe(self, size: int) -> None:
         """Write ``size`` bytes and erase them again. Raises StoreUnavailable if the disk does not take them."""
@@ -307,11 +350,18 @@ class Database:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
+
+class _Translated:
+    """Makes what SQLite refuses a StoreUnavailable that an operator can read; one object, since each key enters it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, sqlite3.Error):
             code = getattr(error, "sqlite_errorname", type(error).__name__)
             reason = next((text for prefix, text in _REASONS if code.startswith(prefix)), str(error))
             raise StoreUnavailable(f"store {self._name}: {reason} ({code})") from error

@@ -15,7 +15,10 @@ class Groups(Protocol):
     """A store whose transactions can be made durable together."""
 
     def group(self) -> AbstractContextManager[None]:
-        """Make the transactions of the block durable together. Raises StoreUnavailable: then nothing may leave."""
+        """Make the transactions of the block durable together. Raises StoreUnavailable: then nothing may leave.
+
+        What nobody's answer waits for may be left undone (``Database.settle``).
+        """
 
 
 def run_group(database: Groups, calls: Sequence[Callable[[], Any]]) -> list[Any]:

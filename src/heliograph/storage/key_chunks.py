@@ -7,7 +7,6 @@ half-way: what may fail (reading, opening, whoever must agree) comes before it, 
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -30,7 +29,19 @@ from heliograph.storage.key_rows import (
     key_name,
 )
 
-__all__ = ["Audience", "Chunk", "KeyChanges", "Place", "held", "kept_beside", "kept_of", "nobody_waits", "oldest"]
+__all__ = [
+    "Audience",
+    "Chunk",
+    "KeyChanges",
+    "Place",
+    "Run",
+    "held",
+    "kept_beside",
+    "kept_of",
+    "nobody_waits",
+    "oldest",
+    "runs_of",
+]
 
 _SELECT = (
     "SELECT chunk, key_chunks.segment, key_chunks.epoch, block, audience, master, slave, owner_here, size, first, "
@@ -85,14 +96,16 @@ class Chunk:
         """Return the key_ID at a place."""
         return key_id_text(self.key_ids[16 * at : 16 * at + 16])
 
-    def position(self, at: int) -> int:
-        """Return the position in its segment that a key was encrypted under."""
+    def positions_of(self, places: Sequence[int]) -> list[int]:
+        """Return the positions in their segment that keys were encrypted under."""
         if self.positions is None:
-            return self.first + at
-        return int.from_bytes(self.positions[4 * at : 4 * at + 4], "big")
+            return [self.first + at for at in places]
+        return [int.from_bytes(self.positions[4 * at : 4 * at + 4], "big") for at in places]
 
     def waiting(self, at_most: int) -> list[int]:
         """Return the first places of keys that were not taken yet."""
+        if not any(self.fates):
+            return list(range(min(at_most, len(self.fates))))
         found: list[int] = []
         at = self.fates.find(WAITING)
         while at >= 0 and len(found) < at_most:
@@ -102,6 +115,7 @@ class Chunk:
 
 
 Place = tuple[Chunk, int]
+Run = tuple[Chunk, list[int]]  # different places of one chunk, in any order
 
 
 class KeyChanges:
@@ -114,7 +128,7 @@ class KeyChanges:
         self._named: dict[bytes, Place] = {}
         self._audiences: dict[tuple[str, str, bool, int], Audience] = {}
         self._lines: dict[int, list[Chunk]] = {}
-        self._totals: Counter[tuple[int, int]] = Counter()
+        self._totals: dict[tuple[int, int], int] = {}
         self._served: dict[tuple[str, str], float] = {}
         self._ciphers: dict[bytes, AESGCM] = {}
         self.delivers = False  # whether a key leaves by what was changed
@@ -152,7 +166,7 @@ class KeyChanges:
 
     def deliverable(self, audience: Audience | None) -> int:
         """Count the keys of an audience that could be taken now."""
-        return audience.deliverable + self._totals[audience.number, DELIVERABLE] if audience else 0
+        return audience.deliverable + self._totals.get((audience.number, DELIVERABLE), 0) if audience else 0
 
     def chunks(self, condition: str, arguments: Sequence[object]) -> list[Chunk]:
         """Return the chunks for which ``condition`` (SQL) holds, each as it was changed here."""
@@ -215,21 +229,25 @@ class KeyChanges:
         """Note that a slave has its share."""
         self._served[key_id, sae] = now
 
-    def put(self, places: Iterable[Place], fate: int, now: float) -> None:
+    def put(self, runs: Iterable[Run], fate: int, now: float) -> None:
         """Give these keys a fate; unless it is one of ``KEPT`` they are erased when this is written."""
-        for chunk, run in groupby(places, key=itemgetter(0)):
-            before: Counter[int] = Counter()
-            at_places = [at for _, at in run]
-            for at in at_places:
-                before[chunk.fates[at] or chunk.state] += 1
-                chunk.fates[at] = fate
-            for state, number in before.items():
-                self._totals[chunk.audience, state] -= number
-            self._totals[chunk.audience, fate] += len(at_places)
+        for chunk, places in runs:
+            if not places:
+                continue
+            fates = chunk.fates
+            were = bytes([fates[at] for at in places])
+            for state in set(were):
+                self._add(chunk.audience, state or chunk.state, -were.count(state))
+            self._add(chunk.audience, fate, len(places))
+            for at in places:
+                fates[at] = fate
             self._changed[chunk.number] = chunk
             chunk.changed_at = now
             if fate not in KEPT:
-                chunk.erased += at_places
+                chunk.erased += places
+
+    def _add(self, audience: int, state: int, number: int) -> None:
+        self._totals[audience, state] = self._totals.get((audience, state), 0) + number
 
     def write(self) -> bool:
         """Write what was changed. Returns whether a segment key was erased."""
@@ -293,24 +311,31 @@ def _runs(places: Sequence[int]) -> Iterator[tuple[int, int]]:
 # -- what is asked for -------------------------------------------------------------------------------------------
 
 
-def oldest(
-    changes: KeyChanges, master: str, slave: str, size: int, number: int, keep: int, since: float
-) -> list[Place]:
+def runs_of(places: Iterable[Place]) -> list[Run]:
+    """Return places gathered: those that follow each other in one chunk are a run."""
+    return [(chunk, [at for _, at in same]) for chunk, same in groupby(places, key=itemgetter(0))]
+
+
+def oldest(changes: KeyChanges, master: str, slave: str, size: int, number: int, keep: int, since: float) -> list[Run]:
     """Return the ``number`` oldest keys of ``size`` bytes owned for the pair, if ``keep`` more stay.
 
     Raises InsufficientKeys.
     """
     audience = changes.audience(master, slave, size, owner_here=True)
     stored = changes.deliverable(audience)
-    places: list[Place] = []
     if audience is not None and stored >= number + keep:
+        runs: list[Run] = []
         some_only = since != float("-inf")  # then ``stored`` counts keys that are too old as well
-        wanted = number + keep if some_only else number
+        wanted, taken = (number + keep if some_only else number), 0
         for chunk in changes.oldest(audience, since):
-            places += [(chunk, at) for at in chunk.waiting(wanted - len(places))]
-            if len(places) == wanted:
-                return places[:number]
-        stored = len(places)
+            # Of what must stay it is enough that it is there.
+            waiting = chunk.waiting(wanted - taken)
+            if taken < number and waiting:
+                runs.append((chunk, waiting[: number - taken]))
+            taken += len(waiting)
+            if taken == wanted:
+                return runs
+        stored = taken
     raise InsufficientKeys(f"insufficient keys: {number} asked for, {max(0, stored - keep)} stored; try again later")
 
 
@@ -345,11 +370,15 @@ def _waits_for(changes: KeyChanges, place: Place, slave: str) -> bool:
     return chunk.slave == slave or slave in changes.unserved(chunk.key_id(at))
 
 
-def nobody_waits(changes: KeyChanges, places: Sequence[Place]) -> list[Place]:
-    """Return the places of which no slave of this site has a share to fetch."""
-    if not any(chunk.is_group for chunk, _ in places):
-        return list(places)
-    return [(chunk, at) for chunk, at in places if not (chunk.is_group and changes.unserved(chunk.key_id(at)))]
+def nobody_waits(changes: KeyChanges, runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
+    """Return the places of which no slave of this site has a share to fetch, and the others."""
+    over: list[Run] = []
+    waited_for: list[Run] = []
+    for chunk, places in runs:
+        left = {at for at in places if changes.unserved(chunk.key_id(at))} if chunk.is_group else set[int]()
+        over.append((chunk, [at for at in places if at not in left] if left else places))
+        waited_for.append((chunk, [at for at in places if at in left] if left else []))
+    return over, waited_for
 
 
 def kept_beside(changes: KeyChanges, chunk: Chunk) -> list[Place]:

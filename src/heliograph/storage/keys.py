@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -22,7 +21,7 @@ from itertools import count
 from heliograph.errors import KeySupplyError, LocalProtocolError, StoreUnavailable
 from heliograph.ports import RandomSource
 from heliograph.storage.database import Database
-from heliograph.storage.key_chunks import Chunk, KeyChanges, Place, held, kept_of, nobody_waits, oldest
+from heliograph.storage.key_chunks import Chunk, KeyChanges, Run, held, kept_of, nobody_waits, oldest, runs_of
 from heliograph.storage.key_opening import open_keys
 from heliograph.storage.key_rows import (
     DELIVERABLE,
@@ -83,7 +82,7 @@ class KeyRecords:
 
     def finish(self, batch: KeyChanges, cursor: sqlite3.Cursor) -> list[Callable[[], None]]:
         """Write a batch; return what is to be done once it is on the disk (``database.BatchOwner``)."""
-        afterwards: list[Callable[[], None]] = [self._checkpoint] if batch.write() else []
+        afterwards: list[Callable[[], None]] = [self._database.checkpoint_soon] if batch.write() else []
         if self._seal is not None and batch.delivers:
             afterwards.append(partial(self._tell, self._seal, self._seal.mark(cursor)))
         return afterwards
@@ -95,22 +94,17 @@ class KeyRecords:
             self._unwitnessed = max(mark, self._unwitnessed or 0)
             raise
 
-    @contextmanager
-    def _delivering(self) -> Iterator[KeyChanges]:
-        with self._database.batch(self) as changes:
-            if self._unwitnessed is not None and self._seal is not None:
-                # The anchor could not be written: no more keys are burnt for answers that could not be given.
-                self._seal.witness(self._unwitnessed)
-                self._unwitnessed = None
-            yield changes
+    def _make_up(self) -> None:
+        if self._unwitnessed is not None and self._seal is not None:
+            # The anchor could not be written: no more keys are burnt for answers that could not be given.
+            self._seal.witness(self._unwitnessed)
+            self._unwitnessed = None
 
     def count_delivery(self, cursor: sqlite3.Cursor) -> Callable[[], None]:
         """Count a delivery that the caller's transaction makes by itself; return what to call once it is durable."""
         if self._seal is None:
             return lambda: None
-        if self._unwitnessed is not None:
-            self._seal.witness(self._unwitnessed)
-            self._unwitnessed = None
+        self._make_up()
         return partial(self._tell, self._seal, self._seal.mark(cursor))
 
     # -- a block's keys ---------------------------------------------------------------------------------------
@@ -142,7 +136,7 @@ class KeyRecords:
     def release(self, cursor: sqlite3.Cursor, epoch: int, block: int, now: float) -> None:
         """Leave a block's keys to the slaves of this site alone: their master has its copy by another way."""
         changes = KeyChanges(cursor)
-        changes.put(kept_of(changes, epoch, block), RELEASED, now)
+        changes.put(runs_of(kept_of(changes, epoch, block)), RELEASED, now)
         changes.write()
 
     def deliver_to_master(
@@ -166,19 +160,19 @@ class KeyRecords:
         """
         if number < 1:
             raise KeySupplyError(f"number = {number}: at least one key must be asked for")
-        with self._delivering() as changes:
+        with self._database.batch(self) as changes:
+            self._make_up()
             size = changes.only_size(master, slave) if size_bytes is None else size_bytes
-            places = oldest(changes, master, slave, size, number, keep, since)
+            runs = oldest(changes, master, slave, size, number, keep, since)
             # (1) Decrypt first: a key that does not open must not be marked as delivered.
-            keys, damaged = self._opened(changes, places, now)
+            keys, damaged = self._opened(changes, runs, now)
             if damaged is None:
                 accept(keys)
                 # (2) Erase and mark; leaving this block, and the group if there is one, makes it durable.
                 changes.delivers = True
-                over = nobody_waits(changes, places)
+                over, waited_for = nobody_waits(changes, runs)
                 changes.put(over, DELIVERED, now)
-                if len(over) < len(places):
-                    changes.put([place for place in places if place not in over], RELEASED, now)
+                changes.put(waited_for, RELEASED, now)
         if damaged is not None:
             raise damaged
         # (3) Only now, or at the group's end, may a byte of a key leave (design rule 3: burn before use).
@@ -198,9 +192,10 @@ class KeyRecords:
         to another slave SAE (ETSI GS QKD 014 5.4), KeyNotFound if one is unknown, delivered, expired or of another
         master, KeySupplyError for a repeated or absent key_ID.
         """
-        with self._delivering() as changes:
+        with self._database.batch(self) as changes:
+            self._make_up()
             places = held(changes, slave, master, key_ids)
-            keys, damaged = self._opened(changes, places, now)
+            keys, damaged = self._opened(changes, runs_of(places), now)
             # Who else waits for them is read before anything is changed: a read may fail, a change may not.
             groups = [chunk.key_id(at) for chunk, at in places if chunk.is_group]
             left = {key_id: changes.unserved(key_id) - {slave} for key_id in groups}
@@ -209,7 +204,8 @@ class KeyRecords:
                 changes.delivers = True
                 for key_id in left:
                     changes.serve(key_id, slave, now)
-                changes.put([(chunk, at) for chunk, at in places if not left.get(chunk.key_id(at))], DELIVERED, now)
+                over = [(chunk, at) for chunk, at in places if not (left and left.get(chunk.key_id(at)))]
+                changes.put(runs_of(over), DELIVERED, now)
         if damaged is not None:
             raise damaged
         return keys
@@ -225,7 +221,7 @@ class KeyRecords:
         """Destroy what is left of a block's keys inside the caller's transaction. Returns how many."""
         changes = KeyChanges(cursor)
         places = kept_of(changes, epoch, block)
-        changes.put(places, DISCARDED, now)
+        changes.put(runs_of(places), DISCARDED, now)
         changes.write()
         return len(places)
 
@@ -289,12 +285,12 @@ class KeyRecords:
                 changes = KeyChanges(cursor)
                 # In a damaged file an index may name a chunk that is not there: the others are destroyed all the same.
                 for chunk in [found for _, number in numbers for found in changes.chunks("WHERE chunk = ?", (number,))]:
-                    places = [(chunk, at) for at, fate in enumerate(chunk.fates) if fate in KEPT and ends(chunk, at)]
-                    changes.put(places, EXPIRED, now)
-                    gone += len(places)
+                    over = [at for at, fate in enumerate(chunk.fates) if fate in KEPT and ends(chunk, at)]
+                    changes.put([(chunk, over)], EXPIRED, now)
+                    gone += len(over)
                 segment_gone = changes.write() or segment_gone
         if segment_gone:
-            self._database.when_durable(self._checkpoint)
+            self._database.when_durable(self._database.checkpoint_soon)
         return gone
 
     def forget_epochs_before(self, cursor: sqlite3.Cursor, epoch: int) -> int:
@@ -374,13 +370,7 @@ class KeyRecords:
     # -- one transaction's steps -------------------------------------------------------------------------------
 
     def _opened(
-        self, changes: KeyChanges, places: Sequence[Place], now: float
+        self, changes: KeyChanges, runs: Sequence[Run], now: float
     ) -> tuple[list[StoredKey], StoreUnavailable | None]:
         # The seal was opened with the store: a key-encryption key that opened it is this store's.
-        return open_keys(changes, self._database.vault, places, now, kek_is_known=self._seal is not None)
-
-    def _checkpoint(self) -> None:
-        # The log may still hold erased segment keys, sealed. If this fails the deliveries stand: they are committed
-        # already, and the next checkpoint does the rest.
-        with suppress(StoreUnavailable):
-            self._database.checkpoint()
+        return open_keys(changes, self._database.vault, runs, now, kek_is_known=self._seal is not None)

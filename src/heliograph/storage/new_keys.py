@@ -18,6 +18,7 @@ from heliograph.storage.key_rows import CHUNK_KEYS, DELIVERABLE, PENDING, TOTALS
 __all__ = ["NewKey", "insert_keys"]
 
 SEGMENT_KEY_BYTES = 32
+_ASKED_AT_ONCE = 512  # SQLite takes 999 values in any build
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +50,7 @@ def insert_keys(
     """Store the keys of one block under one fresh segment key. Raises LocalProtocolError if one was stored before."""
     if cursor.execute("SELECT 1 FROM key_segments WHERE epoch = ? AND block = ?", (epoch, block)).fetchone():
         raise LocalProtocolError(f"the keys of block {block} of epoch {epoch} are stored already")
-    named: dict[str, bytes] = {}
-    for row in rows:
-        raw = key_id_bytes(row.key_id)
-        if raw is None:
-            raise LocalProtocolError(f"key_ID {row.key_id} is no UUID")
-        if row.key_id in named or _is_known(cursor, raw, row.key_id):
-            raise LocalProtocolError(f"key_ID {row.key_id} was used before")
-        named[row.key_id] = raw
+    named = _named(cursor, rows)
     segment_key = randomness.draw(SEGMENT_KEY_BYTES)
     if len(segment_key) != SEGMENT_KEY_BYTES:
         raise LocalProtocolError(f"the random source drew {len(segment_key)} bytes for a segment key")
@@ -74,10 +68,9 @@ def insert_keys(
             ids = [named[key.key_id] for key in part]
             chunk = _insert_chunk(cursor, epoch, segment, audience, position, b"".join(ids))
             before, after = key_context_parts(audience[0], audience[1], epoch, block)
-            sealed = [
-                cipher.encrypt(nonce(position + at), key.material, before + key.key_id.lower().encode() + after)
-                for at, key in enumerate(part)
-            ]
+            nonces = map(nonce, range(position, position + len(part)))
+            bound = [before + key.key_id.lower().encode() + after for key in part]
+            sealed = map(cipher.encrypt, nonces, [key.material for key in part], bound)
             cursor.execute("INSERT INTO key_ciphertexts VALUES (?, ?)", (chunk, b"".join(sealed)))
             names += [(key_name(raw), chunk) for raw in ids]
             position += len(part)
@@ -114,6 +107,25 @@ def _insert_chunk(
     return int(cursor.lastrowid or 0)
 
 
-def _is_known(cursor: sqlite3.Cursor, raw: bytes, key_id: str) -> bool:
-    found = cursor.execute("SELECT 1 FROM key_names WHERE name = ? LIMIT 1", (key_name(raw),)).fetchone()
-    return found is not None and KeyChanges(cursor).find(key_id) is not None
+def _named(cursor: sqlite3.Cursor, rows: Sequence[NewKey]) -> dict[str, bytes]:
+    """Return each key_ID with its bytes. Raises LocalProtocolError for one that is no UUID or was used before."""
+    named: dict[str, bytes] = {}
+    by_name: dict[int, list[str]] = {}
+    for row in rows:
+        raw = key_id_bytes(row.key_id)
+        if raw is None:
+            raise LocalProtocolError(f"key_ID {row.key_id} is no UUID")
+        if row.key_id in named:
+            raise LocalProtocolError(f"key_ID {row.key_id} was used before")
+        named[row.key_id] = raw
+        by_name.setdefault(key_name(raw), []).append(row.key_id)
+    names, changes = sorted(by_name), KeyChanges(cursor)  # in the table's own order: neighbours stand in one page
+    for first in range(0, len(names), _ASKED_AT_ONCE):
+        part = names[first : first + _ASKED_AT_ONCE]
+        marks = ",".join("?" * len(part))
+        found = cursor.execute(f"SELECT DISTINCT name FROM key_names WHERE name IN ({marks})", part)  # noqa: S608
+        for (name,) in found.fetchall():
+            for key_id in by_name[name]:  # two key_IDs may have one name: whole ones are compared
+                if changes.find(key_id) is not None:
+                    raise LocalProtocolError(f"key_ID {key_id} was used before")
+    return named

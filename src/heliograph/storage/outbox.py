@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from heliograph.errors import ConfigurationError, StoreUnavailable
 from heliograph.storage.database import Database
-from heliograph.storage.key_chunks import Chunk, KeyChanges, Place, kept_of
+from heliograph.storage.key_chunks import Chunk, KeyChanges, Place, kept_of, runs_of
 from heliograph.storage.key_contexts import segment_context
 from heliograph.storage.key_rows import DAMAGED, DELIVERABLE, HANDED_OVER, PENDING, WAITING
 from heliograph.storage.keys import KeyRecords, NewKey
@@ -162,7 +162,7 @@ class Outbox:
         # the block there.
         with self._database.transaction() as cursor:
             changes = KeyChanges(cursor)
-            changes.put(kept_of(changes, epoch, block), HANDED_OVER, self._now())
+            changes.put(runs_of(kept_of(changes, epoch, block)), HANDED_OVER, self._now())
             changes.write()
         return len(places)
 
@@ -233,7 +233,7 @@ def _row(chunk: Chunk, at: int, segment: int) -> tuple[object, ...]:
     return (
         chunk.key_id(at),
         segment,
-        chunk.position(at),
+        *chunk.positions_of([at]),
         chunk.master,
         chunk.slave,
         chunk.owner_here,

@@ -103,6 +103,7 @@ class FileAnchor:
         """Take the file's path; it is made at the first mark. Raises ConfigurationError if it cannot be read."""
         self._path = path
         self._turn = threading.Lock()
+        self._machine = ""
         self._mark, self._slot = self._load()
 
     @classmethod
@@ -110,7 +111,7 @@ class FileAnchor:
         """Return an anchor that does not look at its file: only to destroy what it would protect."""
         anchor = cls.__new__(cls)
         anchor._path, anchor._mark, anchor._slot = path, (0, 0), -1  # noqa: SLF001  - a constructor
-        anchor._turn = threading.Lock()  # noqa: SLF001  - the same
+        anchor._turn, anchor._machine = threading.Lock(), ""  # noqa: SLF001  - the same
         return anchor
 
     @classmethod
@@ -154,7 +155,8 @@ class FileAnchor:
                 self._write(epoch, block)
 
     def _write(self, epoch: int, block: int) -> None:
-        record = _record(epoch, block, _machine())
+        self._machine = self._machine or _machine()  # once: it is the same at each of a hundred marks a second
+        record = _record(epoch, block, self._machine)
         try:
             slot = None
             if self._slot >= 0:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from heliograph.errors import StoreUnavailable
+from heliograph.http import store_groups
 from heliograph.http.store_groups import GROUP_MAX, StoreGroups
 
 
@@ -114,3 +115,43 @@ def test_no_group_is_larger_than_its_bound(many):
     assert answers == [0, *range(many)]
     assert max(sizes) <= GROUP_MAX
     assert sum(sizes) == many + 1
+
+
+class Left:
+    """A store that left something for later."""
+
+    def __init__(self):
+        self.unsettled, self.done = True, threading.Event()
+
+    def settle(self):
+        self.unsettled = False
+        self.done.set()
+
+
+def test_what_a_group_left_is_done_soon_after_its_answers(monkeypatch):
+    monkeypatch.setattr(store_groups, "SETTLE_SECONDS", 0.0)
+    left = Left()
+
+    async def main():
+        with ThreadPoolExecutor(1) as executor:
+            groups = StoreGroups(executor, lambda calls: [call() for call in calls], left)
+            assert await groups.run(lambda: left.unsettled)  # the answer did not wait for it
+            return await asyncio.to_thread(left.done.wait, 30)
+
+    assert asyncio.run(main())
+
+
+def test_a_closed_server_leaves_the_rest_to_the_closing_of_the_store(monkeypatch):
+    monkeypatch.setattr(store_groups, "SETTLE_SECONDS", 0.0)
+    left = Left()
+
+    async def main():
+        with ThreadPoolExecutor(1) as executor:
+            groups = StoreGroups(executor, lambda calls: [call() for call in calls], left)
+            await groups.run(lambda: 1)
+            groups.close()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert left.unsettled

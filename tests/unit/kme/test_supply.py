@@ -1,4 +1,8 @@
+import io
+
 import pytest
+from rich.console import Console
+from rich.pretty import Pretty
 
 from heliograph.errors import ConfigurationError, InsufficientKeys, KeyNotFound, NotPermitted
 from heliograph.kme.supply import Limits, OwnerUnreachable, RequestRefused, SaePair, Supply
@@ -125,3 +129,16 @@ def test_an_unknown_key_is_final_only_when_its_owner_could_be_asked(store):
 def test_contradictory_pairs_are_refused(store, pairs):
     with pytest.raises(ConfigurationError):
         supply(store, pairs)
+
+
+def test_a_stored_key_shows_itself_without_its_key():
+    key = StoredKey("1", "sae-a", "sae-b", b"k" * 32, 1.0, "{}", (1, 2))
+    console = Console(file=io.StringIO(), width=400)
+    console.print(Pretty(key), [key], key)
+    for shown in (repr(key), str([key]), console.file.getvalue()):
+        assert "sae-b" in shown
+        assert "kkkk" not in shown
+    assert key == StoredKey("1", "sae-a", "sae-b", b"k" * 32)
+    assert key != StoredKey("1", "sae-a", "sae-b", b"l" * 32)
+    with pytest.raises(AttributeError):
+        key.material = b""

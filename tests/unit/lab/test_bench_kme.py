@@ -27,7 +27,7 @@ def test_a_key_that_comes_twice_is_counted_under_any_name():
 
 
 @pytest.mark.slow
-def test_a_large_pool_is_measured_beside_a_small_one_in_the_same_server(monkeypatch):
+def test_a_large_pool_is_measured_beside_a_small_one_in_the_same_run(monkeypatch):
     monkeypatch.setattr(bench_kme, "_SMALL_POOL", 2000)
     report = bench_kme.run(singles=64, batches=8, pool=10_000)
     assert report["failures"] == []

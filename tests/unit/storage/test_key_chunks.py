@@ -8,10 +8,10 @@ from collections import Counter
 
 import pytest
 
-from heliograph.errors import InsufficientKeys, KeyNotFound, StoreUnavailable
+from heliograph.errors import InsufficientKeys, KeyNotFound, LocalProtocolError, StoreUnavailable
 from heliograph.storage.database import Database
 from heliograph.storage.group_commit import run_group
-from heliograph.storage.key_rows import key_id_bytes
+from heliograph.storage.key_rows import key_id_bytes, key_id_text, key_id_texts
 from heliograph.storage.keys import KeyCounts, KeyRecords, NewKey
 from heliograph.vault.filekek import FileKek
 
@@ -285,3 +285,68 @@ def test_a_power_cut_at_any_statement_of_a_group_burns_all_of_it_or_nothing(tmp_
     assert len(states) > 5
     assert (states[0], states[-1]) == ((150, 9), (9, 6))
     assert set(states) == {(150, 9), (9, 6)}
+
+
+@pytest.mark.parametrize("look", ["count", "write", "deliver"])
+def test_a_delivery_that_looks_into_the_store_behind_its_own_back_is_refused_and_no_key_leaves_unmarked(store, look):
+    rows = store.add([key() for _ in range(6)])
+
+    def behind(_):
+        if look == "count":
+            store.keys.stored_key_count("sae-a", "sae-b")
+        elif look == "write":
+            with store.database.transaction() as cursor:
+                cursor.execute("UPDATE key_audiences SET damaged = damaged")
+        else:
+            take(store)()
+
+    found = run_group(
+        store.database,
+        [take(store), lambda: store.keys.deliver_to_master("sae-a", "sae-b", 2, 2.0, accept=behind), take(store)],
+    )
+    assert isinstance(found[1], LocalProtocolError)
+    assert ids(found[0] + found[2]) == ids(rows[:2])
+    assert ids(take(store, 4)()) == ids(rows[2:])
+    assert store.keys.delivered_counts() == (6, 0)
+
+
+def test_what_a_group_erased_leaves_the_log_after_the_answers_and_at_once_outside_a_group(store):
+    first, second = (store.add([key() for _ in range(2)]) for _ in range(2))
+    store.database.checkpoint()
+    log = store.path.with_name("s.db-wal")
+    with store.database.reading() as cursor:
+        sealed = [row[0] for row in cursor.execute("SELECT sealed_key FROM key_segments ORDER BY block").fetchall()]
+    assert ids(run_group(store.database, [take(store), take(store)])[1]) == ids(first[1:])
+    assert store.database.unsettled
+    assert log.stat().st_size > 0
+    store.database.settle()
+    assert not store.database.unsettled
+    assert log.stat().st_size == 0
+    assert [key in store.path.read_bytes() for key in sealed] == [False, True]
+    assert ids(take(store, 2)()) == ids(second)
+    assert not store.database.unsettled
+    assert log.stat().st_size == 0
+    assert sealed[1] not in store.path.read_bytes()
+
+
+def test_an_altered_key_in_the_middle_of_a_run_is_set_aside_alone(store):
+    rows = store.add([key() for _ in range(9)])
+    with store.database.transaction() as cursor:
+        (sealed,) = cursor.execute("SELECT ciphertexts FROM key_ciphertexts").fetchone()
+        size = len(sealed) // 9
+        spoilt = sealed[: 5 * size] + bytes([sealed[5 * size] ^ 1]) + sealed[5 * size + 1 :]
+        cursor.execute("UPDATE key_ciphertexts SET ciphertexts = ?", (spoilt,))
+    with pytest.raises(StoreUnavailable, match=rows[5].key_id):
+        take(store, 9)()
+    assert store.keys.counts("sae-a", "sae-b") == KeyCounts(deliverable=8, damaged=1)
+    left = take(store, 8)()
+    assert [(k.key_id, k.material) for k in left] == [(r.key_id, r.material) for r in (*rows[:5], *rows[6:])]
+
+
+def test_many_key_ids_are_written_as_one_is():
+    raw = os.urandom(16 * 129)
+    one_by_one = [key_id_text(raw[at : at + 16]) for at in range(0, len(raw), 16)]
+    assert key_id_texts(raw).decode() == "".join(one_by_one)
+    assert key_id_texts(raw[:16]).decode() == one_by_one[0]
+    assert key_id_texts(b"") == b""
+    assert [key_id_bytes(text) for text in one_by_one] == [raw[at : at + 16] for at in range(0, len(raw), 16)]
