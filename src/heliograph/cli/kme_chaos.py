@@ -12,8 +12,10 @@ import msgspec
 import typer
 
 from heliograph.cli.refusals import refusals
+from heliograph.errors import ConfigurationError
 from heliograph.lab.chaos import ChaosReport, Plan, run_chaos
 from heliograph.lab.malformed_flood import MalformedReport, send_malformed
+from heliograph.lab.malformed_over_tls import OverTlsReport, send_malformed_over_tls
 
 __all__ = ["kme_chaos"]
 
@@ -27,6 +29,9 @@ def kme_chaos(
         int | None,
         typer.Option(min=1, max=100_000_000, help="Instead: send this many malformed ETSI GS QKD 014 requests."),
     ] = None,
+    over_tls: Annotated[
+        bool, typer.Option("--over-tls", help="With --malformed: broken HTTP and TLS too, over real connections.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Chooses what a disk has lost, or which requests.")] = 1,
     directory: Annotated[Path | None, typer.Option(help="Where the stores are made; the system's choice.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
@@ -34,11 +39,14 @@ def kme_chaos(
     """Break two real stores at every call that changes a file: kill -9, power loss, I/O errors, a full disk.
 
     With --malformed: send requests to a key manager in this process, without HTTP and TLS; exit code 1 if one was
-    answered with a 5xx or with 200, if a key's marker came out, or if a key was lost.
+    answered with a 5xx or with 200, if a key's marker came out, or if a key was lost. With --over-tls: to a process of
+    its own, over TLS, from four SAEs at once, with a valid request after every ten.
     """
     with refusals(as_json=as_json):
+        if over_tls and malformed is None:
+            raise ConfigurationError("--over-tls belongs to --malformed")
         if malformed is not None:
-            answered = asyncio.run(send_malformed(malformed, seed))
+            answered = _malformed(malformed, seed, over_tls=over_tls)
             if as_json:
                 print(json.dumps({**dataclasses.asdict(answered), "sound": answered.sound}))
             else:
@@ -64,10 +72,24 @@ def _print_faults(report: ChaosReport) -> None:
         print(f"  {line}")
 
 
-def _print_answers(report: MalformedReport) -> None:
-    print(f"{report.requests} malformed requests, in this process, without HTTP and TLS, in {report.seconds} s")
+def _malformed(number: int, seed: int, *, over_tls: bool) -> MalformedReport | OverTlsReport:
+    return send_malformed_over_tls(number, seed) if over_tls else asyncio.run(send_malformed(number, seed))
+
+
+def _print_answers(report: MalformedReport | OverTlsReport) -> None:
+    how = "in this process, without HTTP and TLS" if isinstance(report, MalformedReport) else "over TLS"
+    print(f"{report.requests} malformed requests, {how}, in {report.seconds} s")
     for status, count in report.statuses.items():
         print(f"  {status}: {count}")
     print(f"server errors: {report.server_errors}; served: {report.served}; keys lost: {report.keys_lost}")
     print(f"markers of keys in answers: {report.canaries_in_answers}; in the log: {report.canaries_in_log}")
-    print(f"slowest answer: {report.slowest_s} s; memory grown by {report.grown_kib} KiB")
+    if isinstance(report, MalformedReport):
+        print(f"slowest answer: {report.slowest_s} s; memory grown by {report.grown_kib} KiB")
+        return
+    print(f"ended without an answer: {report.unanswered}; stalled: {report.stalled}; connections: {report.connections}")
+    print(f"valid requests in between: {report.valid}; answered wrongly: {report.wrong}; keys of others: ", end="")
+    print(f"{report.strange_keys}; keys twice: {report.duplicates}; tracebacks in the log: {report.tracebacks_in_log}")
+    print(f"slowest: {report.slowest_s} s; memory after a tenth {report.rss_kib_early} KiB, at the end ", end="")
+    print(f"{report.rss_kib_late} KiB")
+    for line in report.found:
+        print(f"  {line}")

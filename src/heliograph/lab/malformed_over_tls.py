@@ -28,7 +28,6 @@ __all__ = ["OverTlsReport", "send_malformed_over_tls"]
 
 SAES: Final = 4
 _EVERY: Final = 10  # cases between two valid requests
-_STRANGERS: Final = (("stranger", "stranger"), ("elsewhere", "sae-0"))  # one not registered, one of another authority
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +115,6 @@ def send_malformed_over_tls(number: int, seed: int) -> OverTlsReport:
     """Send ``number`` cases from ``SAES`` SAEs at once. Raises ConfigurationError if the key manager does not run."""
     with tempfile.TemporaryDirectory(prefix="heliograph-wire-") as name:
         directory = Path(name)
-        (directory / "elsewhere").mkdir()
         each = -(-number // SAES)
         keys = each // _EVERY + 64
         manager = _Manager(directory, keys)
@@ -128,11 +126,12 @@ def send_malformed_over_tls(number: int, seed: int) -> OverTlsReport:
 
 def _run(manager: _Manager, directory: Path, number: int, seed: int, keys: int) -> OverTlsReport:
     shares = [number // SAES + (sae < number % SAES) for sae in range(SAES)]
-    clients = [
-        WireClient(sae, manager.port, client_tls(*(directory / n for n in (f"sae-{sae}.pem", f"sae-{sae}.key", "ca.pem"))))
+    tls = [
+        client_tls(directory / f"sae-{sae}.pem", directory / f"sae-{sae}.key", directory / "ca.pem")
         for sae in range(SAES)
     ]
-    foreign = [
+    clients = [WireClient(sae, manager.port, tls[sae]) for sae in range(SAES)]
+    cases = [
         WireCases(seed * SAES + sae, f"peer-{sae}", f"peer-{(sae + 1) % SAES}", manager.held[(sae + 1) % SAES])
         for sae in range(SAES)
     ]
@@ -140,7 +139,7 @@ def _run(manager: _Manager, directory: Path, number: int, seed: int, keys: int) 
     with ThreadPoolExecutor(SAES) as pool:
         for part in (0, 1):  # memory is looked at after a tenth, and at the end
             counts = [share // 10 if part == 0 else share - share // 10 for share in shares]
-            list(pool.map(_send, clients, foreign, counts))
+            list(pool.map(_send, clients, cases, counts))
             if part == 0:
                 early = manager.state()["rss_kib"]
     seconds = time.perf_counter() - began

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -46,7 +47,7 @@ _BAD_CHUNKS: Final = (
     b"\r\n" + _JSON + b"\r\n0\r\n\r\n", b"c;\n" + _JSON + b"\r\n0\r\n\r\n", b"\x00c\r\n" + _JSON + b"\r\n0\r\n\r\n",
 )  # fmt: skip
 _BAD_LINES: Final = (
-    b"POST  %s HTTP/1.1", b"POST\t%s\tHTTP/1.1", b"POST %s", b"POST %s HTTP/1.1 x", b"POST %s http/1.1",
+    b"POST\t%s\tHTTP/1.1", b"POST %s", b"POST %s HTTP/1.1 x", b"POST %s http/1.1",
     b"POST %s HTTP/1.10", b"POST %s HTTP/2.0", b"POST %s HTTP/9.9", b"POST %s HTTP/0.9", b"POST %s HTTP/1,1",
     b"POST %s XTTP/1.1", b" POST %s HTTP/1.1", b"\x00POST %s HTTP/1.1", b"P\xc3\x96ST %s HTTP/1.1", b"%s HTTP/1.1",
     b"POST \xff%s HTTP/1.1", b"POST %s\x00 HTTP/1.1", b"POST %s%%zz HTTP/1.1", b"POST /%s HTTP/1.1",
@@ -86,10 +87,8 @@ def hello() -> bytes:
     """Return a real ClientHello."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
-    try:
+    with suppress(ssl.SSLWantReadError):
         client.do_handshake()
-    except ssl.SSLWantReadError:
-        pass
     return outgoing.read()
 
 
@@ -155,15 +154,18 @@ class WireCases:
         return WireCase("cut", (data[: self._draw.randrange(1, len(data))],), unfinished=True)
 
     def _lengths(self) -> WireCase:
-        length, body = self._draw.choice(((b"5", _JSON), (b"13", _JSON), (b"65537", b"{" * 65537), (b"1000000000", b"{")))
+        length, body = self._draw.choice(
+            ((b"5", _JSON), (b"13", _JSON), (b"65537", b"{" * 65537), (b"1000000000", b"{"))
+        )
         head = self._head(f"POST {self._enc} HTTP/1.1".encode(), b"Content-Length: " + length)
         return WireCase("wrong length", (head + body,), unfinished=True)
 
     def _lenient(self) -> WireCase:
-        """What a server may take as it stands; so it asks for what this SAE may not have."""
+        """Return what a server may take as it stands; so it asks for what this SAE may not have."""
         line, headers = f"POST {self._refused} HTTP/1.1".encode(), b"Content-Length: 12"
         data = self._draw.choice((
             self._head(line, headers + b"\r\nX: a\r\n folded") + _JSON,
+            self._head(line.replace(b" ", b"  "), headers) + _JSON,
             self._head(line.replace(b" /", b" https://kme/"), headers) + _JSON,
             self._head(line.replace(b"enc_keys", b"enc%5Fkeys"), headers) + _JSON,
             self._head(line.replace(b"1.1", b"1.0"), headers) + _JSON,
@@ -171,14 +173,14 @@ class WireCases:
             + _JSON,
             self._head(line, headers + b"\r\nExpect: 100-continue\r\nExpect: nonsense") + _JSON,
             self._head(line, headers + b"\r\nConnection: close\r\nContent-Encoding: gzip") + _JSON,
-            self._head(line, b"Transfer-Encoding: chunked") + b"c;x=%s\r\n" % _LONG[:99] + _JSON + b"\r\n0\r\nX: 1\r\n\r\n",
+            self._head(line, b"Transfer-Encoding: chunked") + b"c;x=%s\r\n" % _LONG[:9] + _JSON + b"\r\n0\r\nX: 1\r\n\r\n",
             self._head(line, headers).replace(b"\r\n", b"\n") + _JSON,
             b"\r\n" * 9 + self._head(line, headers) + _JSON,
         ))  # fmt: skip
         return WireCase("lenient", self._split(data), unfinished=True)
 
     def _pipelined(self) -> WireCase:
-        """Requests in one piece: after HTTP that cannot be read, the next one must not be believed."""
+        """Return requests in one piece: after HTTP that cannot be read, the next one must not be believed."""
         broken = self._head(b"POST %s HTTP/1.1" % self._enc.encode(), b"Content-Length: x") + _JSON
         refused = [whole_request(self._refused, b"{%d" % number) for number in range(self._draw.randrange(1, 40))]
         return WireCase("pipelined", self._split(b"".join(refused) + broken + whole_request(self._enc)))
@@ -189,7 +191,7 @@ class WireCases:
         return WireCase("foreign protocol", (self._draw.choice(choices),), unfinished=True)
 
     def _record(self) -> WireCase:
-        """Records after the handshake that its keys did not make."""
+        """Return a record after the handshake that the connection's keys did not make."""
         noise = self._draw.randbytes(self._draw.randrange(1, 60))
         kind = self._draw.choice((b"\x14", b"\x15", b"\x16", b"\x17", b"\x80"))
         length = self._draw.choice((len(noise), 0, 0xFFFF))
@@ -212,4 +214,3 @@ class WireCases:
         else:
             data *= 2
         return WireCase("broken hello", (bytes(data),), handshake=False, unfinished=True)
-

@@ -47,9 +47,7 @@ def owner_of(key: str) -> int | None:
 def _fill(database: Database, keys: KeyRecords, sae: int, number: int, *, here: bool) -> list[str]:
     pair = (f"sae-{sae}", f"peer-{sae}") if here else (f"peer-{sae}", f"sae-{sae}")
     now, draw = WallClock().now(), SystemRandomness().draw
-    rows = [
-        NewKey(str(uuid.uuid4()), *pair, here, MARKER + bytes([sae]) + draw(16), now) for _ in range(number)
-    ]
+    rows = [NewKey(str(uuid.uuid4()), *pair, here, MARKER + bytes([sae]) + draw(16), now) for _ in range(number)]
     epoch, block = 1 + here, 1 + sae
     with database.transaction() as cursor:
         keys.add(cursor, epoch, block, rows)
@@ -60,9 +58,8 @@ def _fill(database: Database, keys: KeyRecords, sae: int, number: int, *, here: 
 async def _serve(directory: Path, saes: int, number: int) -> None:
     ca = SiteCa.create("laboratory")
     files = ca.issue_kme("kme-a", ["127.0.0.1"]).write(directory, "kme")
-    for name in (*(f"sae-{sae}" for sae in range(saes)), "stranger"):
-        ca.issue_sae(name).write(directory, name)
-    SiteCa.create("elsewhere").issue_sae("sae-0").write(directory / "elsewhere", "sae-0")
+    for sae in range(saes):
+        ca.issue_sae(f"sae-{sae}").write(directory, f"sae-{sae}")
     logging.basicConfig(filename=directory / "log", level=logging.DEBUG)
     database, keys = open_keys(directory)
     held = [_fill(database, keys, sae, 16, here=False) for sae in range(saes)]

@@ -21,7 +21,7 @@ __all__ = ["WireClient", "WireCounts"]
 _PATIENCE_S: Final = 20.0  # for an answer that must come; a busy machine takes its time
 _MORE_S: Final = 0.1  # for an answer that need not come: the server may wait for more
 _UNFINISHED_S: Final = 0.01
-_HEAD: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3}) ")
+_HEAD: Final = re.compile(rb"HTTP/[0-9]\.[0-9] ([0-9]{3}) ")
 _LENGTH: Final = re.compile(rb"(?i)\r\ncontent-length: *([0-9]+)")
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: close by a reset, which leaves no port waiting
 
@@ -70,13 +70,14 @@ class WireClient:
         self.number, self._port, self._tls = number, port, tls
         self.counts = WireCounts()
         self._open: ssl.SSLSocket | None = None
-        self._read = b""
+        self._read, self._before = b"", "nothing"
         self.ended = False
 
     def send(self, case: WireCase) -> None:
         """Send one malformed case and count what comes of it."""
         self.counts.cases[case.kind] += 1
         began = time.perf_counter()
+        self._before = f"{case.kind}: {[piece[:160] for piece in case.pieces[:3]]}"
         if case.one_answer:
             self._ask_badly(case)
         else:
@@ -107,7 +108,7 @@ class WireClient:
                     self.counts.strange_keys += 1
         except (OSError, _Ended, ValueError, KeyError) as why:
             sound, status = False, 0
-            self._note(f"a valid request failed: {type(why).__name__}")
+            self._note(f"a valid request failed: {type(why).__name__} after {self._before}")
         if not sound:
             self.counts.wrong += 1
             self._note(f"a valid request was answered with {status}")
@@ -241,8 +242,8 @@ class WireClient:
         body, self._read = rest[:length], rest[length:]  # what is left belongs to the next answer
         if not valid:
             self._search(head + body)
-        if b"connection: close" in head.lower():
-            self.ended = True
+        # HTTP/1.0 ends the connection unless it says otherwise.
+        self.ended = b"connection: close" in head.lower() or not head.startswith(b"HTTP/1.1")
         return int(found[1]), body
 
     def _receive(self, connection: socket.socket) -> None:
