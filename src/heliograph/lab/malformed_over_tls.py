@@ -7,21 +7,18 @@ its own, and every key new.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from heliograph.errors import ConfigurationError
 from heliograph.http.tls import client_tls
 from heliograph.lab.malformed_wire import WireCases
 from heliograph.lab.marked_kme import FORMS
+from heliograph.lab.marked_kme_process import MarkedKme
 from heliograph.lab.wire_client import WireClient, WireCounts
 
 __all__ = ["OverTlsReport", "send_malformed_over_tls"]
@@ -70,61 +67,20 @@ class OverTlsReport:
         return not any(bad)
 
 
-class _Manager:
-    """The key manager's process."""
-
-    def __init__(self, directory: Path, keys: int) -> None:
-        command = [sys.executable, "-m", "heliograph.lab.marked_kme", str(directory), str(SAES), str(keys)]
-        self._errors = (directory / "errors").open("w+b")
-        self._process = subprocess.Popen(  # noqa: S603  - our own program
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
-        )
-        ready = self._line()
-        self.port, self.held = int(ready["port"]), list(ready["held"])
-
-    def _line(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            self._errors.seek(0)
-            words = self._errors.read().decode(errors="replace").strip().splitlines()
-            raise ConfigurationError(f"the key manager ended: {words[-1] if words else 'it said nothing'}")
-        found: dict[str, Any] = json.loads(line)
-        return found
-
-    def state(self) -> dict[str, Any]:
-        """Ask for memory and what is left. Raises ConfigurationError if the process is gone."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(b"\n")
-        self._process.stdin.flush()
-        return self._line()
-
-    def close(self) -> None:
-        """End it."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._errors.close()
-
-
 def send_malformed_over_tls(number: int, seed: int) -> OverTlsReport:
     """Send ``number`` cases from ``SAES`` SAEs at once. Raises ConfigurationError if the key manager does not run."""
     with tempfile.TemporaryDirectory(prefix="heliograph-wire-") as name:
         directory = Path(name)
         each = -(-number // SAES)
         keys = each // _EVERY + 64
-        manager = _Manager(directory, keys)
+        manager = MarkedKme(directory, SAES, keys)
         try:
             return _run(manager, directory, number, seed, keys)
         finally:
             manager.close()
 
 
-def _run(manager: _Manager, directory: Path, number: int, seed: int, keys: int) -> OverTlsReport:
+def _run(manager: MarkedKme, directory: Path, number: int, seed: int, keys: int) -> OverTlsReport:
     shares = [number // SAES + (sae < number % SAES) for sae in range(SAES)]
     tls = [
         client_tls(directory / f"sae-{sae}.pem", directory / f"sae-{sae}.key", directory / "ca.pem")
@@ -177,7 +133,7 @@ def _run(manager: _Manager, directory: Path, number: int, seed: int, keys: int) 
 
 
 def _send(client: WireClient, cases: WireCases, number: int) -> None:
-    for turn in range(number):
+    for _ in range(number):
         client.send(cases.next())
-        if turn % _EVERY == _EVERY - 1:
-            client.ask(turn // _EVERY)
+        if (sent := client.counts.cases.total()) % _EVERY == 0:
+            client.ask(sent // _EVERY)

@@ -1,6 +1,7 @@
-"""``python -m heliograph.lab.marked_kme DIR SAES KEYS``: a key manager whose stored keys can be recognised.
+"""``python -m heliograph.lab.marked_kme DIR SAES KEYS REQUESTS_PER_S``: a key manager whose keys are recognised.
 
-SAE ``sae-N`` shares keys with ``peer-N``; each key begins with a marker and N. It logs at DEBUG into ``log`` below DIR
+SAE ``sae-N`` shares keys with ``peer-N``; each key begins with a marker and N. Each SAE may send so many
+requests a second (0: any number). It logs at DEBUG into ``log`` below DIR
 and writes one JSON line when it listens. For each line on its standard input it tells its memory and how many keys
 each SAE has left. It ends with its standard input.
 """
@@ -20,9 +21,10 @@ from typing import Final
 
 from heliograph.http.server import KmeServer
 from heliograph.http.tls import server_tls
+from heliograph.kme.quotas import Quota, Quotas
 from heliograph.kme.supply import Limits, SaePair, Supply
 from heliograph.lab.kme_under_load import open_keys
-from heliograph.site.clocks import WallClock
+from heliograph.site.clocks import MonotonicClock, WallClock
 from heliograph.storage.database import Database
 from heliograph.storage.group_commit import run_group
 from heliograph.storage.keys import KeyRecords, NewKey
@@ -41,7 +43,7 @@ def owner_of(key: str) -> int | None:
         material = base64.b64decode(key, validate=True)
     except ValueError:
         return None
-    return material[len(MARKER)] if len(material) == 32 and material.startswith(MARKER) else None  # noqa: PLR2004
+    return material[len(MARKER)] if len(material) == 32 and material.startswith(MARKER) else None
 
 
 def _fill(database: Database, keys: KeyRecords, sae: int, number: int, *, here: bool) -> list[str]:
@@ -55,7 +57,7 @@ def _fill(database: Database, keys: KeyRecords, sae: int, number: int, *, here: 
     return [row.key_id for row in rows]
 
 
-async def _serve(directory: Path, saes: int, number: int) -> None:
+async def _serve(directory: Path, saes: int, number: int, requests_per_s: float) -> None:
     ca = SiteCa.create("laboratory")
     files = ca.issue_kme("kme-a", ["127.0.0.1"]).write(directory, "kme")
     for sae in range(saes):
@@ -66,7 +68,9 @@ async def _serve(directory: Path, saes: int, number: int) -> None:
     for sae in range(saes):
         _fill(database, keys, sae, number, here=True)
     pairs = [SaePair(f"sae-{sae}", f"peer-{sae}", "kme-b") for sae in range(saes)]
-    server = KmeServer(Supply(keys, "kme-a", pairs, Limits(), WallClock()))
+    quota = Quota(max(1.0, requests_per_s), requests_per_s) if requests_per_s else None
+    supply = Supply(keys, "kme-a", pairs, Limits(), WallClock(), quotas=Quotas(MonotonicClock(), quota))
+    server = KmeServer(supply)
     server.commit_together(partial(run_group, database))
     await server.start("127.0.0.1", 0, server_tls(*files))
     _tell({"port": server.port, "held": held})
@@ -90,7 +94,7 @@ def _tell(document: dict[str, object]) -> None:
 
 def main(arguments: list[str]) -> None:
     """Serve until standard input ends."""
-    asyncio.run(_serve(Path(arguments[0]), int(arguments[1]), int(arguments[2])))
+    asyncio.run(_serve(Path(arguments[0]), int(arguments[1]), int(arguments[2]), float(arguments[3])))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One SAE's side of malformed traffic: sends cases over real sockets, reads what comes, and asks properly in between."""
+"""One SAE and its malformed traffic: sends cases over real sockets, reads what comes, and asks properly in between."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: close by a reset, which le
 
 @dataclass
 class WireCounts:
-    """What one client saw. ``served``: malformed requests answered with success; ``wrong``: valid ones that were not."""
+    """What one client saw. ``served``: malformed requests answered with success; ``wrong``: valid ones that failed."""
 
     cases: Counter[str] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
@@ -59,7 +59,7 @@ class WireCounts:
         self.found += other.found
 
 
-class _Ended(Exception):  # noqa: N818  - no error: the other side may end a connection
+class _Ended(Exception):
     """The server ended the connection before a whole answer came."""
 
 
@@ -89,7 +89,7 @@ class WireClient:
         self.counts.valid += 1
         further = (b"X-Other: 1",) if turn % 3 == 1 else ()
         path = f"/api/v1/keys/peer-{self.number}/"
-        if turn % 3 == 2:  # noqa: PLR2004  - every third
+        if turn % 3 == 2:
             data = whole_request(path + "status", b"", verb="GET")
         else:
             data = whole_request(path + "enc_keys", b'{"number":1}', *further)
@@ -98,10 +98,10 @@ class WireClient:
             connection.sendall(data)
             status, body = self._answer(connection, _PATIENCE_S, valid=True)
             document = json.loads(body)
-            if turn % 3 == 2:  # noqa: PLR2004
-                sound = status == 200 and document["master_SAE_ID"] == f"sae-{self.number}"  # noqa: PLR2004
+            if turn % 3 == 2:
+                sound = status == 200 and document["master_SAE_ID"] == f"sae-{self.number}"
             else:
-                (key,) = document["keys"] if status == 200 else ({"key": "", "key_ID": ""},)  # noqa: PLR2004
+                (key,) = document["keys"] if status == 200 else ({"key": "", "key_ID": ""},)
                 sound = owner_of(key["key"]) == self.number
                 self.counts.key_ids.append(key["key_ID"])
                 if not sound and key["key"]:
@@ -123,7 +123,7 @@ class WireClient:
             self._open = None
 
     def _note(self, text: str) -> None:
-        if len(self.counts.found) < 10:  # noqa: PLR2004  - the first ones say enough
+        if len(self.counts.found) < 10:
             self.counts.found.append(text)
 
     def _connected(self) -> ssl.SSLSocket:
@@ -213,10 +213,10 @@ class WireClient:
 
     def _judge(self, status: int, case: WireCase) -> None:
         self.counts.statuses[status] += 1
-        if status < 400 and status != 100:  # noqa: PLR2004  - success, and "go on"
+        if status < 400 and status != 100:
             self.counts.served += 1
             self._note(f"{case.kind}: served: {b''.join(case.pieces)[:200]!r}")
-        if status >= 500:  # noqa: PLR2004
+        if status >= 500:
             self.counts.server_errors += 1
             self._note(f"{case.kind}: {status}: {b''.join(case.pieces)[:200]!r}")
 
