@@ -36,7 +36,6 @@ PHASES: Final = {
 _RIGHTFUL: Final = 3
 _PER_S: Final = 40.0  # requests of each rightful SAE
 _FRESH: Final = 8  # of so many requests one comes on a new connection
-_KEYS: Final = 40_000
 _BITS: Final = 256
 
 
@@ -55,7 +54,8 @@ def run(*, seconds: float = 4.0, rounds: int = 3) -> dict[str, Any]:
     """Return the stage's document: each phase lasts ``seconds`` in each of ``rounds`` turns."""
     with tempfile.TemporaryDirectory(prefix="heliograph-floods-") as name:
         directory = Path(name)
-        manager = MarkedKme(directory, GREEDY + 1, _KEYS, LIMIT_PER_S)
+        keys = int(len(PHASES) * rounds * (seconds + 5) * LIMIT_PER_S) + 256  # more than any SAE may have in that time
+        manager = MarkedKme(directory, GREEDY + 1, keys, LIMIT_PER_S)
         try:
             seen = asyncio.run(_phases(manager, directory, seconds, rounds))
         finally:
@@ -138,7 +138,7 @@ async def _flooder(directory: Path, port: int, what: str) -> asyncio.subprocess.
 
 
 async def _ended(flooder: asyncio.subprocess.Process) -> dict[str, int]:
-    out, _ = await flooder.communicate()
+    out, _ = await flooder.communicate(b"")
     try:
         found: dict[str, int] = json.loads(out)
     except ValueError:
