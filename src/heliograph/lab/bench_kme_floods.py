@@ -126,15 +126,17 @@ async def _phases(manager: MarkedKme, directory: Path, seconds: float, rounds: i
             own = found.flood.get("served", 0) - served if phase in {"limit", "greedy"} else 0
             found.unaccounted += left - now - (found.keys - before) - own
             left = now
-    # A greedy SAE that is cut off in the middle of a request may have had a key burnt that it did not read.
     return seen
 
 
 async def _flooder(directory: Path, port: int, what: str) -> asyncio.subprocess.Process:
     words = ["-m", "heliograph.lab.kme_flooder", str(directory), str(port), what]
-    return await asyncio.create_subprocess_exec(
+    flooder = await asyncio.create_subprocess_exec(
         sys.executable, *words, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
+    assert flooder.stdout is not None
+    await flooder.stdout.readline()
+    return flooder
 
 
 async def _ended(flooder: asyncio.subprocess.Process) -> dict[str, int]:

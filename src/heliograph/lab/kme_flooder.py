@@ -2,7 +2,8 @@
 
 WHAT: "greedy" and "limit" send an SAE's valid requests, as fast as they are answered or at 200 a second; "strangers"
 open TLS connections without a client certificate and ask for keys; "halves" open connections and stop in the middle of
-the handshake, 200 at a time. At the end one JSON line tells how many attempts there were, and how many answers of
+the handshake, 200 at a time. It writes a line when it begins; at the end
+one JSON line tells how many attempts there were, and how many answers of
 status 200 and of other ones.
 """
 
@@ -92,6 +93,8 @@ async def _flood(directory: Path, port: int, what: str) -> None:
             for one in never:
                 one.close()
     tasks = [asyncio.create_task(one) for one in work[what]]
+    sys.stdout.write("{}\n")  # it has begun
+    sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.read)
     for task in tasks:
         task.cancel()

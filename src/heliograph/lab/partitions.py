@@ -102,6 +102,7 @@ class _Scene:
             1,
             {"rekey_seconds": 5.0, "max_key_age_s": 60.0},
             registration=example_registration(_BLOCK_BITS),
+            start_s=_DEADLINE_S,
         )  # fmt: skip
         self.relays: dict[str, list[CuttingRelay]] = {}
         self._report = PartitionReport({}, {})
