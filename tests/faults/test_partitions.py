@@ -22,7 +22,7 @@ def test_sites_that_are_cut_from_each_other_and_from_others_come_back_and_agree(
     assert code == 0, report
     assert report["sound"] is True
     assert sum(pair["cuts"] for pair in report["pairs"].values()) == 12
-    assert len(report["pairs"]) + len(report["not_cut"]) == 4
+    assert len(report["pairs"]) + len(report["not_cut"]) == 5
     assert all(len(pair["resume_s"]) == pair["cuts"] for pair in report["pairs"].values())
     assert report["fetched"] > 50
 

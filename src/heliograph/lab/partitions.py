@@ -21,6 +21,7 @@ from typing import Final
 
 from heliograph.errors import HeliographError
 from heliograph.lab.cut_consumers import Consumers
+from heliograph.lab.cut_managers import CutManagers
 from heliograph.lab.cutting_relay import CuttingRelay, from_port, from_socket
 from heliograph.lab.front_end_process import FrontEndProcess, add_delivery, move_keys
 from heliograph.lab.postgres import LabPostgres, postgres_programs
@@ -30,8 +31,9 @@ from heliograph.testing.links import example_registration
 
 __all__ = ["PairCuts", "PartitionReport", "run_partitions"]
 
-LINK, SAES, FRONT_END, OUTBOX = (
+LINK, SAES, FRONT_END, OUTBOX, MANAGERS = (
     "site and site", "key manager and SAEs", "front end and PostgreSQL", "link's process and PostgreSQL",
+    "key manager and key manager (ETSI GS QKD 020)",
 )  # fmt: skip
 _CUT_S: Final = (0.3, 1.0, 3.0)
 _DEADLINE_S: Final = 90.0
@@ -118,6 +120,10 @@ class _Scene:
             door = await self._relay(SAES, CuttingRelay(from_port(port)))
             doors.append(await door.listen(free_ports(1)[0]))
         await self._with_postgres()
+        self._managers = CutManagers(self._directory)
+        self._stack.push_async_callback(self._managers.close)
+        await self._managers.start()
+        self.relays[MANAGERS], self._report.pairs[MANAGERS] = self._managers.relays, PairCuts()
         self._stack.push_async_callback(self._rehearsal.stop_all)
         await self._rehearsal.start_all()
         self._consumers = Consumers(self._rehearsal.sites, doors)
@@ -125,6 +131,7 @@ class _Scene:
         self._consumers.start()
         await self._resumed(LINK)
         await self._resumed(SAES)
+        await self._resumed(MANAGERS)
 
     async def _relay(self, pair: str, relay: CuttingRelay) -> CuttingRelay:
         self.relays.setdefault(pair, []).append(relay)
@@ -173,12 +180,12 @@ class _Scene:
         found.cuts += 1
         found.hard += hard
         found.one_way += not (onward and back)
-        before = self._consumers.fetched
+        before = self._fetched(pair)
         for relay in relays:
             relay.cut(hard=hard, onward=onward, back=back)
         await asyncio.sleep(chance.choice(_CUT_S))
-        found.served_during += self._consumers.fetched - before
-        before, healed = self._consumers.fetched, time.monotonic()
+        found.served_during += self._fetched(pair) - before
+        before, healed = self._fetched(pair), time.monotonic()
         for relay in relays:
             relay.heal()
         try:
@@ -186,11 +193,17 @@ class _Scene:
             found.resume_s.append(round(time.monotonic() - healed, 3))
         except TimeoutError:
             found.stuck += 1
-        found.served_until_resumed += self._consumers.fetched - before
+        found.served_until_resumed += self._fetched(pair) - before
+
+    def _fetched(self, pair: str) -> int:
+        return self._managers.fetched if pair == MANAGERS else self._consumers.fetched
 
     async def _resumed(self, pair: str) -> None:
         """Wait until keys come at both sites, or the link makes a block. Raises TimeoutError."""
         async with asyncio.timeout(_DEADLINE_S):
+            if pair == MANAGERS:
+                await self._managers.more()
+                return
             if pair in {SAES, FRONT_END}:
                 await self._consumers.more()
                 return
@@ -211,10 +224,13 @@ class _Scene:
         for _ in range(10):
             await consumers.more()
         await consumers.stop()
-        report.fetched = consumers.fetched
+        await self._managers.close()
+        report.fetched = consumers.fetched + self._managers.fetched
         report.burnt = consumers.burnt
-        report.duplicates = sum(count - 1 for side in consumers.key_ids for count in Counter(side).values())
-        report.disagreements = consumers.disagreements
+        report.duplicates = sum(
+            count - 1 for side in (*consumers.key_ids, *self._managers.key_ids) for count in Counter(side).values()
+        )
+        report.disagreements = consumers.disagreements + self._managers.disagreements
         await self._rehearsal.stop_all()
         logs = [self._rehearsal.directory / f"{name}.log" for name in ("site_a", "site_b")]
         logs += [self._front.log] if self._front is not None else []
