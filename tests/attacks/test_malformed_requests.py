@@ -43,15 +43,15 @@ def test_a_door_that_fails_is_found_out(monkeypatch):
 
 @pytest.mark.slow
 def test_broken_http_and_broken_tls_get_nothing_but_refusals_and_valid_requests_their_own_keys():
-    code, report = chaos("--malformed", "600", "--over-tls", "--seed", "3")
+    code, report = chaos("--malformed", "300", "--over-tls", "--seed", "3")
     assert code == 0, report["found"]
     assert report["sound"] is True
-    assert sum(report["cases"].values()) == 600
+    assert sum(report["cases"].values()) == 300
     assert len(report["cases"]) == 14
     assert set(report["statuses"]) <= {"400", "401", "404", "405", "413"}
-    assert report["valid"] == 60
+    assert report["valid"] == 28
     # Each case got an answer or the end of its connection, and some of them several answers.
-    assert sum(report["statuses"].values()) + report["unanswered"] >= 600
+    assert sum(report["statuses"].values()) + report["unanswered"] >= 300
 
 
 def test_over_tls_without_a_number_is_refused_in_one_line():
