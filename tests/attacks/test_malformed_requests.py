@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from typer.testing import CliRunner
 
 from heliograph.cli.main import app
@@ -38,3 +39,22 @@ def test_a_door_that_fails_is_found_out(monkeypatch):
     code, report = chaos("--malformed", "500")
     assert code == 1
     assert report["server_errors"] > 0
+
+
+@pytest.mark.slow
+def test_broken_http_and_broken_tls_get_nothing_but_refusals_and_valid_requests_their_own_keys():
+    code, report = chaos("--malformed", "300", "--over-tls", "--seed", "3")
+    assert code == 0, report["found"]
+    assert report["sound"] is True
+    assert sum(report["cases"].values()) == 300
+    assert len(report["cases"]) == 14
+    assert set(report["statuses"]) <= {"400", "401", "404", "405", "413"}
+    assert report["valid"] == 28
+    # Each case got an answer or the end of its connection, and some of them several answers.
+    assert sum(report["statuses"].values()) + report["unanswered"] >= 300
+
+
+def test_over_tls_without_a_number_is_refused_in_one_line():
+    done = CliRunner().invoke(app, ["kme-chaos", "--over-tls"])
+    assert done.exit_code == 1
+    assert done.stderr.strip().endswith("--over-tls belongs to --malformed")

@@ -12,8 +12,12 @@ import msgspec
 import typer
 
 from heliograph.cli.refusals import refusals
+from heliograph.errors import ConfigurationError
 from heliograph.lab.chaos import ChaosReport, Plan, run_chaos
+from heliograph.lab.front_end_kills import FrontEndReport, run_front_end_kills
 from heliograph.lab.malformed_flood import MalformedReport, send_malformed
+from heliograph.lab.malformed_over_tls import OverTlsReport, send_malformed_over_tls
+from heliograph.lab.partitions import PartitionReport, run_partitions
 
 __all__ = ["kme_chaos"]
 
@@ -27,23 +31,53 @@ def kme_chaos(
         int | None,
         typer.Option(min=1, max=100_000_000, help="Instead: send this many malformed ETSI GS QKD 014 requests."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Chooses what a disk has lost, or which requests.")] = 1,
+    over_tls: Annotated[
+        bool, typer.Option("--over-tls", help="With --malformed: broken HTTP and TLS too, over real connections.")
+    ] = False,
+    partitions: Annotated[
+        int | None,
+        typer.Option(min=1, max=100_000, help="Instead: cut two sites from each other and from others so often."),
+    ] = None,
+    front_end_kills: Annotated[
+        int | None,
+        typer.Option(min=1, max=10_000, help="Instead: kill front ends of a PostgreSQL server so often."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses what a disk has lost, which requests, which moments.")] = 1,
     directory: Annotated[Path | None, typer.Option(help="Where the stores are made; the system's choice.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
     """Break two real stores at every call that changes a file: kill -9, power loss, I/O errors, a full disk.
 
     With --malformed: send requests to a key manager in this process, without HTTP and TLS; exit code 1 if one was
-    answered with a 5xx or with 200, if a key's marker came out, or if a key was lost.
+    answered with a 5xx or with 200, if a key's marker came out, or if a key was lost. With --over-tls: to a process of
+    its own, over TLS, from four SAEs at once, with a valid request after every ten.
+
+    With --partitions: relays between two sites in processes of their own, their SAEs and PostgreSQL are cut and healed
+    in turn while keys are fetched. With --front-end-kills: three front ends are killed by kill -9 while keys are
+    fetched. Exit code 1 if a key came twice or differed, one was lost, or a service did not come back.
     """
     with refusals(as_json=as_json):
+        if over_tls and malformed is None:
+            raise ConfigurationError("--over-tls belongs to --malformed")
+        if sum(what is not None for what in (malformed, partitions, front_end_kills)) > 1:
+            raise ConfigurationError("one of --malformed, --partitions and --front-end-kills")
         if malformed is not None:
-            answered = asyncio.run(send_malformed(malformed, seed))
+            answered = _malformed(malformed, seed, over_tls=over_tls)
             if as_json:
                 print(json.dumps({**dataclasses.asdict(answered), "sound": answered.sound}))
             else:
                 _print_answers(answered)
             sound = answered.sound
+        elif partitions is not None:
+            cut = asyncio.run(run_partitions(partitions, seed))
+            print(json.dumps({**dataclasses.asdict(cut), "sound": cut.sound})) if as_json else _print_cuts(cut)
+            sound = cut.sound
+        elif front_end_kills is not None:
+            killed = asyncio.run(run_front_end_kills(front_end_kills, seed))
+            print(json.dumps({**dataclasses.asdict(killed), "sound": killed.sound})) if as_json else _print_kills(
+                killed
+            )
+            sound = killed.sound
         else:
             report = run_chaos(Plan(rounds, kill_points, images, error_points, seed), directory)
             if as_json:
@@ -64,10 +98,50 @@ def _print_faults(report: ChaosReport) -> None:
         print(f"  {line}")
 
 
-def _print_answers(report: MalformedReport) -> None:
-    print(f"{report.requests} malformed requests, in this process, without HTTP and TLS, in {report.seconds} s")
+def _print_cuts(report: PartitionReport) -> None:
+    print(
+        f"{sum(pair.cuts for pair in report.pairs.values())} cuts in {report.seconds} s; {report.fetched} keys fetched"
+    )
+    for name, pair in report.pairs.items():
+        times = pair.resume_s
+        took = f"back after {times[len(times) // 2]} s (median), {times[-1]} s (longest)" if times else "not back"
+        print(f"  {name}: {pair.cuts} cuts, {pair.one_way} one way, {pair.hard} hard; {took}; stuck: {pair.stuck}")
+        print(f"    keys fetched while it was cut: {pair.served_during}; then until it was back: ", end="")
+        print(pair.served_until_resumed)
+    for name, why in report.not_cut.items():
+        print(f"  {name}: not cut: {why}")
+    print(f"keys twice: {report.duplicates}; disagreements: {report.disagreements}; burnt on the way: {report.burnt}")
+    print(f"errors in logs: {report.log_errors}")
+
+
+def _print_kills(report: FrontEndReport) -> None:
+    print(f"{report.kills} front ends and {report.server_kills} servers killed in {report.seconds} s")
+    print(f"keys: {report.keys}; delivered: {report.delivered}; twice: {report.duplicates}; other bytes: ", end="")
+    print(
+        f"{report.other_bytes}; left: {report.left}; burnt on the way: {report.burnt} (at most {report.burnt_at_most})"
+    )
+    times = report.back_s
+    print(f"back after {times[len(times) // 2]} s (median), {times[-1]} s (longest); tracebacks: {report.tracebacks}")
+
+
+def _malformed(number: int, seed: int, *, over_tls: bool) -> MalformedReport | OverTlsReport:
+    return send_malformed_over_tls(number, seed) if over_tls else asyncio.run(send_malformed(number, seed))
+
+
+def _print_answers(report: MalformedReport | OverTlsReport) -> None:
+    how = "in this process, without HTTP and TLS" if isinstance(report, MalformedReport) else "over TLS"
+    print(f"{report.requests} malformed requests, {how}, in {report.seconds} s")
     for status, count in report.statuses.items():
         print(f"  {status}: {count}")
     print(f"server errors: {report.server_errors}; served: {report.served}; keys lost: {report.keys_lost}")
     print(f"markers of keys in answers: {report.canaries_in_answers}; in the log: {report.canaries_in_log}")
-    print(f"slowest answer: {report.slowest_s} s; memory grown by {report.grown_kib} KiB")
+    if isinstance(report, MalformedReport):
+        print(f"slowest answer: {report.slowest_s} s; memory grown by {report.grown_kib} KiB")
+        return
+    print(f"ended without an answer: {report.unanswered}; stalled: {report.stalled}; connections: {report.connections}")
+    print(f"valid requests in between: {report.valid}; answered wrongly: {report.wrong}; keys of others: ", end="")
+    print(f"{report.strange_keys}; keys twice: {report.duplicates}; tracebacks in the log: {report.tracebacks_in_log}")
+    print(f"slowest: {report.slowest_s} s; memory after a tenth {report.rss_kib_early} KiB, at the end ", end="")
+    print(f"{report.rss_kib_late} KiB")
+    for line in report.found:
+        print(f"  {line}")

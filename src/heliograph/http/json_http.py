@@ -19,7 +19,7 @@ from typing import ClassVar, TypeVar
 
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import RawRequestMessage
+from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
 from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
 
 from heliograph.errors import ConfigurationError, HeliographError, StoreUnavailable
@@ -186,6 +186,11 @@ class JsonHttpServer(ABC):
         return self._factory
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:
+        if request.version not in {HttpVersion10, HttpVersion11}:
+            # aiohttp lets HTTP/2.0 and HTTP/0.9 pass, and a request line without a version, as if they were HTTP/1.1.
+            refused = _response(self.plain_refusal(400, "the HTTP version is not 1.1"))
+            refused.force_close()
+            return refused
         return _response(await self.settled(self.serve_request(request)))
 
     async def settled(self, serving: Awaitable[Answer]) -> Answer:

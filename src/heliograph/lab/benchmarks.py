@@ -6,7 +6,14 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from heliograph.lab import bench_authentication, bench_encryptors, bench_kme, bench_postprocessing, bench_simulator
+from heliograph.lab import (
+    bench_authentication,
+    bench_encryptors,
+    bench_kme,
+    bench_kme_floods,
+    bench_postprocessing,
+    bench_simulator,
+)
 
 __all__ = ["STAGES", "Stage"]
 
@@ -23,6 +30,7 @@ STAGES: Final[Mapping[str, Stage]] = MappingProxyType(
         "simulator": bench_simulator.simulator,
         "pipeline": bench_postprocessing.pipeline,
         "kme": bench_kme.run,
+        "kme-floods": bench_kme_floods.run,
         "encryptors": bench_encryptors.run,
     }
 )

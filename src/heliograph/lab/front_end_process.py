@@ -1,0 +1,72 @@
+"""Front ends of a rehearsed site as processes of their own, with a PostgreSQL server for its keys."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from heliograph.errors import ConfigurationError
+
+__all__ = ["FrontEndProcess", "add_delivery", "move_keys"]
+
+_START_S: Final = 120.0
+
+
+def add_delivery(toml: Path, conninfo: str, addresses: Mapping[str, str]) -> None:
+    """Write [delivery] into a site file. ``addresses``: where each front end listens, by its name."""
+    entries = ", ".join(
+        f'{{ name = "{name}", listen = "{address}", directory = "{name}" }}' for name, address in addresses.items()
+    )
+    text = f"\n[delivery]\nserver = {json.dumps(conninfo)}\nfront_ends = [{entries}]\n"
+    toml.write_text(toml.read_text(encoding="utf-8") + text, encoding="utf-8")
+
+
+async def move_keys(toml: Path) -> None:
+    """Make the delivery server's tables and move the stopped site's keys there. Raises ConfigurationError."""
+    words = ["-m", "heliograph.cli.main", "store", "move", str(toml)]
+    done = await asyncio.create_subprocess_exec(
+        sys.executable, *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    out, _ = await done.communicate()
+    if done.returncode:
+        raise ConfigurationError(f"store move: {out.decode(errors='replace').strip().splitlines()[-1:]}")
+
+
+class FrontEndProcess:
+    """One ``heliograph kme serve``, which ends when this process ends. ``log``: what it says goes there."""
+
+    def __init__(self, toml: Path, name: str) -> None:
+        self.toml, self.name = toml, name
+        self.log = toml.parent / f"{name}.log"
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start and wait until it listens. Raises ConfigurationError with its last words."""
+        words = ["heliograph.cli.main", "kme", "serve", str(self.toml), "--front-end", self.name]
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "heliograph.lab.child", *words,
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
+            )  # fmt: skip
+        assert self._process.stdout is not None
+        try:
+            async with asyncio.timeout(_START_S):
+                line = await self._process.stdout.readline()
+        except TimeoutError:
+            line = b""
+        if not line:
+            words = self.log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+            raise ConfigurationError(f"front end {self.name} did not start: {words[-1]}")
+
+    async def end(self, number: signal.Signals) -> int:
+        """Send a signal and wait for the end; return the exit status."""
+        assert self._process is not None
+        if self._process.returncode is None:
+            os.kill(self._process.pid, number)
+        return await self._process.wait()
