@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TextIO
 
 import structlog
 
 __all__ = ["configure_logs"]
+
+_LEVELS = logging.getLevelNamesMapping()
 
 
 class _Unfailing:
@@ -28,18 +31,34 @@ class _Unfailing:
             self._stream.flush()
 
 
-def configure_logs(level: str) -> None:
-    """Set up structlog and the standard library's loggers. ``level``: debug, info, warning or error."""
-    number = logging.getLevelNamesMapping()[level.upper()]
-    stream = _Unfailing(sys.stderr)
-    logging.basicConfig(stream=stream, level=number, format="%(levelname)s %(name)s %(message)s")
+def configure_logs(level: str | None) -> Callable[[str | None], None]:
+    """Set up structlog and the standard library's loggers. ``level``: debug, info, warning or error; None for info.
+
+    Returns what changes the level to that of a configuration file, or back if the file has none.
+    """
+    stream, root = _Unfailing(sys.stderr), logging.getLogger()
+    logging.basicConfig(stream=stream, format="%(levelname)s %(name)s %(message)s")
+
+    def follow(entry: str | None) -> None:
+        root.setLevel(_LEVELS[(entry or level or "info").upper()])
+
+    follow(level)
     structlog.configure(
         processors=[
+            _by_level,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
         logger_factory=structlog.PrintLoggerFactory(stream),  # type: ignore[arg-type]  # it only writes and flushes
         cache_logger_on_first_use=True,
     )
+    return follow
+
+
+def _by_level(_: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Drop what is below the level of the moment: loggers are made once, the level may change."""
+    if _LEVELS.get(method.upper(), logging.ERROR) < logging.getLogger().level:
+        raise structlog.DropEvent
+    return event

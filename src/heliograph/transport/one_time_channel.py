@@ -33,6 +33,11 @@ class OneTimeClient:
         self._failures = 0
         self._not_before = 0.0
 
+    def move(self, host: str, port: int) -> None:
+        """Ask there from now on; what is under way ends where it began."""
+        if self._where != (host, port):
+            self._where, self._failures = (host, port), 0
+
     async def request(self, local: str, remote: str, body: bytes) -> bytes:
         """Return the reply's body. Raises TransportClosed, also while attempts are put off, or KeySupplyError."""
         async with self._turn:
