@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-__all__ = ["Budget", "KmeStatus", "LinkStatus", "PadFlow", "SiteStatus"]
+__all__ = ["Budget", "ConfigurationStatus", "KmeStatus", "LinkStatus", "PadFlow", "SiteStatus"]
 
 
 class PadFlow(Struct, frozen=True):
@@ -106,6 +106,18 @@ class KmeStatus(Struct, frozen=True):
     damaged_keys: int = 0
 
 
+class ConfigurationStatus(Struct, frozen=True):
+    """The configuration in force. ``since``: seconds since 1970; ``last``: the line of the last reload, if any.
+
+    ``reloads`` and ``refused``: how many were done, and how many changed nothing.
+    """
+
+    since: float = 0.0
+    reloads: int = 0
+    refused: int = 0
+    last: str = ""
+
+
 class SiteStatus(Struct, frozen=True):
     """One site. ``agent`` holds the encryptor's own status record where one runs here."""
 
@@ -116,3 +128,4 @@ class SiteStatus(Struct, frozen=True):
     link: LinkStatus
     kme: KmeStatus
     agent: dict[str, object] | None
+    configuration: ConfigurationStatus = ConfigurationStatus()

@@ -162,10 +162,26 @@ def test_the_move_can_be_repeated_and_is_refused_while_the_site_has_its_store_op
             with pytest.raises(InsufficientKeys):
                 await client.get_key()
             front.process.send_signal(signal.SIGHUP)
-            await until(lambda: "certificates renewed" in front.log.read_text())
+            await until(lambda: "certificates renewed; no setting changed" in front.log.read_text())
             with pytest.raises(InsufficientKeys):
                 await client.get_key()
-        await front.end(signal.SIGTERM)
+            # What changes under way, and what is refused whole, over the same connection.
+            sound = site.read_text()
+            changed = sound.replace("[kme]", "[kme]\nmax_key_per_request = 7")
+            site.write_text(changed.replace(f'"name" = "{NAMES[0]}"', '"name" = "another"'))
+            front.process.send_signal(signal.SIGHUP)
+            await until(lambda: "[delivery] front_ends: changed by a restart only" in front.log.read_text())
+            assert (await client.status()).max_key_per_request == 128
+            site.write_text(changed)
+            front.process.send_signal(signal.SIGHUP)
+            await until(lambda: "changed: [kme] max_key_per_request" in front.log.read_text())
+            assert (await client.status()).max_key_per_request == 7
+            site.write_text(changed + '\n[boundary]\nnetworks = ["192.0.2.0/24"]\n')
+            front.process.send_signal(signal.SIGHUP)
+            await until(lambda: "changed: [boundary] networks" in front.log.read_text())
+            with pytest.raises(HeliographError):
+                await client.status()
+        assert await front.end(signal.SIGTERM) == 0
         return got
 
     assert asyncio.run(act()) == set(keys)

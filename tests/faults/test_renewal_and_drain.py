@@ -98,14 +98,9 @@ async def renew(rehearsal):
         assert again.serial == serial, "the old certificate stays in force"
         assert (await again.ask("status"))[0] == 200
         again.close()
-    lines = [line for line in (rehearsal.directory / "site_a.log").read_text().splitlines() if "was renewed" in line]
+    lines = [line for line in (rehearsal.directory / "site_a.log").read_text().splitlines() if "was reloaded" in line]
     assert len(lines) == 3
-    assert all("the old certificates stay in force: " in line for line in lines)
-    # What a restart alone can change is said, and not done.
-    config.toml.write_text(sound.replace("[kme]\n", "[kme]\nmax_key_per_request = 7\n"))
-    hang_up(rehearsal)
-    await said(rehearsal, "used from the next start on: kme")
-    assert (await new.ask("status"))[1]["max_key_per_request"] == 128
+    assert all("the running configuration stays in force: " in line for line in lines)
     old.close()
     new.close()
 
@@ -116,6 +111,80 @@ def test_certificates_are_renewed_without_a_restart_and_bad_ones_leave_the_old_i
     async def main():
         try:
             await renew(rehearsal)
+        finally:
+            await rehearsal.stop_all()
+
+    try:
+        asyncio.run(main())
+    finally:
+        rehearsal.remove()
+
+
+async def reload_under_load(rehearsal):
+    """Reload under a link that makes keys, an encryptor that carries a stream, and consumers: none notices."""
+    await rehearsal.start_all()
+    toml = rehearsal.sites["site_a"]
+    await new_block(rehearsal)
+
+    async def encrypting():
+        found = await rehearsal.status("site_a")
+        return found.agent["mode"] == "encrypting" and found.kme.deliverable_keys > 20
+
+    await until(encrypting)
+    echo = await asyncio.start_server(_echo, "127.0.0.1", rehearsal.ports.host_b)
+    reader, writer = await asyncio.open_connection("127.0.0.1", rehearsal.ports.inner)
+    consumer = await Consumer.dial(rehearsal)
+    before = await rehearsal.status("site_a")
+    sound = toml.read_text()
+    for turn in range(3):
+        text = sound.replace('"rekey_seconds" = 5.0', f'"rekey_seconds" = {2.5 + turn}')
+        assert text != sound
+        toml.write_text(text.replace("[kme]\n", f"[kme]\nrequests_per_s = {1000.0 + turn}\n"))
+        writer.write(b"before " * 1000)
+        hang_up(rehearsal)
+        writer.write(b"after " * 1000)
+
+        async def reloaded(turn=turn):
+            return (await rehearsal.status("site_a")).configuration.reloads == turn + 1
+
+        await until(reloaded)
+        assert await reader.readexactly(13_000) == b"before " * 1000 + b"after " * 1000
+        assert (await consumer.ask("enc_keys"))[0] == 200
+    # A policy that nobody approved does not come in by a reload, nor what the sites agreed on.
+    toml.write_text(sound.replace('"rekey_seconds" = 5.0', '"rekey_seconds" = 5.0, cipher = "chacha20-poly1305"'))
+    hang_up(rehearsal)
+    await said(rehearsal, "[agent tunnel] cipher: changed by a restart only")
+    after = await rehearsal.status("site_a")
+    assert after.configuration.last.startswith("nothing was reloaded, the running configuration stays in force: ")
+    assert (after.configuration.reloads, after.configuration.refused) == (3, 1)
+    assert (after.process_id, after.link.epoch, after.agent["cipher"]) == (
+        before.process_id,
+        before.link.epoch,
+        before.agent["cipher"],
+    )
+    # The link's connection is the one it was, and goes on making keys; the tunnel rotates by the new interval.
+    log = (rehearsal.directory / "site_a.log").read_text()
+    assert log.count("link running") <= 2  # the bootstrap, and the connection after it
+    await new_block(rehearsal)
+    writer.close()
+    consumer.close()
+    echo.close()
+    assert "Traceback" not in log
+
+
+async def _echo(reader, writer):
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+    writer.close()
+
+
+def test_link_tunnel_and_requests_go_on_through_reloads():
+    rehearsal = small_blocks()
+
+    async def main():
+        try:
+            await reload_under_load(rehearsal)
         finally:
             await rehearsal.stop_all()
 

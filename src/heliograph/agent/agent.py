@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 from collections import deque
 from collections.abc import Coroutine
@@ -72,7 +73,7 @@ class Agent:
     def __init__(
         self, config: AgentConfig, key_source: KeySource, clock: Clock, identity: PeerIdentity | None = None
     ) -> None:
-        self._config: Final = config
+        self._config = config
         self._established = open_establishment(config, key_source, identity, self._send_tagged)
         self._keys: KeySource = PatientKeySource(self._established or key_source, config.rotation.fetch_seconds)
         self._clock = clock
@@ -134,6 +135,16 @@ class Agent:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._encryptor.close()
+
+    def follow(self, config: AgentConfig) -> None:
+        """Take over how often keys change, and how long the old one overlaps; nothing else of ``config``."""
+        limits = dataclasses.replace(
+            self._config.rotation,
+            rekey_seconds=config.rotation.rekey_seconds,
+            overlap_seconds=config.rotation.overlap_seconds,
+        )
+        self._config = dataclasses.replace(self._config, rotation=limits)
+        self._state = dataclasses.replace(self._state, held=dataclasses.replace(self._state.held, limits=limits))
 
     def tick(self) -> None:
         """Look at the clock now; also done every ``tick_seconds``."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
 __all__ = ["configure_logs"]
+
+_LEVELS = logging.getLevelNamesMapping()
 
 
 class _Unfailing:
@@ -44,21 +46,37 @@ def _without(module: str) -> Iterator[None]:
             del sys.modules[module]
 
 
-def configure_logs(level: str) -> None:
-    """Set up structlog and the standard library's loggers. ``level``: debug, info, warning or error."""
+def configure_logs(level: str | None) -> Callable[[str | None], None]:
+    """Set up structlog and the standard library's loggers. ``level``: debug, info, warning or error; None for info.
+
+    Returns what changes the level to that of a configuration file, or back if the file has none.
+    """
     with _without("rich"):
         import structlog  # noqa: PLC0415  - only what runs on needs it
 
-    number = logging.getLevelNamesMapping()[level.upper()]
-    stream = _Unfailing(sys.stderr)
-    logging.basicConfig(stream=stream, level=number, format="%(levelname)s %(name)s %(message)s")
+    stream, root = _Unfailing(sys.stderr), logging.getLogger()
+
+    def by_level(_: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        """Drop what is below the level of the moment: loggers are made once, the level may change."""
+        if _LEVELS.get(method.upper(), logging.ERROR) < root.level:
+            raise structlog.DropEvent
+        return event
+
+    logging.basicConfig(stream=stream, format="%(levelname)s %(name)s %(message)s")
+
+    def follow(entry: str | None) -> None:
+        root.setLevel(_LEVELS[(entry or level or "info").upper()])
+
+    follow(level)
     structlog.configure(
         processors=[
+            by_level,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
         logger_factory=structlog.PrintLoggerFactory(stream),  # type: ignore[arg-type]  # it only writes and flushes
         cache_logger_on_first_use=True,
     )
+    return follow

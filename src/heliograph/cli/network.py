@@ -22,8 +22,10 @@ from heliograph.network.topology import describe
 from heliograph.node.config import read_node
 from heliograph.node.setup import NodeSetup, set_up_node
 from heliograph.node.status import NodeStatus
+from heliograph.site.seal_entry import SealEntry
 from heliograph.site.status_socket import read_document
 from heliograph.vault.randomness import SystemRandomness
+from heliograph.vault.secret_input import read_secret
 
 __all__ = ["app"]
 
@@ -44,13 +46,29 @@ def init(
         list[str] | None, typer.Option(help="Ends between which this node hands shares on, NODE:NODE.")
     ] = None,
     sae: Annotated[str | None, typer.Option(help="An SAE of this node, for which a certificate is made.")] = None,
+    kek: Annotated[
+        Literal["file", "passphrase", "pkcs11"], typer.Option(help="What protects the key-encryption key.")
+    ] = "file",
+    secret: Annotated[
+        str, typer.Option(help="Where passphrase or PIN comes from: terminal, fd:N or credential:/PATH.")
+    ] = "terminal",  # noqa: S107  - where it comes from, not what it is
+    pkcs11_module: Annotated[Path | None, typer.Option(help="The token's PKCS#11 library.")] = None,
+    pkcs11_token: Annotated[str | None, typer.Option(help="The token's label.")] = None,
 ) -> None:
     """Set up a node: its secrets, a small certificate authority, NODE.toml without links and pairs."""
     with refusals():
         harden_process()
         edges = [_two(text, "--edge") for text in edge]
         setup = NodeSetup(name, listen, kme_listen, edges, [_two(text, "--carries") for text in carries or []], sae)
-        path = set_up_node(directory, setup, SystemRandomness())
+        seal = SealEntry(kek, secret, None if pkcs11_module is None else str(pkcs11_module.absolute()), pkcs11_token)
+        seal.check()
+        path = set_up_node(
+            directory,
+            setup,
+            SystemRandomness(),
+            seal,
+            lambda: read_secret(secret, seal.what, again=kek == "passphrase"),
+        )
         print(f"{path}: written. Next: add [[links]] and, at an end, [[pairs]]; then `heliograph network run {path}`.")
 
 
@@ -64,24 +82,29 @@ def _two(text: str, option: str) -> tuple[str, str]:
 @app.command(cls=Once)
 def run(
     node: NodeFile,
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="What to log.")] = "info",
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None,
+        typer.Option(help="What to log, unless the configuration says it. Default: info."),
+    ] = None,
 ) -> None:
-    """Run the node until SIGTERM; a line of JSON on stdout says when it listens."""
+    """Run the node until SIGTERM; SIGHUP reloads NODE.toml. A line of JSON on stdout says when it listens."""
     with refusals():
         harden_process()
-        configure_logs(log_level)
+        follow_level = configure_logs(log_level)
         # Imported here, so that the other commands start without the servers.
         from heliograph.node.node import run_node  # noqa: PLC0415
 
         config = read_node(node)
+        follow_level(config.file.log_level)
 
         async def serve() -> None:
-            stop = _stop_on_signals()
+            stop, hung_up = _stop_on_signals(), asyncio.Event()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up.set)
 
             async def ready() -> None:
                 print(json.dumps({"ready": True}), flush=True)
 
-            await run_node(config, ready, stop)
+            await run_node(config, ready, stop, hung_up, follow_level)
 
         shorten_pauses()
         asyncio.run(serve())
@@ -114,6 +137,8 @@ def status(node: NodeFile, as_json: Json = False) -> None:
                 print(f"    no keys lately: {pair.last}")
         for path, times in found.suspected.items():
             print(f"  ALARM: a relay of {path} was caught lying, {times} times")
+        if found.configuration.last:
+            print(f"  configuration: {found.configuration.last}")
 
 
 @app.command(cls=Once)

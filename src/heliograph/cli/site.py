@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +17,7 @@ import typer
 from heliograph.authentication.anchors.psk import book_size, fingerprint, parse_header
 from heliograph.authentication.methods.registry import DEFAULT_METHOD, MACS
 from heliograph.authentication.registration import anchor_kinds
-from heliograph.cli import chain, policy, register, seal, snippet
+from heliograph.cli import chain, policy, register, reload, seal, snippet
 from heliograph.cli.logs import configure_logs
 from heliograph.cli.once import Once
 from heliograph.cli.process import harden_process, shorten_pauses
@@ -48,6 +49,7 @@ app.command("policy", cls=Once)(policy.policy)
 app.command("snippet", cls=Once)(snippet.print_snippet)
 app.command("unseal", cls=Once)(seal.unseal)
 app.command("seal", cls=Once)(seal.seal)
+app.command("reload", cls=Once)(reload.reload)
 
 SiteFile = Annotated[Path, typer.Argument(metavar="SITE.toml", help="The site's configuration.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
@@ -186,38 +188,43 @@ def _bring(directory: Path, bootstrap: str) -> str:
 @app.command(cls=Once)
 def run(
     site: SiteFile,
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="What to log.")] = "info",
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None,
+        typer.Option(help="What to log, unless the configuration says it. Default: info."),
+    ] = None,
     sealed: Annotated[
         bool, typer.Option("--sealed", help="Start sealed, whatever is at hand to open the store.")
     ] = False,
 ) -> None:
-    """Run the site until SIGTERM; SIGHUP reads certificates anew. A line of JSON on stdout says when it listens.
+    """Run the site until SIGTERM; SIGHUP reloads SITE.toml. A line of JSON on stdout says when it listens.
 
     It says whether the site is sealed, too.
     """
     with refusals():
         harden_process()
-        configure_logs(log_level)
+        follow_level = configure_logs(log_level)
         config = read_site(site)
+        follow_level(config.file.log_level)
         if sealed:
             require_secret(config)
         kek = None if sealed else open_kek_unasked(config)
         shorten_pauses()
-        if asyncio.run(_run(config, kek)):
+        if asyncio.run(_run(config, kek, follow_level)):
             # The same process with an empty memory: what Python still held of the keys is gone with it.
-            os.execv(sys.executable, [*_command(), "site", "run", str(site), "--log-level", log_level, "--sealed"])  # noqa: S606
+            level = [] if log_level is None else ["--log-level", log_level]
+            os.execv(sys.executable, [*_command(), "site", "run", str(site), *level, "--sealed"])  # noqa: S606
 
 
 def _command() -> list[str]:
     return [sys.executable, "-P", "-m", "heliograph.cli.main"]  # -P: nothing is imported from where it was started
 
 
-async def _run(config: SiteConfig, kek: Vault | None) -> bool:
-    stop, renew = asyncio.Event(), asyncio.Event()
+async def _run(config: SiteConfig, kek: Vault | None, follow_level: Callable[[str | None], None]) -> bool:
+    stop, hung_up = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, renew.set)
+    loop.add_signal_handler(signal.SIGHUP, hung_up.set)
 
     async def tell_sealed() -> None:
         print(json.dumps({"ready": True, "sealed": True}), flush=True)
@@ -230,7 +237,7 @@ async def _run(config: SiteConfig, kek: Vault | None) -> bool:
     from heliograph.site.site import run_site  # noqa: PLC0415
 
     kek = kek or await wait_for_unseal(config, tell_sealed, stop)
-    return kek is not None and await run_site(config, kek, ready, stop, renew)
+    return kek is not None and await run_site(config, kek, ready, stop, hung_up, follow_level)
 
 
 @app.command(cls=Once)
@@ -253,6 +260,8 @@ def status(site: SiteFile, as_json: Json = False) -> None:
             print(f"  ALARM: {found.kme.damaged_keys} keys were altered in the store and set aside; see the log")
         for line in [] if found.agent is None else _agent_lines(found.agent):
             print(f"  {line}")
+        if found.configuration.last:
+            print(f"  configuration: {found.configuration.last}")
 
 
 def _agent_lines(agent: dict[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from heliograph.errors import NotPermitted
 from heliograph.kme.boundary import Boundary, Way
 from heliograph.kme.identity import sae_id_from_certificate
 
-__all__ = ["Callers", "CertificateCallers", "Connected", "UserCallers", "client_certificate", "peer_uid"]
+__all__ = ["Callers", "CertificateCallers", "Connected", "UserCallers", "client_certificate", "may_call", "peer_uid"]
 
 _UCRED = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 
@@ -30,6 +30,14 @@ class Callers(Protocol):
 
     def identify(self, request: Connected) -> str:
         """Return the caller's SAE ID. Raises NotPermitted."""
+
+
+def may_call(callers: Callers, connection: Connected) -> str | None:
+    """Return the SAE ID behind a connection, None for one that may not call."""
+    try:
+        return callers.identify(connection)
+    except NotPermitted:
+        return None
 
 
 class CertificateCallers:

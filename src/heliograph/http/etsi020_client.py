@@ -24,6 +24,11 @@ class Etsi020Client:
         """Use ``tls`` for every connection from now on."""
         self._tls = tls
 
+    @property
+    def tls(self) -> ssl.SSLContext:
+        """What the next connection uses."""
+        return self._tls
+
     async def post(self, url: str, body: bytes) -> tuple[int | None, bytes]:
         """Return status and body of the answer; (None, b"") when there was none, which proves nothing.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from types import MappingProxyType
 from typing import ClassVar
 
 from aiohttp import web
 
-from heliograph.errors import HeliographError
+from heliograph.errors import HeliographError, NotPermitted
 from heliograph.http.callers import client_certificate
 from heliograph.http.json_http import Answer, JsonHttpServer, read_body
 from heliograph.kme import etsi020
@@ -41,6 +42,17 @@ class Etsi020Server(JsonHttpServer):
     def __init__(self, interworking: Interworking) -> None:
         super().__init__()
         self._interworking = interworking
+
+    def end_strangers(self) -> None:
+        """End at once the connections of key managers that are not declared any more."""
+        self.admit_from((), self._is_declared)
+
+    def _is_declared(self, connection: asyncio.BaseTransport) -> bool:
+        try:
+            self._interworking.peer(kme_id_from_certificate(client_certificate(connection)))
+        except NotPermitted:
+            return False
+        return True
 
     def refusal(self, error: HeliographError) -> Answer:
         """Return the standard's error document."""

@@ -100,23 +100,47 @@ class JsonHttpServer(ABC):
             raise ConfigurationError(f"{self.what} address {host}:{port}: {_reason(error)}") from error
         self._servers = [listening]
 
-    async def renew(self, tls: ssl.SSLContext) -> None:
-        """Use ``tls`` for every connection from now on. Established ones go on, and none that waits is lost."""
-        fresh = [
-            # The same listening socket under a second descriptor: closing the first one does not close it.
-            await asyncio.get_running_loop().create_server(
-                self._factory,
-                sock=raw.dup(),
-                ssl=tls,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS,
-                backlog=BACKLOG,
-            )
-            for server in self._servers
-            for raw in server.sockets
-        ]
+    async def prepare(self, tls: ssl.SSLContext) -> list[asyncio.Server]:
+        """Return what ``renew`` takes: all that can fail is done then. Raises ConfigurationError. Or close them."""
+        fresh: list[asyncio.Server] = []
+        try:
+            for raw in [raw for server in self._servers for raw in server.sockets]:
+                # The same listening socket under a second descriptor: closing the first one does not close it.
+                listening = await asyncio.get_running_loop().create_server(
+                    self._factory,
+                    sock=raw.dup(),
+                    ssl=tls,
+                    ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                    backlog=BACKLOG,
+                    start_serving=False,
+                )
+                fresh.append(listening)
+        except OSError as error:
+            for server in fresh:
+                server.close()
+            raise ConfigurationError(f"{self.what}: {error.strerror or error}") from None
+        return fresh
+
+    async def renew(self, fresh: list[asyncio.Server]) -> None:
+        """Use their certificate for every connection from now on. Established ones go on, none that waits is lost."""
+        for server in fresh:
+            await server.start_serving()
         for server in self._servers:
             server.close()
         self._servers = fresh
+
+    def admit_from(self, networks: Sequence[Network], stays: Callable[[asyncio.BaseTransport], bool]) -> None:
+        """Take connections from ``networks`` only, and end at once those that do not come from there or not stay.
+
+        An answer that is on its way to one of them is lost: who may not have it does not get it.
+        """
+        self._networks = tuple(networks)
+        handlers = [] if self._runner is None or self._runner.server is None else self._runner.server.connections
+        plain = [] if self._plain is None else [one.transport for one in self._plain.connections]
+        for transport in [*(one.transport for one in handlers), *plain]:
+            if transport is not None and not (self.takes(transport) and stays(transport)):
+                assert isinstance(transport, asyncio.Transport)
+                transport.abort()
 
     async def start_unix(self, path: Path) -> None:
         """Listen on a Unix socket, without TLS: who calls is told by the system. Raises ConfigurationError."""

@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 from aiohttp import web
 
 from heliograph.errors import HeliographError, StoreUnavailable
-from heliograph.http.callers import Callers, CertificateCallers
+from heliograph.http.callers import Callers, CertificateCallers, may_call
 from heliograph.http.json_http import HEADERS, KEEPALIVE_SECONDS, MAX_BODY_BYTES, Answer, JsonHttpServer, read_body
 from heliograph.http.plain_door import PlainDoor, PlainRequest
 from heliograph.kme import etsi014
@@ -48,6 +48,11 @@ class KmeServer(JsonHttpServer):
         self._supply = supply
         self._callers = callers or CertificateCallers()
         self._queued: Counter[str] = Counter()
+
+    def admit(self, callers: Callers, networks: tuple[Network, ...]) -> None:
+        """Let these in from now on and nobody else; a connection of somebody else ends at once."""
+        self._callers = callers
+        self.admit_from(networks, lambda connection: self._supply.serves(may_call(callers, connection) or ""))
 
     def waiting_max(self) -> int:
         """Return how many requests may wait for the store."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 from aiohttp import web
 
 from heliograph.errors import HeliographError, KeyNotFound, NotPermitted
-from heliograph.http.callers import Callers, CertificateCallers
+from heliograph.http.callers import Callers, CertificateCallers, may_call
 from heliograph.http.json_http import Answer, JsonHttpServer, Overloaded, read_body
 from heliograph.kme import skip
 from heliograph.kme.boundary import Network
@@ -41,6 +41,11 @@ class SkipServer(JsonHttpServer):
         self._systems = systems
         self._randomness = randomness
         self._callers = callers or CertificateCallers()
+
+    def admit(self, systems: skip.SkipSystems, callers: Callers, networks: tuple[Network, ...]) -> None:
+        """Let these in from now on and nobody else, to these systems; a connection of somebody else ends at once."""
+        self._systems, self._callers = systems, callers
+        self.admit_from(networks, lambda connection: self._supply.serves(may_call(callers, connection) or ""))
 
     def refusal(self, error: HeliographError) -> Answer:
         """Return the draft's status for a refusal."""

@@ -76,6 +76,10 @@ class Interworking:
         self._clock = clock
         self._synchronous = synchronous
 
+    def declare(self, peers: Sequence[InterworkingPeer], *, synchronous: bool) -> None:
+        """Know these peers from now on and no other."""
+        self._peers, self._synchronous = {peer.kme_id: peer for peer in peers}, synchronous
+
     def peer(self, kme_id: str) -> InterworkingPeer:
         """Return the declared peer. Raises NotPermitted."""
         found = self._peers.get(kme_id)

@@ -49,11 +49,16 @@ class Quotas:
     _buckets: dict[tuple[str, ...], _Bucket] = field(default_factory=dict)
     _returned: deque[tuple[str, str, int]] = field(default_factory=deque)
 
+    def follow(self, fresh: Quotas) -> None:
+        """Use the quotas of ``fresh`` from now on; what has been taken stays taken."""
+        self.requests, self.keys = fresh.requests, fresh.keys
+
     def admit(self, sae: str) -> None:
         """Count one request of a registered SAE. Raises TooManyRequests. One caller at a time."""
-        if self.requests is not None and not self._take((sae,), self.requests, 1):
+        requests = self.requests  # looked at once: ``follow`` may come in between
+        if requests is not None and not self._take((sae,), requests, 1):
             raise TooManyRequests(
-                f"this SAE may send {self.requests.per_second:g} requests a second in the long run; try again later"
+                f"this SAE may send {requests.per_second:g} requests a second in the long run; try again later"
             )
 
     def take(self, master: str, audience: str, number: int) -> None:

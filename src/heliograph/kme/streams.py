@@ -65,6 +65,10 @@ class Streams:
         self._applications, self._policy = dict(applications), policy
         self._clock, self._randomness = clock, randomness
 
+    def declare(self, applications: Mapping[str, str], policy: StreamPolicy) -> None:
+        """Take these applications, and promise this, from now on; open streams keep what they were promised."""
+        self._applications, self._policy = dict(applications), policy
+
     # -- calls of an application ---------------------------------------------------------------------------------
 
     def begin_open(self, caller: str, request: OpenConnect) -> OpenReply | Opening:

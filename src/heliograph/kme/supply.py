@@ -184,6 +184,17 @@ class Supply:
         if both:
             raise ConfigurationError(f"SAE {min(both)}: registered as local and as remote; an SAE is at one site")
 
+    def follow(self, fresh: Supply) -> None:
+        """Serve whom, and how much, ``fresh`` would serve, from now on; it is a supply over the same store."""
+        self._quotas.follow(fresh._quotas)
+        self._limits, self._owner_reachable = fresh._limits, fresh._owner_reachable
+        self._sizes = fresh._sizes
+        self._pairs, self._groups, self._locals = fresh._pairs, fresh._groups, fresh._locals
+
+    def serves(self, caller: str) -> bool:
+        """Tell whether an SAE is registered here."""
+        return caller in self._locals
+
     @property
     def limits(self) -> Limits:
         """What this KME serves."""

@@ -2,7 +2,8 @@
 
 name = "node-a"                  # as in every node's edges
 store = "store/node.db"          # paths are relative to this file
-kek = "kek"                      # key-encryption key, mode 0600
+kek = "kek"                      # key-encryption key, mode 0600; [seal], optional: site/seal_entry.py
+log_level = "info"               # optional, as --log-level
 anchor = "anchor"                # excluded from backup, outside the store
 status = "status.sock"
 listen = "192.0.2.1:7100"        # where neighbours' nodes send to
@@ -55,7 +56,8 @@ from heliograph.network.routes import Route
 from heliograph.network.sharing import SHARES_MAX
 from heliograph.network.stocks import ASSURANCES
 from heliograph.network.topology import Path, Topology
-from heliograph.site.config import SOCKET_PATH_BYTES_MAX, parse_address
+from heliograph.site.config import SOCKET_PATH_BYTES_MAX, LogLevel, parse_address
+from heliograph.site.seal_entry import SealEntry
 
 __all__ = ["LinkEntry", "NodeConfig", "PairEntry", "read_node"]
 
@@ -111,6 +113,8 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listen: str
     edges: list[list[str]]
     kme: _Kme
+    seal: SealEntry = SealEntry()
+    log_level: LogLevel | None = None
     links: list[LinkEntry] = []
     carries: list[list[str]] = []
     pairs: list[PairEntry] = []
@@ -164,6 +168,7 @@ def read_node(path: FilePath) -> NodeConfig:
 def _check(file: _File, topology: Topology) -> None:
     parse_address(file.listen, "listen")
     parse_address(file.kme.listen, "[kme] listen")
+    file.seal.check()
     if not 1 <= file.kme.max_key_per_request <= 1024:
         raise ConfigurationError(f"[kme] max_key_per_request = {file.kme.max_key_per_request}: between 1 and 1024")
     peers = [link.peer for link in file.links]

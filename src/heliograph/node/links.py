@@ -8,6 +8,7 @@ way they are gone at the key manager before the node has them, and the node keep
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
@@ -100,6 +101,10 @@ class Link:
         """Take the keys that the peer named, all or none. Raises KeySupplyError."""
         found = await self._client.get_keys_with_ids(key_ids) if key_ids else []
         return [self._stored(key, self.peer_sae, self.sae) for key in found]
+
+    def renew(self, tls: ssl.SSLContext) -> None:
+        """Use ``tls`` for every connection to the key manager from now on."""
+        self._client.renew(tls)
 
     async def close(self) -> None:
         """Close the connection to the key manager."""

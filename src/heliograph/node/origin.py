@@ -41,6 +41,11 @@ class Origin:
         self.last: dict[tuple[str, str], str] = {}
         self.suspected: dict[str, int] = {}
 
+    def follow(self, routes: Sequence[Route]) -> None:
+        """Keep a book for each pair that is about to come; a pair that is there keeps its own."""
+        for route in routes:
+            self.books.setdefault((route.local_sae, route.remote_sae), PathBook())
+
     async def run(self) -> None:
         """Keep the stocks, for ever. What fails is said and tried again."""
         while True:

@@ -54,10 +54,10 @@ class Neighbour:
     client: HopClient
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NodeParts:
     """What relay and origin share. ``ends``: the secret with each route's other end; ``carries``: pairs of end nodes
-    whose shares this node hands on; ``store``: the thread of all store calls.
+    whose shares this node hands on; ``store``: the thread of all store calls. Only ``follow`` changes it.
     """  # noqa: D205  - one sentence of two lines
 
     name: str
@@ -70,6 +70,18 @@ class NodeParts:
     relayed: RelayedKeys
     store: ThreadPoolExecutor
     clock: Clock
+
+    def follow(
+        self,
+        routes: tuple[Route, ...],
+        ends: Mapping[tuple[str, str], EndToEnd],
+        exchanges: Mapping[str, KeyEstablishment],
+        carries: frozenset[frozenset[str]],
+    ) -> None:
+        """Serve these pairs from now on, and carry for these ends."""
+        # What is under way for a pair that is gone ends in order, with the secret that it began with.
+        self.ends, self.exchanges = {**self.ends, **ends}, {**self.exchanges, **exchanges}
+        self.routes, self.carries = routes, carries
 
     def end_of(self, route: Route) -> EndToEnd | None:
         """Return the secret with a route's other end, None if it has none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +11,14 @@ from heliograph.errors import ConfigurationError
 from heliograph.network.topology import Topology
 from heliograph.ports import RandomSource
 from heliograph.site.config import parse_address
+from heliograph.site.kek import create_kek, seal_table
+from heliograph.site.seal_entry import SealEntry
 from heliograph.vault.certificates import SiteCa
-from heliograph.vault.filekek import FileKek
 
 __all__ = ["NodeSetup", "entry", "set_up_node"]
 
 _CERTIFICATE_DAYS = 90.0
+_PLAIN = SealEntry()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,13 @@ def entry(table: str, values: Mapping[str, object]) -> str:
     return f"\n[[{table}]]\n" + "\n".join(lines) + "\n"
 
 
-def set_up_node(directory: Path, setup: NodeSetup, randomness: RandomSource) -> Path:
+def set_up_node(
+    directory: Path,
+    setup: NodeSetup,
+    randomness: RandomSource,
+    seal: SealEntry = _PLAIN,
+    secret: Callable[[], bytes] = bytes,
+) -> Path:
     """Write everything but links and pairs, which name what others made. Returns the path of NODE.toml.
 
     Raises ConfigurationError if the directory holds something already, or cannot be written.
@@ -58,7 +66,7 @@ def set_up_node(directory: Path, setup: NodeSetup, randomness: RandomSource) -> 
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(directory.iterdir()) or directory.stat().st_mode & 0o077:
             raise ConfigurationError(f"{directory}: not empty, or open to others; name a new directory")
-        FileKek.create(directory / "kek", randomness)
+        create_kek(directory / "kek", seal, randomness, secret)
         (directory / "pki").mkdir(mode=0o700)
         authority = SiteCa.create(f"{setup.name} authority", days=_CERTIFICATE_DAYS)
         authority.write(directory / "pki")
@@ -66,13 +74,13 @@ def set_up_node(directory: Path, setup: NodeSetup, randomness: RandomSource) -> 
         authority.issue_kme(setup.kme_id, [host], days=_CERTIFICATE_DAYS).write(directory / "pki", "kme")
         if setup.sae is not None:
             authority.issue_sae(setup.sae, days=_CERTIFICATE_DAYS).write(directory / "pki", "sae")
-        target.write_text(_node_toml(setup), encoding="utf-8")
+        target.write_text(_node_toml(setup, seal), encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"{directory}: {error.strerror}; name a directory this user can write") from None
     return target
 
 
-def _node_toml(setup: NodeSetup) -> str:
+def _node_toml(setup: NodeSetup, seal: SealEntry) -> str:
     top = {
         "name": setup.name,
         "store": "store/node.db",
@@ -90,5 +98,10 @@ def _node_toml(setup: NodeSetup) -> str:
         "key": "pki/kme.key",
         "ca": "pki/ca.pem",
     }
-    sections = ("\n".join(f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in part.items()) for part in (top, kme))
-    return "\n\n[kme]\n".join(sections) + "\n"
+    text = _table(top) + "\n[kme]\n" + _table(kme)
+    sealed = seal_table(seal)
+    return text + "\n[seal]\n" + _table(sealed) if sealed else text
+
+
+def _table(entries: Mapping[str, object]) -> str:
+    return "".join(f"{k} = {json.dumps(v, ensure_ascii=False)}\n" for k, v in entries.items())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from heliograph.status import ConfigurationStatus
+
 __all__ = ["LinkUse", "NodeStatus", "PairStatus"]
 
 
@@ -52,3 +54,4 @@ class NodeStatus(Struct, frozen=True):
     suspected: dict[str, int]
     delivered_to_masters: int
     delivered_to_slaves: int
+    configuration: ConfigurationStatus = ConfigurationStatus()

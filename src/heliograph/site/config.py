@@ -5,6 +5,7 @@ store = "store/site.db"          # paths are relative to this file
 kek = "kek"                      # key-encryption key, mode 0600; [seal], optional: site/seal_entry.py
 anchor = "anchor"                # excluded from backup, outside the store
 status = "status.sock"
+log_level = "info"               # optional, as --log-level
 
 [link]
 registration = "link.json"       # the same on both sites
@@ -71,10 +72,20 @@ from heliograph.site.protocol_entries import Etsi004Entry, Etsi020Entry, SkipEnt
 from heliograph.site.seal_entry import SealEntry
 from heliograph.site.supply_plan import KmeEntry, SupplyPlan, plan_quotas, plan_supply
 
-__all__ = ["AGENT_KEY_BITS", "SOCKET_PATH_BYTES_MAX", "SiteConfig", "parse_address", "read_registration", "read_site"]
+__all__ = [
+    "AGENT_KEY_BITS",
+    "SOCKET_PATH_BYTES_MAX",
+    "LogLevel",
+    "SiteConfig",
+    "parse_address",
+    "read_registration",
+    "read_site",
+]
 
 AGENT_KEY_BITS = 8 * KEY_BYTES
 _SITE_BYTES_MAX = 1 << 20  # our choice
+
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class _KeyPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -122,6 +133,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     link: _Link
     module: _Module
     kme: KmeEntry
+    log_level: LogLevel | None = None
     seal: SealEntry = SealEntry()
     agent: _Agent | None = None
     boundary: BoundaryEntry | None = None

@@ -1,4 +1,4 @@
-"""Takes orders for a running site, unseal and seal, from its own user or root over a Unix socket of mode 0600."""
+"""Takes orders for a running site (unseal, seal, reload) from its user or root over a Unix socket of mode 0600."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from heliograph.vault.secret_input import SECRET_BYTES_MAX
 
 __all__ = ["Orders", "give_order", "serve_control"]
 
-# What each order does; it raises HeliographError to refuse.
-Orders = Mapping[str, Callable[[bytes], Awaitable[None]]]
+# What each order does with what came with it; it returns what to say, or raises HeliographError to refuse.
+Orders = Mapping[str, Callable[[bytes], Awaitable[str]]]
 
 _ORDER_BYTES_MAX = 4 * SECRET_BYTES_MAX  # JSON and base64 around one secret
 _ORDER_SECONDS = 5.0  # our choice
@@ -31,6 +31,7 @@ class _Order(msgspec.Struct, forbid_unknown_fields=True):
 
 class _Answer(msgspec.Struct, forbid_unknown_fields=True):
     error: str = ""
+    said: str = ""
 
 
 def _path(config: SiteConfig) -> Path:
@@ -87,17 +88,20 @@ async def _carry_out(line: bytes, orders: Orders) -> _Answer:
         return _Answer("not understood")
     if order.order not in orders:
         return _Answer(
-            f"this site cannot {order.order} now: it is in that state already, or has nothing to be sealed by"
+            f"this site cannot {order.order} now: it is sealed, in that state already, or has nothing to be sealed by"
         )
     try:
-        await orders[order.order](order.secret)
+        said = await orders[order.order](order.secret)
     except HeliographError as why:
         return _Answer(str(why))
-    return _Answer()
+    return _Answer(said=said)
 
 
-async def give_order(config: SiteConfig, order: str, secret: bytes = b"") -> None:
-    """Order a running site. Raises TransportClosed if none answers, ConfigurationError if it refuses or is not ours."""
+async def give_order(config: SiteConfig, order: str, secret: bytes = b"") -> str:
+    """Order a running site; return what it says.
+
+    Raises TransportClosed if none answers, ConfigurationError if it refuses or is not ours.
+    """
     path = _path(config)
     try:
         reader, writer = await asyncio.open_unix_connection(path)
@@ -117,3 +121,4 @@ async def give_order(config: SiteConfig, order: str, secret: bytes = b"") -> Non
         raise TransportClosed(f"no site answers at {path}: {error}; is it running?") from None
     if answer.error:
         raise ConfigurationError(answer.error)
+    return answer.said

@@ -12,15 +12,15 @@ from typing import Any
 from heliograph.errors import ConfigurationError, RollbackDetected, StoreUnavailable
 from heliograph.http.callers import CertificateCallers
 from heliograph.http.server import KmeServer
-from heliograph.kme.supply import Limits, Supply
+from heliograph.kme.supply import Supply
 from heliograph.ports import Vault
 from heliograph.site.audit import AuditLog, check_approver
 from heliograph.site.clocks import MonotonicClock, WallClock
 from heliograph.site.config import SiteConfig, parse_address
 from heliograph.site.delivery_entry import DeliveryEntry
-from heliograph.site.kme_doors import kme_tls
-from heliograph.site.renewal import Renewals
-from heliograph.site.supply_plan import plan_quotas, reserve_of
+from heliograph.site.kme_doors import follow_boundary, kme_tls
+from heliograph.site.live_settings import site_reloads
+from heliograph.site.site_supply import make_supply
 from heliograph.storage.database import Database
 from heliograph.storage.front_end import FrontEnd
 from heliograph.storage.group_commit import run_group
@@ -50,9 +50,10 @@ async def run_front_end(
     name: str,
     ready: Callable[[], Awaitable[None]],
     stop: asyncio.Event,
-    renew: asyncio.Event,
+    reload: asyncio.Event,
+    log_level: Callable[[str | None], None] = lambda _: None,
 ) -> None:
-    """Serve until ``stop`` is set; each ``renew`` reads certificates anew.
+    """Serve until ``stop`` is set; each ``reload`` reads the configuration anew. ``log_level``: sets what is logged.
 
     While the server cannot be used every request is answered 503. Raises ConfigurationError, and RollbackDetected as
     soon as the server turns out to be an old one.
@@ -67,18 +68,22 @@ async def run_front_end(
         stack.callback(server.close)
         tidier = _Tidier(server, front_end)
         await asyncio.to_thread(tidier.once)
+        supply = _supply(config, PgKeys(server, front_end), server)
         door = KmeServer(
-            _supply(config, PgKeys(server, front_end), server),
+            supply,
             CertificateCallers(config.boundary().boundary),
             config.boundary().boundary.networks,
         )
         door.commit_together(partial(run_group, server))
         await door.start(*parse_address(entry.listen, "[delivery] listen"), tls)
         stack.push_async_callback(door.close)
-        renewals = Renewals(config)
-        renewals.add(kme_tls, door.renew)
+        reloads = site_reloads(config, f"front end {name}")
+        # The supply first: a connection of an SAE that it does not serve any more is ended by the door.
+        reloads.add(lambda fresh: _supply(fresh, PgKeys(server, front_end), server), supply.follow)
+        follow_boundary(reloads, door)
+        reloads.add(lambda fresh: fresh.file.log_level, log_level)
         tasks: list[asyncio.Task[Any]] = [
-            asyncio.create_task(work) for work in (tidier.run(), renewals.watch(renew), stop.wait())
+            asyncio.create_task(work) for work in (tidier.run(), reloads.watch(reload), stop.wait())
         ]
         stack.push_async_callback(_end, tasks)
         await ready()
@@ -120,24 +125,7 @@ def _open_own(config: SiteConfig, kek: Vault, delivery: DeliveryEntry, name: str
 
 
 def _supply(config: SiteConfig, keys: PgKeys, server: PgServer) -> Supply:
-    kme, plan = config.file.kme, config.supply()
-    limits = Limits(
-        key_size_bits=config.registration.key_size_bits,
-        max_key_count=config.file.link.keys_max,
-        max_key_per_request=kme.max_key_per_request,
-        reserve=reserve_of(kme, streams=False),
-    )
-    return Supply(
-        keys,
-        kme.id,
-        plan.pairs,
-        limits,
-        WallClock(),
-        owner_reachable=lambda _: _link_is_up(server),
-        groups=plan.groups,
-        quotas=plan_quotas(kme, MonotonicClock()),
-        sizes=plan.sizes,
-    )
+    return make_supply(config, keys, (MonotonicClock(), WallClock()), lambda: _link_is_up(server))
 
 
 def _link_is_up(server: PgServer) -> bool:

@@ -70,6 +70,12 @@ class InterworkingRunner:
     async def _in_store(self, call: Callable[[], _Result]) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
+    def declare(
+        self, urls: Mapping[str, str], clients: Mapping[str, Etsi020Client], pairs: tuple[ForeignPair, ...]
+    ) -> None:
+        """Deal with these peers from now on. What is owed to another one waits, should it be declared again."""
+        self._urls, self._clients, self._pairs = urls, clients, pairs
+
     async def run(self) -> None:
         """Do what is due, again and again; a store or a peer that fails is tried again."""
         while True:

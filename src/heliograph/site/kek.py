@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -19,6 +20,7 @@ from heliograph.vault.secret_input import read_secret, take_secret
 from heliograph.vault.tokenkek import TokenKek
 
 __all__ = [
+    "Sealable",
     "create_kek",
     "destroy_kek",
     "open_kek",
@@ -30,8 +32,31 @@ __all__ = [
 ]
 
 
-def open_kek(config: SiteConfig) -> Vault:
-    """Open the site's key-encryption key, asking a person on the terminal if need be.
+class _Entries(Protocol):
+    @property
+    def kek(self) -> str: ...
+
+    @property
+    def seal(self) -> SealEntry: ...
+
+
+class Sealable(Protocol):
+    """A configuration with a key-encryption key: a site's, or a network node's."""
+
+    @property
+    def directory(self) -> Path:
+        """Where relative paths start."""
+
+    @property
+    def file(self) -> _Entries:
+        """The entries."""
+
+    def path(self, entry: str) -> Path:
+        """Return the absolute path of an entry."""
+
+
+def open_kek(config: Sealable) -> Vault:
+    """Open the key-encryption key, asking a person on the terminal if need be.
 
     Raises SiteSealed without the passphrase or PIN, ConfigurationError for whatever does not open.
     """
@@ -48,7 +73,7 @@ def open_kek_unasked(config: SiteConfig) -> Vault | None:
     return None if secret is None else open_kek_with(config, secret)
 
 
-def open_kek_with(config: SiteConfig, secret: bytes) -> Vault:
+def open_kek_with(config: Sealable, secret: bytes) -> Vault:
     """Open it with this passphrase or PIN. Raises ConfigurationError."""
     entry, path, randomness = config.file.seal, config.path(config.file.kek), SystemRandomness()
     if entry.kind == "passphrase":

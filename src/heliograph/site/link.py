@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import structlog
 
@@ -91,6 +92,10 @@ class LinkRunner:
     def connected(self) -> bool:
         """Whether the peer is there now."""
         return self._running
+
+    def follow(self, dial: tuple[str, int] | None, in_flight: int, keys_max: int) -> None:
+        """Start the next block by these limits, and make the next connection to this address (``LinkPlan``)."""
+        self._plan = replace(self._plan, dial=dial, in_flight=in_flight, keys_max=keys_max)
 
     # Connecting.
     async def listen(self) -> None:

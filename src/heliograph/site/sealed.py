@@ -31,10 +31,11 @@ async def wait_for_unseal(
     """
     opened: asyncio.Future[Vault] = asyncio.get_running_loop().create_future()
 
-    async def unseal(secret: bytes) -> None:
+    async def unseal(secret: bytes) -> str:
         kek = await asyncio.to_thread(open_kek_with, config, secret)  # Argon2id takes most of a second
         if not opened.done():
             opened.set_result(kek)
+        return ""
 
     async def status() -> SiteStatus:
         raise SiteSealed("it is sealed; run `heliograph site unseal`")

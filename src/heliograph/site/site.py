@@ -9,7 +9,6 @@ import ssl
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -21,26 +20,28 @@ from heliograph.authentication.methods.registry import running_method
 from heliograph.errors import StoreUnavailable
 from heliograph.http.client import Etsi014Client
 from heliograph.http.tls import client_tls
-from heliograph.kme.supply import Limits, Supply
+from heliograph.kme.supply import Supply
 from heliograph.ports import Clock, RandomSource, Vault
 from heliograph.site.anchors import open_anchors
+from heliograph.site.audit import check_approver
 from heliograph.site.clocks import MonotonicClock, WallClock
 from heliograph.site.comparison import describe_comparison, read_comparison
 from heliograph.site.config import AGENT_KEY_BITS, SiteConfig, parse_address
-from heliograph.site.control_socket import serve_control
+from heliograph.site.control_socket import Orders, serve_control
 from heliograph.site.delivery import InProcessKeySource
 from heliograph.site.delivery_server import DeliveryServer
 from heliograph.site.doors import LinkAnchors, LinkDoors
 from heliograph.site.engine import EngineParts
-from heliograph.site.kme_doors import foreign_pairs, key_sizes, kme_tls, open_doors
+from heliograph.site.kme_doors import foreign_pairs, kme_tls, open_doors
 from heliograph.site.link import LinkRunner
 from heliograph.site.link_plan import LinkPlan, SupplyHooks
+from heliograph.site.live_settings import site_reloads
 from heliograph.site.modules import open_module
 from heliograph.site.policy import check_policy, read_identity
-from heliograph.site.renewal import Renewals
+from heliograph.site.site_supply import make_supply
 from heliograph.site.status_socket import serve_status
 from heliograph.site.store import SiteStore, open_store
-from heliograph.site.supply_plan import SupplyPlan, plan_quotas, reserve_of
+from heliograph.site.supply_plan import SupplyPlan
 from heliograph.site.workers import Workers
 from heliograph.status import KmeStatus, LinkStatus, SiteStatus
 from heliograph.storage.commit_records import CommitRecords
@@ -61,24 +62,25 @@ async def run_site(
     kek: Vault,
     ready: Callable[[], Awaitable[None]],
     stop: asyncio.Event,
-    renew: asyncio.Event | None = None,
+    reload: asyncio.Event | None = None,
+    log_level: Callable[[str | None], None] = lambda _: None,
 ) -> bool:
-    """Run until ``stop`` is set. ``ready`` is awaited when the site listens; each ``renew`` reads certificates anew.
+    """Run until ``stop`` is set. ``ready`` is awaited when the site listens; each ``reload`` reads SITE.toml anew.
 
-    Returns True if it was ordered to seal.
+    ``log_level``: sets what is logged. Returns True if it was ordered to seal.
 
     Raises ConfigurationError, StoreUnavailable or RollbackDetected with one line for the operator.
     """
     async with AsyncExitStack() as stack:
         site, sealed = await _Site.open(config, kek, stack), asyncio.Event()
-        if kek.kind != "file":  # a plain file opens by itself: there is nothing to be sealed by
-            stack.callback(await serve_control(config, {"seal": _order(sealed)}))
+        site.reloads.add(lambda fresh: fresh.file.log_level, log_level)
+        stack.callback(await serve_control(config, _orders(site, kek, sealed)))
         link = asyncio.create_task(site.link.run())
         stack.push_async_callback(site.link.close)
         stack.push_async_callback(_end, link)
-        if renew is not None:
-            renewing = asyncio.create_task(site.renewals.watch(renew))
-            stack.push_async_callback(_end, renewing)
+        if reload is not None:
+            reloading = asyncio.create_task(site.reloads.watch(reload))
+            stack.push_async_callback(_end, reloading)
         await ready()
         waiting = asyncio.create_task(stop.wait())
         stack.push_async_callback(_end, waiting)
@@ -90,11 +92,16 @@ async def run_site(
     return sealed.is_set() and not stop.is_set()
 
 
-def _order(sealed: asyncio.Event) -> Callable[[bytes], Awaitable[None]]:
-    async def carry_out(_: bytes) -> None:
+def _orders(site: _Site, kek: Vault, sealed: asyncio.Event) -> Orders:
+    async def seal(_: bytes) -> str:
         sealed.set()
+        return ""
 
-    return carry_out
+    async def reload(approver: bytes) -> str:
+        return await site.reloads.reload(check_approver(approver.decode(errors="replace")))
+
+    # A plain file opens by itself: there is nothing to be sealed by.
+    return {"reload": reload} if kek.kind == "file" else {"reload": reload, "seal": seal}
 
 
 async def _end(task: asyncio.Task[Any]) -> None:
@@ -142,6 +149,11 @@ def _after_trouble(opened: SiteStore, delivery: DeliveryServer | None) -> tuple[
     return probe, destroy_all
 
 
+def _agent_config(config: SiteConfig) -> AgentConfig:
+    assert config.file.agent is not None  # a section that goes waits for a restart
+    return AgentConfig.from_mapping(config.file.agent.tunnel)
+
+
 def _agent_tls(config: SiteConfig) -> ssl.SSLContext | None:
     kme, agent, path = config.file.kme, config.file.agent, config.path
     if agent is None or agent.certificate is None or agent.key is None:  # none, or one of this process
@@ -149,9 +161,10 @@ def _agent_tls(config: SiteConfig) -> ssl.SSLContext | None:
     return client_tls(path(agent.certificate), path(agent.key), path(kme.ca), kme.id)
 
 
-async def _renew_client(client: Etsi014Client, tls: ssl.SSLContext | None) -> None:
-    if tls is not None:
-        client.renew(tls)
+def _link_limits(config: SiteConfig) -> tuple[tuple[str, int] | None, int, int]:
+    """Return what of the link's plan can change under way. Raises ConfigurationError."""
+    entry = config.file.link
+    return parse_address(entry.dial, "[link] dial") if entry.dial else None, entry.in_flight, entry.keys_max
 
 
 def _transcripts(commits: CommitRecords, epoch: int) -> dict[int, str]:
@@ -172,8 +185,11 @@ class _Site:
         self.link = link
         self.agent: Agent | None = None
         self.supply: Supply
-        self.renewals = Renewals(config)
+        self.reloads = site_reloads(config)
+        self.reloads.add(SiteConfig.supply, self._follow_plan)
+        self.reloads.add(_link_limits, lambda limits: link.follow(*limits))
         self._config = config
+        self._plan = config.supply()
         self._kek = kek
         self._randomness = randomness
         self._keys = keys
@@ -251,11 +267,7 @@ class _Site:
             SystemRandomness(),
             wall,
         )
-        supply_plan = config.supply()
-        hooks = SupplyHooks(
-            lambda: sum(keys.stored_key_count(m, s) for m, s, here in supply_plan.stocks if here),
-            *_after_trouble(opened, delivery),
-        )
+        hooks = SupplyHooks(lambda: site.stored(), *_after_trouble(opened, delivery))  # noqa: PLW0108  - made below
         site = cls(
             config,
             kek,
@@ -265,9 +277,9 @@ class _Site:
             lambda epoch: doors.chain(_transcripts(commits, epoch)),
             delivery,
         )
-        steps: list[Callable[[], object]] = [lambda: _trim(keys, supply_plan, file.link.keys_max, file.kme.key_ttl_s)]
+        steps: list[Callable[[], object]] = [site.trim]
         if delivery is not None:
-            stocks = [(master, audience) for master, audience, here in supply_plan.stocks if here]
+            stocks = [(master, audience) for master, audience, here in site._plan.stocks if here]
             steps.append(lambda: delivery.sweep(stocks, connected=site.link.connected))
         else:
             local = LocalKeys(database, opened.keys, SystemRandomness())
@@ -275,7 +287,7 @@ class _Site:
         sweeper = asyncio.create_task(_sweep(database, store, *steps))
         stack.push_async_callback(_end, sweeper)
         if delivery is None:  # else its front ends do
-            await site._open_kme(stack, supply_plan, (clock, wall), tls[0], opened)
+            await site._open_kme(stack, (clock, wall), tls[0], opened)
         await site._open_agent(stack, clock, tls[1])
         await site.link.listen()
         server = await serve_status(config.path(file.status), site.status)
@@ -286,34 +298,20 @@ class _Site:
     async def _open_kme(
         self,
         stack: AsyncExitStack,
-        plan: SupplyPlan,
         clocks: tuple[Clock, WallClock],
         tls: ssl.SSLContext,
         store: SiteStore,
     ) -> None:
-        kme = self._config.file.kme
-        beside = foreign_pairs(self._config)
-        elsewhere = {pair.remote_sae for pair in beside}
-        limits = Limits(
-            key_size_bits=self._config.registration.key_size_bits,
-            max_key_count=self._config.file.link.keys_max,
-            max_key_per_request=kme.max_key_per_request,
-            reserve=reserve_of(kme, streams=self._config.file.etsi004 is not None),
-        )
-        supply = Supply(
-            store.keys,
-            kme.id,
-            [*plan.pairs, *beside],
-            limits,
-            clocks[1],
-            owner_reachable=lambda sae: sae in elsewhere or self.link.connected,
-            groups=plan.groups,
-            issue=LocalKeys(store.database, store.keys, SystemRandomness()).issue,
-            quotas=plan_quotas(kme, clocks[0]),
-            sizes=key_sizes(self._config, plan),
-        )
+        issue = LocalKeys(store.database, store.keys, SystemRandomness()).issue
+
+        def planned(config: SiteConfig) -> Supply:
+            return make_supply(config, store.keys, clocks, lambda: self.link.connected, foreign_pairs(config), issue)
+
+        supply = planned(self._config)
         self.supply = supply
-        await open_doors(stack, self._config, supply, store, tls, self.renewals)
+        # The supply first: a connection of an SAE that it does not serve any more is ended by the doors.
+        self.reloads.add(planned, supply.follow)
+        await open_doors(stack, self._config, supply, store, tls, self.reloads)
 
     async def _open_agent(self, stack: AsyncExitStack, clock: MonotonicClock, tls: ssl.SSLContext | None) -> None:
         """Start the encryptor: a consumer like any other, over mutual TLS or, where declared, in this process."""
@@ -322,17 +320,19 @@ class _Site:
             return
         client: Etsi014Client | InProcessKeySource
         if tls is None:
+            # What of the boundary could shut it out is checked with [agent] whenever the file is read.
             boundary = self._config.boundary().boundary
             client = InProcessKeySource(self.supply, boundary, entry.sae, entry.peer_sae, AGENT_KEY_BITS)
         else:
             host, port = parse_address(kme.listen, "[kme] listen")
             client = networked = Etsi014Client(f"https://{host}:{port}", tls, entry.sae, entry.peer_sae)
-            self.renewals.add(_agent_tls, partial(_renew_client, networked))
+            self.reloads.add(_agent_tls, lambda fresh: networked.renew(fresh or tls))
         stack.push_async_callback(client.close)
         agent = Agent(AgentConfig.from_mapping(entry.tunnel), client, clock, read_identity(self._config))
         await agent.start()
         stack.push_async_callback(agent.close)
         self.agent = agent
+        self.reloads.add(_agent_config, agent.follow)
 
     async def status(self) -> SiteStatus:
         """Return the site's public figures."""
@@ -345,6 +345,7 @@ class _Site:
             link=self._link_status(),
             kme=KmeStatus(self.deliverable(), to_masters, to_slaves, (self._delivery or self._keys).damaged_count()),
             agent=dataclasses.asdict(self.agent.status()) if self.agent else None,
+            configuration=self.reloads.status(),
         )
 
     def _link_status(self) -> LinkStatus:
@@ -360,4 +361,16 @@ class _Site:
         """Return how many keys this site's SAEs could fetch as masters."""
         if self._delivery is not None:  # as its last sweep found it: whoever asks never waits for the server
             return self._delivery.deliverable
-        return sum(self._keys.stored_key_count(m, s) for m, s, here in self._config.supply().stocks if here)
+        return self.stored()
+
+    def stored(self) -> int:
+        """Return the same, as the store counts it now."""
+        return sum(self._keys.stored_key_count(m, s) for m, s, here in self._plan.stocks if here)
+
+    def trim(self) -> None:
+        """Destroy the keys that the configuration in force has no room or no time for."""
+        file = self.reloads.config.file
+        _trim(self._keys, self._plan, file.link.keys_max, file.kme.key_ttl_s)
+
+    def _follow_plan(self, plan: SupplyPlan) -> None:
+        self._plan = plan

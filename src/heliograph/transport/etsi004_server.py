@@ -36,41 +36,72 @@ class Etsi004Server:
         self._handle = handle
         self._boundary = boundary
         self._networks = tuple(networks)
-        self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._servers: list[asyncio.Server] = []
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     @property
     def port(self) -> int:
         """The port it listens on."""
-        if self._server is None:
+        if not self._servers:
             raise ConfigurationError("ETSI 004 is not listening")
-        return int(self._server.sockets[0].getsockname()[1])
+        return int(self._servers[0].sockets[0].getsockname()[1])
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext) -> None:
         """Listen. Raises ConfigurationError."""
         try:
-            self._server = await asyncio.start_server(
-                self._accept, host, port, ssl=tls, ssl_handshake_timeout=HANDSHAKE_S
-            )
+            listening = await asyncio.start_server(self._accept, host, port, ssl=tls, ssl_handshake_timeout=HANDSHAKE_S)
         except OSError as error:
             raise ConfigurationError(
                 f"ETSI 004 address {host}:{port}: {error.strerror or error}; free the port or name another"
             ) from None
+        self._servers = [listening]
 
-    async def renew(self, tls: ssl.SSLContext) -> None:
-        """Use ``tls`` for every connection from now on. Established ones go on, and none that waits is lost."""
-        assert self._server is not None
-        # The same listening socket under a second descriptor: closing the first one does not close it.
-        raw = self._server.sockets[0].dup()
-        fresh = await asyncio.start_server(self._accept, sock=raw, ssl=tls, ssl_handshake_timeout=HANDSHAKE_S)
-        self._server.close()
-        self._server = fresh
+    async def prepare(self, tls: ssl.SSLContext) -> list[asyncio.Server]:
+        """Return what ``renew`` takes: all that can fail is done then. Raises ConfigurationError. Or close them."""
+        fresh: list[asyncio.Server] = []
+        try:
+            for raw in [raw for server in self._servers for raw in server.sockets]:
+                # The same listening socket under a second descriptor: closing the first one does not close it.
+                again = raw.dup()
+                listening = await asyncio.start_server(
+                    self._accept, sock=again, ssl=tls, ssl_handshake_timeout=HANDSHAKE_S, start_serving=False
+                )
+                fresh.append(listening)
+        except OSError as error:
+            for server in fresh:
+                server.close()
+            raise ConfigurationError(f"ETSI 004: {error.strerror or error}") from None
+        return fresh
+
+    async def renew(self, fresh: list[asyncio.Server]) -> None:
+        """Use their certificate for every connection from now on. Established ones go on, none that waits is lost."""
+        for server in fresh:
+            await server.start_serving()
+        for server in self._servers:
+            server.close()
+        self._servers = fresh
+
+    def admit(self, boundary: Boundary, networks: Sequence[Network], serves: Callable[[str], bool]) -> None:
+        """Let these in from now on and nobody else; a connection of somebody else ends at once.
+
+        ``serves``: whether an SAE is registered at this key manager.
+        """
+        self._boundary, self._networks = boundary, tuple(networks)
+        for task, writer in list(self._connections.items()):
+            try:
+                stays = serves(self._identify(writer))
+            except NotPermitted as why:
+                _log.info("ETSI 004 connection closed: %s", why)
+                stays = False
+            if not stays:
+                writer.transport.abort()
+                task.cancel()
 
     async def close(self) -> None:
         """Stop listening and end every connection."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        for server in self._servers:
+            server.close()
+        self._servers = []
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
@@ -78,7 +109,7 @@ class Etsi004Server:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._connections.add(task)
+        self._connections[task] = writer
         try:
             caller = self._identify(writer)
             while len(self._connections) <= CONNECTIONS_MAX:
@@ -99,7 +130,7 @@ class Etsi004Server:
         except Exception as why:  # noqa: BLE001  - no traceback with keys in its locals may reach a log
             _log.error("ETSI 004 call failed: %s", type(why).__name__)
         finally:
-            self._connections.discard(task)
+            self._connections.pop(task, None)
             writer.close()
             with contextlib.suppress(OSError, ssl.SSLError):
                 await writer.wait_closed()

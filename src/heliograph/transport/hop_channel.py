@@ -32,6 +32,11 @@ class HopClient:
         self._failures = 0
         self._not_before = 0.0
 
+    def move(self, host: str, port: int) -> None:
+        """Ask there from now on; what is under way ends where it began."""
+        if self._where != (host, port):
+            self._where, self._failures = (host, port), 0
+
     async def request(self, seal: Callable[[], Awaitable[SealedHop]]) -> bytes:
         """Return the reply's body. ``seal`` takes keys and returns the message; what it raises goes through.
 

@@ -42,6 +42,11 @@ class OneTimeClient:
         self._failures = 0
         self._not_before = 0.0
 
+    def move(self, host: str, port: int) -> None:
+        """Ask there from now on; what is under way ends where it began."""
+        if self._where != (host, port):
+            self._where, self._failures = (host, port), 0
+
     async def request(self, local: str, remote: str, body: bytes) -> bytes:
         """Return the reply's body. Raises TransportClosed, also while attempts are put off, or KeySupplyError."""
         async with self._turn:
@@ -95,6 +100,11 @@ class OneTimeServer:
         if self._server is not None:
             self._server.close()
             self._server = None
+
+    def expect(self, hosts: Iterable[str]) -> None:
+        """Keep room for peers that were moved to ``hosts``, as for those that it was made with."""
+        for host in hosts:
+            self._learn(host)
 
     async def _accept(self, transport: TcpTransport) -> None:
         host, has_proved = transport.peer_host, False

@@ -23,7 +23,7 @@ from heliograph.site.clocks import WallClock
 from heliograph.site.config import read_site
 from heliograph.site.delivery import InProcessKeySource
 from heliograph.site.kme_doors import open_doors
-from heliograph.site.renewal import Renewals
+from heliograph.site.live_settings import site_reloads
 from heliograph.site.store import SiteStore
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords, NewKey
@@ -94,7 +94,7 @@ async def fetch(site, boundary, recorder, source_of):
     recorder.frames()
     async with AsyncExitStack() as stack:
         stack.callback(store.database.close)
-        await open_doors(stack, config, supply, store, tls, Renewals(config))
+        await open_doors(stack, config, supply, store, tls, site_reloads(config))
         waiting = listeners()
         source = source_of(config, supply)
         stack.push_async_callback(source.close)

@@ -21,7 +21,7 @@ from heliograph.lab.rehearsal import free_ports
 from heliograph.site.clocks import WallClock
 from heliograph.site.config import read_site
 from heliograph.site.kme_doors import foreign_pairs, open_doors
-from heliograph.site.renewal import Renewals
+from heliograph.site.live_settings import site_reloads
 from heliograph.site.store import open_store
 from heliograph.storage.database import Database
 from heliograph.storage.keys import NewKey
@@ -87,7 +87,7 @@ def served(site, declared, act, *, renewing=False):
             kme = config.file.kme
             tls = server_tls(config.path(kme.certificate), config.path(kme.key), config.path(kme.ca))
             async with AsyncExitStack() as stack:
-                renewals = Renewals(config)
+                renewals = site_reloads(config)
                 await open_doors(stack, config, supply, store, tls, renewals)
                 return await act(config, supply, rows, *([renewals] if renewing else []))
         finally:
@@ -218,10 +218,10 @@ def test_every_door_shows_a_renewed_certificate_and_a_bad_one_changes_none(site)
             fresh = SiteCa.load(pki).issue_kme("kme-a", ["127.0.0.1"])
             (pki / "kme.pem").write_bytes(fresh.certificate)
             with pytest.raises(ConfigurationError, match="does not belong to"):
-                await renewals.renew()
+                await renewals.reload("Ann")
             assert {await shown(door, sae_tls(config)) for door in doors} == old
             (pki / "kme.key").write_bytes(fresh.key)
-            assert await renewals.renew() == "certificates renewed"
+            assert await renewals.reload("Ann") == "certificates renewed; no setting changed"
             serial = x509.load_pem_x509_certificate(fresh.certificate).serial_number
             assert [await shown(door, sae_tls(config)) for door in doors] == [serial] * 3
             assert serial not in old

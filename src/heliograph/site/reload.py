@@ -1,0 +1,175 @@
+"""A running process takes over its changed configuration: all of it, or nothing (ADR 0052, ADR 0039)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Generic, Protocol, TypeVar
+
+from heliograph.errors import ConfigurationError, HeliographError, StoreUnavailable
+from heliograph.site.bugs import place
+from heliograph.site.clocks import WallClock
+from heliograph.status import ConfigurationStatus
+
+__all__ = ["Prepared", "Reloads", "Rules", "Setting"]
+
+_log = logging.getLogger("heliograph.reload")
+_KEPT: Final = "nothing was reloaded, the running configuration stays in force"
+_Made = TypeVar("_Made")
+
+
+class _FromFile(Protocol):
+    @property
+    def toml(self) -> Path: ...
+
+
+_Config = TypeVar("_Config", bound=_FromFile)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting that differs between two files. ``live``: a running process can take it over."""
+
+    name: str
+    live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rules(Generic[_Config]):
+    """How one kind of configuration is reloaded.
+
+    ``read``: raises ConfigurationError; ``files``: what the settings themselves come from; ``changes``: between two
+    of them; ``record``: notes who asked for which changes, durably and before they are made, or raises.
+    """
+
+    read: Callable[[Path], _Config]
+    files: Callable[[_Config], Sequence[Path]]
+    changes: Callable[[_Config, _Config], Sequence[Setting]]
+    record: Callable[[_Config, str, Sequence[str]], object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A change that is ready. ``apply``: makes it, and does not fail; ``discard``: forgets it instead."""
+
+    apply: Callable[[], Awaitable[None]]
+    discard: Callable[[], None] = lambda: None
+
+
+class Reloads(Generic[_Config]):
+    """What of a running process follows its files."""
+
+    def __init__(self, config: _Config, rules: Rules[_Config]) -> None:
+        self._config = config
+        self._rules: Final = rules
+        self._entries: list[Callable[[_Config], Awaitable[Prepared]]] = []
+        self._turn = asyncio.Lock()
+        self._since, self._done, self._refused, self._last = WallClock().now(), 0, 0, ""
+
+    @property
+    def config(self) -> _Config:
+        """What is in force now."""
+        return self._config
+
+    def status(self) -> ConfigurationStatus:
+        """Tell since when it is in force, and what came of the last reload."""
+        return ConfigurationStatus(self._since, self._done, self._refused, self._last)
+
+    def prepare(self, make: Callable[[_Config], Awaitable[Prepared]]) -> None:
+        """Take part in each reload. ``make`` changes nothing and raises ConfigurationError; they run in this order."""
+        self._entries.append(make)
+
+    def add(self, make: Callable[[_Config], _Made], apply: Callable[[_Made], object]) -> None:
+        """Take part by ``apply`` of what ``make`` returns. ``make`` as in ``prepare``; ``apply`` does not fail."""
+
+        async def prepared(config: _Config) -> Prepared:
+            made = make(config)
+
+            async def carry_out() -> None:
+                apply(made)
+
+            return Prepared(carry_out)
+
+        self._entries.append(prepared)
+
+    async def watch(self, asked: asyncio.Event) -> None:
+        """Reload each time that ``asked`` is set. Never ends by itself."""
+        while True:
+            await asked.wait()
+            asked.clear()
+            with suppress(HeliographError):  # said already
+                await self.reload("SIGHUP")
+
+    async def reload(self, who: str) -> str:
+        """Read the files anew and use them; log one line and return it. ``who`` asks, for the audit log.
+
+        Raises ConfigurationError: what is in force then is what was. Nothing under way is ended, but for connections of
+        consumers that may not come any more.
+        """
+        async with self._turn:
+            prepared: list[Prepared] = []
+            try:
+                fresh, names = await self._check(who, prepared)
+            except BaseException as why:
+                for one in prepared:
+                    one.discard()
+                if not isinstance(why, Exception):
+                    raise
+                raise self._refuse(
+                    f"nothing was reloaded, the running configuration stays in force: {_told(why)}"
+                ) from None
+            self._config = fresh
+            try:
+                for one in prepared:
+                    await one.apply()
+            except Exception as why:  # noqa: BLE001  - what was applied stays
+                raise self._refuse(f"reloaded in part, restart: {_told(why)}") from None
+            self._since, self._done = WallClock().now(), self._done + 1
+            self._last = "certificates renewed" + (
+                f"; changed: {', '.join(names)}" if names else "; no setting changed"
+            )
+            _log.info("%s", self._last)
+            return self._last
+
+    def _refuse(self, said: str) -> ConfigurationError:
+        self._refused, self._last = self._refused + 1, said
+        _log.error("%s", said)
+        return ConfigurationError(said)
+
+    async def _check(self, who: str, prepared: list[Prepared]) -> tuple[_Config, list[str]]:
+        """Read and check everything, then write down what is going to change; fill ``prepared``."""
+        before = self._seen(self._config)
+        fresh = self._rules.read(self._config.toml)
+        changes = self._rules.changes(self._config, fresh)
+        if fixed := [change.name for change in changes if not change.live]:
+            raise ConfigurationError(
+                f"{self._config.toml}: {', '.join(fixed)}: changed by a restart only; put it back, or restart"
+            )
+        for make in self._entries:
+            prepared.append(await make(fresh))  # noqa: PERF401  - what was made before one fails is kept
+        if self._seen(fresh) != before:
+            raise ConfigurationError(
+                f"{self._config.toml}: it was being written while it was read; write a new file, move it in place, "
+                "then reload"
+            )
+        names = [change.name for change in changes]
+        if names and self._rules.record is not None:
+            await asyncio.to_thread(self._rules.record, fresh, who, names)
+        return fresh, names
+
+    def _seen(self, config: _Config) -> Mapping[Path, bytes]:
+        try:
+            return {path: hashlib.sha256(path.read_bytes()).digest() for path in self._rules.files(config)}
+        except OSError as why:
+            raise StoreUnavailable(f"{why.filename}: {why.strerror}") from None
+
+
+def _told(why: Exception) -> str:
+    # The text of an error that nobody foresaw might quote key material: kind and place are enough.
+    known = isinstance(why, HeliographError)
+    return str(why) if known else f"internal error ({type(why).__name__} at {place(why)}): please report it"

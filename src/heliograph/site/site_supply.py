@@ -1,0 +1,60 @@
+"""The supply of a site that hands its keys out itself, as its configuration says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from heliograph.kme.key_sizes import KeySizes
+from heliograph.kme.supply import Issue, KeyStore, Limits, SaePair, Supply
+from heliograph.ports import Clock
+from heliograph.site.config import SiteConfig
+from heliograph.site.supply_plan import SupplyPlan, plan_quotas, reserve_of
+
+__all__ = ["make_supply"]
+
+
+def make_supply(
+    config: SiteConfig,
+    keys: KeyStore,
+    clocks: tuple[Clock, Clock],
+    link_is_up: Callable[[], bool],
+    beside: Sequence[SaePair] = (),
+    issue: Issue | None = None,
+) -> Supply:
+    """Return it. ``clocks``: monotonic, and the one that stamps keys; ``beside``: pairs that need no link.
+
+    Raises ConfigurationError.
+    """
+    kme, plan = config.file.kme, config.supply()
+    elsewhere = {pair.remote_sae for pair in beside}
+    limits = Limits(
+        key_size_bits=config.registration.key_size_bits,
+        max_key_count=config.file.link.keys_max,
+        max_key_per_request=kme.max_key_per_request,
+        reserve=reserve_of(kme, streams=config.file.etsi004 is not None),
+    )
+    return Supply(
+        keys,
+        kme.id,
+        [*plan.pairs, *beside],
+        limits,
+        clocks[1],
+        owner_reachable=lambda sae: sae in elsewhere or link_is_up(),
+        groups=plan.groups,
+        issue=issue,
+        quotas=plan_quotas(kme, clocks[0]),
+        sizes=_key_sizes(config, plan),
+    )
+
+
+def _key_sizes(config: SiteConfig, plan: SupplyPlan) -> KeySizes:
+    """Return the sizes of all keys that this site hands out, those of other key managers' pairs included."""
+    entry = config.file.etsi020
+    declared = [pair for peer in entry.peers for pair in peer.pairs] if entry else []
+    named = {
+        names: (pair.key_size_bits,)
+        for pair in declared
+        if pair.key_size_bits is not None
+        for names in ((pair.local, pair.foreign), (pair.foreign, pair.local))
+    }
+    return KeySizes(plan.sizes.default, {**plan.sizes.named, **named})
