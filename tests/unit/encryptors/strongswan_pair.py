@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 import pytest
 
+from heliograph.agent.agent import Agent
+from heliograph.agent.config import AgentConfig
+from heliograph.agent.identity import PeerIdentity
 from heliograph.lab.charons import CHARON, GatewayAuthority, charon_socket, start_charon, why_no_charon
 from heliograph.lab.network_path import why_no_namespaces
+from heliograph.testing.keysource import MemoryKeyManagers
+from heliograph.vault.randomness import SystemRandomness
 
 _ECHO = """
 import socket, sys
@@ -205,9 +214,23 @@ class Gateways:
         }
         return entry | more
 
-    def passes(self, side: int = 0, tries: int = 10) -> bool:
+    def second_network(self) -> list[dict[str, object]]:
+        """Put another network behind each gateway; return what a tunnel between those two is told apart by."""
+        for side in (0, 1):
+            self.inside(side, "ip", "addr", "add", f"10.{side + 1}.1.1/32", "dev", "lo")
+            self._helper(side, _ECHO, f"10.{side + 1}.1.1")
+        return [
+            {
+                "name": "second",
+                "local_networks": [f"10.{side + 1}.1.0/24"],
+                "remote_networks": [f"10.{2 - side}.1.0/24"],
+            }
+            for side in (0, 1)
+        ]
+
+    def passes(self, side: int = 0, tries: int = 10, network: int = 0) -> bool:
         """Whether a packet gets from the host behind this side to the other and back."""
-        words = [f"10.{side + 1}.0.1", f"10.{2 - side}.0.1", str(tries), self.MARKER]
+        words = [f"10.{side + 1}.{network}.1", f"10.{2 - side}.{network}.1", str(tries), self.MARKER]
         return self.inside(side, sys.executable, "-c", _ASK, *words) == "answered"
 
     @contextlib.contextmanager
@@ -270,3 +293,76 @@ class Gateways:
         for space in self.spaces:
             with contextlib.suppress(subprocess.CalledProcessError):
                 run("ip", "netns", "del", space)
+
+
+class JumpingClock:
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def now(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+class Pair:
+    """Two agents, each beside its charon; the agents talk over the loopback interface, the gateways over the wire."""
+
+    def __init__(self, gateways: Gateways, tables=None, **more: object) -> None:
+        self.gateways = gateways
+        self.tables = tables or [gateways.table(side) for side in (0, 1)]
+        self.more = more
+        self.clock = JumpingClock()
+        self.keys = MemoryKeyManagers()
+        self.secret = secrets.token_bytes(32)
+
+    async def __aenter__(self):
+        self.b = self._agent(1, "responder", "127.0.0.1:0", self.keys.slave)
+        await self.b.start()
+        self.a = self._agent(0, "initiator", str(self.b.control_address), self.keys.master)
+        await self.a.start()
+        return self
+
+    def _agent(self, side, role, control, source):
+        entry = {"role": role, "control": control, "strongswan": self.tables[side]} | self.more
+        identity = None
+        if "policy" in self.more:
+            entry["peer_key"] = "unused: the secret is given"
+            names = ("sae-a", "sae-b") if side == 0 else ("sae-b", "sae-a")
+            identity = PeerIdentity(*names, self.secret, SystemRandomness())
+        return Agent(AgentConfig.from_mapping(entry), source, self.clock, identity)
+
+    async def until(self, condition: Callable[[], bool], seconds: float = 30.0) -> None:
+        async with asyncio.timeout(seconds):
+            while not condition():
+                self.clock.ahead += 0.05
+                self.a.tick()
+                self.b.tick()
+                await asyncio.sleep(0.01)
+
+    async def encrypting(self, mode: str = "encrypting") -> None:
+        await self.until(
+            lambda: (
+                self.a.status().mode == self.b.status().mode == mode
+                and self.a.status().key_id == self.b.status().key_id
+                and self.a.status().alarm is self.b.status().alarm is None
+            )
+        )
+
+    async def rotated(self) -> None:
+        """Go on to the next key, wherever the pair is."""
+        before = self.a.status().rekeys
+        self.clock.ahead += 61
+        await self.until(lambda: self.a.status().rekeys > before and self.b.status().rekeys > before)
+        await self.encrypting()
+
+    def kill(self) -> None:
+        """Let both agents say nothing more to their charons, not even farewell."""
+        for agent in (self.a, self.b):
+            agent._encryptor._settler._closed = True
+            agent._encryptor._work.release()  # as the end of a process does
+
+    async def passes(self, **how: int) -> bool:
+        return await asyncio.to_thread(self.gateways.passes, **how)
+
+    async def __aexit__(self, *_):
+        await self.a.close()
+        await self.b.close()
