@@ -104,7 +104,7 @@ def _wireguard(path: NetworkPath, _place: Path, sink_port: int) -> Iterator[Ends
     with _ended() as processes:
         for side, name in enumerate(names):
             processes.append(_begin(path.words(side, "wireguard-go", "-f", name)))
-            _until(lambda name=name: Path(f"/var/run/wireguard/{name}.sock").exists(), "wireguard-go")  # type: ignore[misc]
+            _until(lambda name=name: _wg_answers(name), "wireguard-go")  # type: ignore[misc]
             run("wg", "set", name, "listen-port", "51820", "private-key", "/dev/stdin", given=private[side])
             path.inside(side, "ip", "addr", "add", f"10.97.0.{side + 1}/24", "dev", name)
             path.inside(side, "ip", "link", "set", name, "up")
@@ -122,6 +122,14 @@ def _wireguard(path: NetworkPath, _place: Path, sink_port: int) -> Iterator[Ends
             for side in (0, 1)
         )
         yield Ends((tables[0], tables[1]), "10.97.0.2", sink_port, tuple(processes))
+
+
+def _wg_answers(name: str) -> bool:
+    """Tell whether an interface is there; the socket of one that was killed may be left, and answers nothing."""
+    with contextlib.suppress(ConfigurationError):
+        run("wg", "show", name)
+        return True
+    return False
 
 
 @contextlib.contextmanager
