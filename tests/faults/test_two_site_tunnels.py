@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import subprocess
 import sys
 from contextlib import AsyncExitStack, ExitStack
 
@@ -232,3 +233,27 @@ def test_a_cut_wire_shuts_the_tunnel_at_the_keys_greatest_age_and_it_comes_back_
         run.check_logs()
 
     asyncio.run(scenario())
+
+
+def demo(*words):
+    command = [sys.executable, "-m", "heliograph.cli.main", "demo", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_demo_of_a_network_tunnel_refuses_what_it_cannot_do_in_one_line():
+    done = demo("--tunnel", "tun", "--stay")
+    assert done.returncode == 1
+    assert "--stay" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_the_demo_shows_each_network_tunnel(kind):
+    if (why := KINDS[kind].missing()) is not None:
+        pytest.skip(why)
+    done = demo("--tunnel", kind, "--distance-km", "5", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["rotations"] >= 2
+    assert report["wire"]["in_clear"] == 0
