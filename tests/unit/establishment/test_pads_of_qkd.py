@@ -51,7 +51,7 @@ def test_pads_refuse_a_key_that_was_in_an_earlier_one():
 
 def test_pads_refuse_a_key_that_the_peer_names_again():
     async def scenario():
-        theirs, ours = QkdPad(Manager(*range(1, 9)), NUMBER), QkdPad(PadKeys(Manager(), 5.0), NUMBER)
+        theirs, ours = (QkdPad(PadKeys(one, 5.0), NUMBER) for one in (Manager(*range(1, 9)), Manager()))
         first, second = await theirs.offer(), await theirs.offer()
         material, _ = await ours.answer(first.share)
         assert material == first.material
