@@ -7,7 +7,7 @@ import time
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from wire_recorder import frames, recorded, require_namespaces, udp_records
+from wire_recorder import require_namespaces, udp_records
 
 from heliograph.consumer.keys import Role
 from heliograph.encryptors.records import RecordType
@@ -23,6 +23,7 @@ from heliograph.lab.encryptors_side_by_side import (
     send_packets,
 )
 from heliograph.lab.network_path import NetworkPath
+from heliograph.lab.wire import frames, recorded
 
 pytestmark = pytest.mark.slow  # real processes in real time
 
@@ -187,3 +188,46 @@ def test_an_interface_that_is_missing_or_too_large_is_refused_with_the_command_t
         path.inside(1, "ip", "tuntap", "add", "dev", "hgtun0", "mode", "tun")
         with pytest.raises(ConfigurationError, match=f"mtu {1500 - OVERHEAD_BYTES}"), agent_pair(path, tables):
             pass
+
+
+def test_an_interface_made_anew_is_attached_again_and_its_absence_is_an_alarm():
+    """Deleted by another program, with a default route left that would take its packets: nothing of ours leaves."""
+    require_namespaces(tun=True)
+    slow = {"rekey_seconds": 60.0, "max_key_age_s": 120.0}
+    with NetworkPath(namespaces=True) as path, sinks(path) as (tcp, udp), packet_agents(path, tcp, **slow) as at:
+        eventually(lambda: both_encrypt(at), "the tunnel did not come up")
+        path.inside(0, "ip", "link", "del", "hgtun0")
+        eventually(lambda: at.status(0)["mode"] == "fail-closed", "an interface that is gone is not noticed")
+        alarm = at.status(0)["alarm"]
+        assert "hgtun0" in alarm
+        assert "ip tuntap add dev hgtun0 mode tun" in alarm
+        assert "in clear" in alarm
+        assert both_told(at.status(1))  # the other site's interface is whole, and its packets are refused nowhere
+        # An interface whose MTU does not fit is not taken; the alarm says what mends it.
+        path.inside(0, "ip", "tuntap", "add", "dev", "hgtun0", "mode", "tun")
+        eventually(lambda: "mtu" in at.status(0)["alarm"], "an MTU that does not fit was taken")
+        path.inside(0, "ip", "addr", "add", "10.98.0.1/24", "dev", "hgtun0")
+        path.inside(0, "ip", "link", "set", "hgtun0", "mtu", str(1500 - OVERHEAD_BYTES), "up")
+        eventually(lambda: both_encrypt(at), "the interface was not attached again")
+        assert at.status(0)["alarm"] is None
+        assert send_packets(path, at, udp, 100, 1000.0)["received"] == 100
+        # Deleted and made again between two looks, as a script does: still ours afterwards.
+        for words in (
+            ("link", "del", "hgtun0"),
+            ("tuntap", "add", "dev", "hgtun0", "mode", "tun"),
+            ("addr", "add", "10.98.0.1/24", "dev", "hgtun0"),
+            ("link", "set", "hgtun0", "mtu", str(1500 - OVERHEAD_BYTES), "up"),
+        ):
+            path.inside(0, "ip", *words)
+        eventually(lambda: passes(path, at, udp), "the interface was not attached again")
+
+
+def both_told(status) -> bool:
+    return status["mode"] == "encrypting" and status["alarm"] is None
+
+
+def passes(path, at, udp) -> bool:
+    try:
+        return send_packets(path, at, udp, 20, 1000.0)["received"] == 20
+    except ConfigurationError:
+        return False

@@ -8,12 +8,13 @@ import time
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from wire_recorder import frames, recorded, require_namespaces
+from wire_recorder import require_namespaces
 
 from heliograph.errors import ConfigurationError
 from heliograph.lab.bulk import MARKER
 from heliograph.lab.encryptors_side_by_side import agents, begin, programs, send
 from heliograph.lab.network_path import NetworkPath
+from heliograph.lab.wire import frames, recorded
 
 pytestmark = pytest.mark.slow  # real processes in real time
 

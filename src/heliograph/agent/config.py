@@ -207,7 +207,8 @@ def _cipher(entry: _Document) -> Cipher:
 
 def _chunk_bytes(entry: _Document, cipher: Cipher) -> int:
     if cipher is not Cipher.ONE_TIME_PAD:
-        return MAX_PAYLOAD_BYTES
+        # Half a generation: data that does not fit any more then finds it nearly used, and another is on its way.
+        return max(1, min(MAX_PAYLOAD_BYTES, entry.rekey_bytes // 2))
     # An eighth of a direction's pad of the shortest keys, so that a record always fits a fresh one.
     return max(1, min(MAX_PAYLOAD_BYTES - 24, (entry.pad_keys - 1) * KEY_BYTES // 2 // 8))
 

@@ -66,9 +66,11 @@ class EstablishedKeySource:
             async with asyncio.timeout(self._answer_seconds):
                 return self._delivered(await answered)
         except TimeoutError:
+            pad = "; or its key manager is too slow for pad_keys keys, which its own status tells"
+            more = pad if self._settings.is_pad else ""
             raise KeySupplyError(
                 "the peer's agent did not answer an offer of keys: check that it runs, and that policy, exchanges, "
-                "combiner, cipher, SAE IDs and peer_key are the same on both sites"
+                f"combiner, cipher, SAE IDs and peer_key are the same on both sites{more}"
             ) from None
         finally:
             if self._offered is not None and self._offered[0] is initiated:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from heliograph.agent.config import AgentConfig
 from heliograph.agent.established import EstablishedKeySource
+from heliograph.agent.pads import PadKeys
 from heliograph.agent.patience import PatientKeySource
 from heliograph.consumer.keys import Cipher, Role
 from heliograph.errors import ConfigurationError
@@ -66,5 +67,7 @@ def open_establishment(
     is_pad = cipher is Cipher.ONE_TIME_PAD
     # Half of what the peer waits for an answer: a policy that can do without QKD falls back before the peer gives up.
     patient = PatientKeySource(source, config.rotation.answer_seconds / 2)
-    methods[QKD] = QkdPad(patient, config.pad_keys) if is_pad else QkdEstablishment(patient)
+    # All keys of a pad within what the peer waits, so that the side whose key manager is slow is the one to say so.
+    many = PadKeys(source, 0.8 * config.rotation.answer_seconds)
+    methods[QKD] = QkdPad(many, config.pad_keys) if is_pad else QkdEstablishment(patient)
     return EstablishedKeySource(settings, methods, identity.randomness, send, config.rotation.answer_seconds)

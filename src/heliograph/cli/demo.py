@@ -28,6 +28,10 @@ def demo(
     seed: Annotated[int | None, typer.Option(help="Seeds the fibre and a made payload; sites draw fresh.")] = None,
     no_dashboard: Annotated[bool, typer.Option("--no-dashboard", help="No page yet: changes nothing.")] = False,
     stay: Annotated[bool, typer.Option("--stay", help="Leave both sites running until Ctrl-C.")] = False,
+    tunnel: Annotated[
+        Literal["built-in", "tls-psk", "tun", "strongswan", "wireguard"],
+        typer.Option(help="What carries the traffic; the last three need root, and make network namespaces."),
+    ] = "built-in",
     keep: Annotated[Path | None, typer.Option(help="Keep sites and recordings in this new directory.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The report as one JSON document.")] = False,
 ) -> None:
@@ -36,10 +40,19 @@ def demo(
     with refusals(as_json=as_json):
         # Imported here, so that `heliograph --help` is quick.
         from heliograph.lab.demo import DemoOptions, run_demo  # noqa: PLC0415
-        from heliograph.lab.report import failures, render  # noqa: PLC0415
 
-        options = DemoOptions(payload, seconds, distance_km, bootstrap, seed, keep, stay, quiet=as_json, decoys=decoys)
-        report = asyncio.run(run_demo(options))
+        cipher = "tls-psk" if tunnel == "tls-psk" else "aes-256-gcm"
+        options = DemoOptions(
+            payload, seconds, distance_km, bootstrap, seed, keep, stay, quiet=as_json, decoys=decoys, cipher=cipher
+        )
+        if tunnel in ("built-in", "tls-psk"):
+            from heliograph.lab.report import failures, render  # noqa: PLC0415
+
+            report = asyncio.run(run_demo(options))
+        else:
+            from heliograph.lab.tunnel_demo import failures, render, run_tunnel_demo  # noqa: PLC0415
+
+            report = asyncio.run(run_tunnel_demo(tunnel, options))
         print(json.dumps(report) if as_json else render(report))
         for failure in failures(report):
             print(f"heliograph: {failure}", file=sys.stderr)

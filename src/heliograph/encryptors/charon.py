@@ -170,6 +170,24 @@ class Charon:
         """Return the names of the connections that are defined."""
         return {_text(name) for name in session.get_conns().get("conns", [])}
 
+    def refuse_rivals(self, session: Any, belongs: Callable[[str], bool]) -> None:  # noqa: ANN401
+        """Raise EncryptorUnavailable if charon could take another connection for ours.
+
+        A responder chooses by addresses and names alone. With a rival it may bring an association up under the other
+        connection, with other networks and another tunnel's key.
+        """
+        config = self._config
+        ours = ([config.local], [config.remote], config.local_id, config.remote_id)
+        for name, told in ((_text(n), told) for each in session.list_conns() for n, told in each.items()):
+            addresses = [[_text(one) for one in told.get(entry, [])] for entry in ("local_addrs", "remote_addrs")]
+            names = [_text(told.get(entry, {}).get("id", b"")) for entry in ("local-1", "remote-1")]
+            if not belongs(name) and (*addresses, *names) == ours:
+                raise EncryptorUnavailable(
+                    f"strongswan: charon has another connection ({name}) between {config.local_id} and "
+                    f"{config.remote_id}, which a responder cannot tell from this one: put more networks into one "
+                    "tunnel, or give each tunnel a local_id and a remote_id of its own (a certificate has several)"
+                )
+
     def forget_connection(self, session: Any, name: str) -> None:  # noqa: ANN401
         """Remove a connection's definition; its associations go on."""
         with contextlib.suppress(self._vici.exception.CommandException):

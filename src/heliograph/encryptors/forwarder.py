@@ -45,18 +45,15 @@ class Forwarder(PortForwarder[Generation]):
     async def _answer(self, outer: Streams) -> None:
         """Check a new outer connection's first record, connect to the target and carry."""
         reader, writer = outer
-        self._unauthenticated[writer] = None
-        try:
-            async with asyncio.timeout(self._config.first_record_seconds):
-                header, body = await read_record(reader)
-            if header.kind is not RecordType.OPEN or opener_of(header.connection) is not self._role.peer:
-                raise RemoteProtocolError(f"a connection begins with {header.kind.name}, not with the peer's OPEN")
-            if not self.keyring.holds(header.key_id):
-                # A rotation overtook this OPEN, and the peer opens again; or it is junk. Nothing is at stake.
-                self.counts.turned_away += 1
-                return
-            tunnel = Tunnel(self.keyring, header.connection, reader, writer, self._check_drained)
-            name = tunnel.admit(header, body)
-        finally:
-            self._unauthenticated.pop(writer, None)
+        async with asyncio.timeout(self._config.first_record_seconds):
+            header, body = await read_record(reader)
+        if header.kind is not RecordType.OPEN or opener_of(header.connection) is not self._role.peer:
+            raise RemoteProtocolError(f"a connection begins with {header.kind.name}, not with the peer's OPEN")
+        if not self.keyring.holds(header.key_id):
+            # A rotation overtook this OPEN, and the peer opens again; or it is junk. Nothing is at stake.
+            self.counts.turned_away += 1
+            return
+        tunnel = Tunnel(self.keyring, header.connection, reader, writer, self._check_drained)
+        name = tunnel.admit(header, body)
+        self._waiting.prove(writer)
         await self._serve(tunnel, name)

@@ -98,9 +98,7 @@ class PacketEncryptor:
             try:
                 packet = device.read()
             except OSError as why:
-                self._fail(
-                    f"tun: interface {self._config.interface}: {why.strerror}: nothing passes; restart the agent"
-                )
+                self._fail(why.strerror or type(why).__name__)
                 return
             if packet is None:
                 return
@@ -114,15 +112,30 @@ class PacketEncryptor:
                 self._dropped += 1  # its counter is burnt
             self.keyring.count()
 
-    def _fail(self, alarm: str) -> None:
-        """Stop reading an interface that is gone."""
-        self._alarm = alarm
+    def _fail(self, why: str) -> None:
+        """Let go of an interface that is gone: its routes are gone with it, so the alarm says what may happen."""
+        self._alarm = (
+            f"tun: interface {self._config.interface} is gone ({why}): nothing passes, and the inner network's packets "
+            f"may take another way in clear; make it again, with address and routes: ip tuntap add dev "
+            f"{self._config.interface} mode tun"
+        )
         if self._device is not None:
             asyncio.get_running_loop().remove_reader(self._device.fd)
+            self._device.close()
+            self._device = None
+
+    def _attach_again(self) -> None:
+        """Take an interface that was made anew; its configuration is checked as at the start."""
+        try:
+            self._device = TunDevice(self._config)
+        except ConfigurationError as why:
+            self._alarm = f"{why}: nothing passes meanwhile, but perhaps another way, in clear"
+            return
+        self._alarm = None
+        asyncio.get_running_loop().add_reader(self._device.fd, self._from_inside)
 
     def _from_outside(self) -> None:
         device, outside = self._device, self._socket
-        assert device is not None
         assert outside is not None
         most = self._config.path_mtu  # a longer datagram is cut short, and no record then
         for _ in range(_TURN):
@@ -137,7 +150,7 @@ class PacketEncryptor:
             except RemoteProtocolError:
                 self._refused += 1
                 continue
-            if not device.write(packet):
+            if device is None or not device.write(packet):
                 self._dropped += 1
             self.keyring.count()
 
@@ -178,7 +191,11 @@ class PacketEncryptor:
         return self.seen(key_id)
 
     def check(self) -> None:
-        """Tell that the old generation is drained, when it is."""
+        """Tell that the old generation is drained, when it is; attach to the interface, if it was made again."""
+        if self._device is None and self._socket is not None:
+            self._attach_again()
+        elif self._device is not None and not self._device.attached():
+            self._fail("it was deleted")
         if self._draining is not None and self.keyring.now() >= self._drain_at:
             key_id, self._draining, self._drain_at = self._draining, None, math.inf
             self._on_drained(key_id)

@@ -24,6 +24,7 @@ from heliograph.encryptors.records import (
     connection_index,
 )
 from heliograph.encryptors.tunnel import STREAM_LIMIT_BYTES, Carrier, abort, carry, reset
+from heliograph.encryptors.waiting_room import WaitingRoom
 from heliograph.errors import ConfigurationError, HeliographError, RemoteProtocolError, TransportClosed
 
 __all__ = ["Forward", "ForwarderConfig", "ForwarderCounts", "PortForwarder", "Streams"]
@@ -46,7 +47,7 @@ class ForwarderConfig:
     ``forwards`` need ``outer_connect``, ``targets`` need ``outer_listen``; a side may have both. Inner addresses are
     traffic in clear: they must be on this machine unless ``inner_lan`` declares the site's LAN to be inside the
     boundary. ``max_unauthenticated``: outer connections that have not yet shown one valid record, each for at most
-    ``first_record_seconds``.
+    ``first_record_seconds``; for a moment four times as many (``waiting_room``).
     """
 
     outer_listen: Address | None = None
@@ -107,7 +108,7 @@ class PortForwarder(ABC, Generic[G]):
         self._on_drained = on_drained
         self._draining: bytes | None = None
         self._tunnels: set[Carrier] = set()
-        self._unauthenticated: dict[asyncio.StreamWriter, None] = {}
+        self._waiting: WaitingRoom[asyncio.StreamWriter] = WaitingRoom(config.max_unauthenticated)
         self._serial = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
@@ -221,18 +222,18 @@ class PortForwarder(ABC, Generic[G]):
         return serve
 
     def _on_outer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Cap before anything is read: an unauthenticated connection costs one socket for a short time. The oldest
-        # makes way, so whoever holds connections open without a word keeps nobody out.
-        if len(self._tunnels) >= self._config.max_connections:
+        # Cap before anything is read: an unauthenticated connection costs one socket for a short time. Whether there is
+        # room for a connection of a host is asked when it is known to be one: it may be one that moves.
+        address = str((writer.get_extra_info("peername") or ("",))[0])
+        gone = self._waiting.enter(writer, address, asyncio.get_running_loop().time())
+        self._send_away(gone)
+        if gone is not writer:
+            self._spawn(self._guard(self._answer((reader, writer)), writer))
+
+    def _send_away(self, gone: asyncio.StreamWriter | None) -> None:
+        if gone is not None:
+            abort(gone)
             self.counts.turned_away += 1
-            abort(writer)
-            return
-        if len(self._unauthenticated) >= self._config.max_unauthenticated:
-            oldest = next(iter(self._unauthenticated))
-            del self._unauthenticated[oldest]
-            abort(oldest)
-            self.counts.turned_away += 1
-        self._spawn(self._guard(self._answer((reader, writer)), writer))
 
     async def _guard(self, work: Coroutine[Any, Any, None], writer: asyncio.StreamWriter) -> None:
         """Run one connection; however it ends early, the accepted side of it is reset and the outcome counted."""
@@ -245,6 +246,7 @@ class PortForwarder(ABC, Generic[G]):
         except (HeliographError, OSError):
             self.counts.cut += 1
         finally:
+            self._waiting.leave(writer)
             reset(writer)
 
     @contextlib.contextmanager
@@ -302,7 +304,11 @@ class PortForwarder(ABC, Generic[G]):
             await tunnel.read()  # nothing but ACCEPT is accepted here
 
     async def _serve(self, tunnel: Carrier, name: bytes) -> None:
-        """Connect to the target that an authenticated peer names and carry."""
+        """Connect to the target that an authenticated peer names and carry; over the cap, turn it away."""
+        if len(self._tunnels) >= self._config.max_connections:
+            self.counts.turned_away += 1
+            tunnel.abort()
+            return
         with self._live(tunnel):
             target = self._config.targets.get(name.decode(errors="replace"))
             if target is None:

@@ -118,6 +118,7 @@ class StrongSwan:
         if not await self._settler.close(_CLOSE_SECONDS):
             _log.error("strongswan %s: charon does not answer; it ends the tunnel by itself when its key is too old",
                        self._name)  # fmt: skip
+        self._work.release()
 
     def install(self, keys: TunnelKeys, since: float) -> None:
         """At the responder: make charon know the key. At the initiator: keep it for ``activate``."""

@@ -6,8 +6,11 @@ any key that it knows, so it knows one at a time: what comes up while a key is k
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 import re
+import socket
 import time
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -65,13 +68,43 @@ class CharonWork:
         self._known: str | None = None
         self._attempt: tuple[str, float] = ("", 0.0)  # at the initiator: the key and when its attempt began
         self._looked_at = -math.inf  # when the guard was looked at
+        self._claimed: socket.socket | None = None
 
     def begin(self) -> None:
         """Guard the networks and end whatever an earlier agent left. Raises EncryptorUnavailable."""
-        self._guarded()
-        with self._charon.session() as session:
-            self._charon.introduce(session)
-        self.settle(Wish())
+        self._claim()
+        try:
+            self._guarded()
+            with self._charon.session() as session:
+                self._charon.introduce(session)
+                self._charon.refuse_rivals(session, self._is_ours)
+            self.settle(Wish())
+        except BaseException:
+            self.release()
+            raise
+
+    def _claim(self) -> None:
+        """Be the only agent of this tunnel: two under one name would end each other's associations. Ends with us."""
+        place = hashlib.sha256(f"{os.path.realpath(self._config.socket)} {self._config.name}".encode()).hexdigest()
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0heliograph-{place}")  # an abstract name of Linux: it vanishes with its process
+        except OSError:
+            claim.close()
+            raise EncryptorUnavailable(
+                f"strongswan: another agent drives the tunnel {self._config.name!r} of the charon at "
+                f"{self._config.socket}: end it, or give each tunnel a name of its own"
+            ) from None
+        self._claimed = claim
+
+    def release(self) -> None:
+        """Let another agent drive this tunnel."""
+        if self._claimed is not None:
+            self._claimed.close()
+            self._claimed = None
+
+    def _is_ours(self, name: str) -> bool:
+        return self._ours.fullmatch(name) is not None
 
     def _guarded(self, *, look: bool = False) -> bool:
         """Set what is missing of the guard, now and then or, with ``look``, at once. Returns whether nothing was.
@@ -125,6 +158,7 @@ class CharonWork:
                 charon.forget_connection(session, name)
         if wanted is not None and self._known is None:
             proposals = charon.introduce(session)
+            charon.refuse_rivals(session, self._is_ours)
             own = self._role is Role.INITIATOR
             name = f"{self._config.name}-{wanted if own else _ANY_KEY}"
             charon.load_connection(session, name, wanted if own else None, proposals, wish.left_s)
@@ -161,7 +195,7 @@ class CharonWork:
         return None
 
     def _associations(self, session: Any) -> list[Association]:  # noqa: ANN401
-        found = self._charon.associations(session, lambda name: self._ours.fullmatch(name) is not None)
+        found = self._charon.associations(session, self._is_ours)
         self._owner = {one.spis: self._owner.get(one.spis, self._known) for one in found}
         return found
 

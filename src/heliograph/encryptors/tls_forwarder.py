@@ -124,8 +124,6 @@ class TlsForwarder(PortForwarder[PskGeneration]):
     # Connections that the peer opens.
 
     async def _answer(self, outer: Streams) -> None:
-        writer = outer[1]
-        self._unauthenticated[writer] = None
         try:
             async with asyncio.timeout(self._config.first_record_seconds):
                 leg = await self._accept_leg(*outer)
@@ -133,8 +131,7 @@ class TlsForwarder(PortForwarder[PskGeneration]):
         except TransportClosed:
             self.counts.turned_away += 1  # it carried nothing yet: the peer's connection ended while it moved, or junk
             return
-        finally:
-            self._unauthenticated.pop(writer, None)
+        self._waiting.prove(outer[1])
         if not self.keyring.holds(leg.generation.key_id):
             self.counts.turned_away += 1  # a rotation overtook it, and the peer opens again
             return
@@ -155,7 +152,7 @@ class TlsForwarder(PortForwarder[PskGeneration]):
             del self._taken[index]
 
     async def _accept_leg(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> TlsLeg:
-        stream = await accept_tls(reader, writer, self._find)
+        stream = await accept_tls(reader, writer, self._find, lambda: self._send_away(self._waiting.show(writer)))
         generation, number = self._named(stream)
         exported = stream.exported()
         generation.check_proof(await stream.read_exactly(_PROOF_BYTES), exported)

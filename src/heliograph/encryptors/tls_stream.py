@@ -153,13 +153,19 @@ async def open_tls(
 
 
 async def accept_tls(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, find: Callable[[bytes], bytes | None]
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    find: Callable[[bytes], bytes | None],
+    on_shown: Callable[[], None] = lambda: None,
 ) -> TlsStream:
     """Shake hands as server. ``find``: identity to preshared key, None for one that is refused.
 
+    ``on_shown``: the client's first flight was made with the key that it names (its binder, RFC 8446 4.2.11.2, is
+    right); whoever saw one could repeat it, so this proves no more than that somebody had the key.
     Raises TransportClosed, RemoteProtocolError.
     """
     used: list[bytes] = []
+    first = await _arrived(reader)  # before anything is made for it: who says nothing costs a socket and no more
 
     def look_up(_ssl: object, name: Any, key: Any, key_max: int) -> int:  # noqa: ANN401
         identity = bytes(_ffi.string(name))
@@ -175,7 +181,8 @@ async def accept_tls(
     _lib.SSL_CTX_set_psk_server_callback(context._context, callback)  # noqa: SLF001  - the same
     connection = SSL.Connection(context, None)
     connection.set_accept_state()
-    await _shake_hands(connection, reader, writer)
+    _feed(connection, first)
+    await _shake_hands(connection, reader, writer, lambda: on_shown() if used else None)
     if not used:  # it cannot be: without a certificate there is no other way through the handshake
         raise RemoteProtocolError("a TLS handshake succeeded without a preshared key")
     return TlsStream(connection, reader, writer, used[0], (callback, context))
@@ -190,11 +197,17 @@ def _context() -> SSL.Context:
     return context
 
 
-async def _shake_hands(connection: SSL.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _shake_hands(
+    connection: SSL.Connection,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    on_flight: Callable[[], None] = lambda: None,
+) -> None:
     while True:
         try:
             connection.do_handshake()
         except SSL.WantReadError:
+            on_flight()
             _flush(connection, writer)
             await _more(connection, reader)
         except SSL.Error as why:
@@ -206,12 +219,20 @@ async def _shake_hands(connection: SSL.Connection, reader: asyncio.StreamReader,
 
 
 async def _more(connection: SSL.Connection, reader: asyncio.StreamReader) -> None:
+    _feed(connection, await _arrived(reader))
+
+
+async def _arrived(reader: asyncio.StreamReader) -> bytes:
     try:
         data = await reader.read(_CHUNK_BYTES)
     except OSError as why:
         raise TransportClosed("the tunnel connection broke") from why
     if not data:
         raise TransportClosed("the tunnel connection ended without an authenticated close")
+    return data
+
+
+def _feed(connection: SSL.Connection, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[connection.bio_write(view) :]

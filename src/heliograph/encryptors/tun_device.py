@@ -18,6 +18,7 @@ __all__ = ["OVERHEAD_BYTES", "TunConfig", "TunDevice"]
 
 # From linux/if_tun.h and linux/sockios.h.
 _TUNSETIFF: Final = 0x400454CA
+_TUNGETIFF: Final = 0x800454D2
 _SIOCGIFMTU: Final = 0x8921
 _IFF_TUN: Final = 0x0001
 _IFF_NO_PI: Final = 0x1000
@@ -48,7 +49,7 @@ class TunDevice:
 
     def __init__(self, config: TunConfig) -> None:
         """Attach. Raises ConfigurationError naming what an operator has to do."""
-        name = config.interface
+        name = self._name = config.interface
         try:
             socket.if_nametoindex(name)
         except OSError:
@@ -98,6 +99,15 @@ class TunDevice:
         except OSError:
             return False  # the interface is down, its queue is full, or this is no packet
         return True
+
+    def attached(self) -> bool:
+        """Whether this is still the other end of the interface: it may have been deleted, and made again, by others."""
+        try:
+            told = fcntl.ioctl(self.fd, _TUNGETIFF, _REQUEST.pack(b"", 0))
+        except OSError:
+            return False  # EBADFD: no interface is behind the device any more
+        name: bytes = _REQUEST.unpack(told)[0]
+        return name.rstrip(b"\0") == self._name.encode()
 
     def close(self) -> None:
         """Detach."""

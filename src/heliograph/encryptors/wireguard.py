@@ -89,13 +89,15 @@ class WireGuardConfig:
 class _Wish:
     """How the peer must be. ``number`` rises with each change; ``key_id``: None for a random preshared key.
 
-    ``anew``: the session before ends and a handshake follows at once.
+    ``anew``: the session before ends and a handshake follows at once. ``session``: a candidate was given up, and the
+    session of this handshake, under this key, goes on; unless another came in between: it may be the candidate's.
     """
 
     number: int
     key_id: bytes | None
     preshared: bytes = field(repr=False)
     anew: bool
+    session: int = 0
 
     @property
     def shut(self) -> bool:
@@ -105,11 +107,15 @@ class _Wish:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """``before``: the last handshake when the wish was carried out, if it was now; bytes received and sent."""
+    """``before``: the last handshake when the wish was carried out, if it was now; bytes received and sent.
+
+    ``goes_on``: the session is the one from before the candidate that was given up.
+    """
 
     before: int | None
     handshake: int
     transfer: tuple[int, int]
+    goes_on: bool = False
 
 
 class WireGuard:
@@ -156,6 +162,7 @@ class WireGuard:
         self._alarm: str | None = None
         self._transfer = (0, 0)
         self._seen: Final = SeenKeys()
+        self._session: tuple[bytes, int] = b"", 0  # the last handshake that was seen while its key was confirmed
         self._carried_out: int | None = None  # the thread's own: the number of the wish that the interface is at
 
     async def start(self) -> None:
@@ -192,7 +199,7 @@ class WireGuard:
         self._active = key_id
         if self._role is Role.INITIATOR or self._wish.key_id != key_id:
             self._passing = False
-            self._order(key_id, anew=True)
+            self._order(key_id)  # a fresh key has no session; one that is gone back to may have its own still
 
     def drain(self, key_id: bytes) -> None:
         """Call ``on_drained`` once a handshake has used the newer key: the old session is gone then."""
@@ -210,7 +217,7 @@ class WireGuard:
             self._shut()  # whatever is in place: the session of the old key must end too
         elif self._wish.key_id == key_id:
             # A candidate was given up: the session under the active key goes on, and so does its key.
-            self._order(self._active, anew=False)
+            self._order(self._active)
 
     def seen(self, key_id: bytes) -> bool:
         """Whether this key was installed before."""
@@ -263,11 +270,14 @@ class WireGuard:
         self._in_place = None
         self._give(self._wish)
 
-    def _order(self, key_id: bytes | None, *, anew: bool) -> None:
+    def _order(self, key_id: bytes | None, *, anew: bool | None = None) -> None:
+        """Put a key in place. Without ``anew`` the session goes on if it is under this key, else another begins."""
         assert key_id is not None
+        session = self._session[1] if anew is None and self._session[0] == key_id else 0
         # A change that was overtaken before it was carried out still ends the session, if it was to.
-        anew = anew or (self._wish.anew and self._in_place != self._wish.key_id)
-        self._wish = _Wish(self._wish.number + 1, key_id, self._installed[key_id][0], anew)
+        overtaken = self._wish.anew and self._in_place != self._wish.key_id
+        anew = not session if anew is None else anew or overtaken
+        self._wish = _Wish(self._wish.number + 1, key_id, self._installed[key_id][0], anew, session)
         self._in_place, self._confirmed = None, False
         self._confirm_by = self._clock.now() + _CONFIRM_SECONDS
         self._give(self._wish)
@@ -295,13 +305,18 @@ class WireGuard:
         if self._in_place is None:
             self._in_place = wish.key_id
             self._on_in_place(wish.key_id)
+        if result.goes_on:
+            self._confirm()
+        elif wish.session and result.before is not None:
+            self._passing = False  # the session was another's, and was ended
         self._judge(wish.key_id, result.handshake)
+        if self._confirmed:
+            self._session = wish.key_id, result.handshake
 
     def _judge(self, key_id: bytes, handshake: int) -> None:
         now = self._clock.now()
         if not self._confirmed and handshake not in (0, self._handshake_before):
-            self._confirmed, self._passing, self._confirm_by, self._alarm = True, True, math.inf, None
-            self._tell_drained()
+            self._confirm()
         elif not self._confirmed and now >= self._confirm_by:
             self._passing = False
             self._alarm = (
@@ -309,6 +324,10 @@ class WireGuard:
                 f"{_CONFIRM_SECONDS:g} s: nothing passes; check the peer's agent, its interface, UDP between the sites"
             )
             self._ask_again(now)
+
+    def _confirm(self) -> None:
+        self._confirmed, self._passing, self._confirm_by, self._alarm = True, True, math.inf, None
+        self._tell_drained()
 
     def _tell_drained(self) -> None:
         if self._draining is not None and self._confirmed and self._in_place != self._draining:
@@ -329,15 +348,19 @@ class WireGuard:
         """Set the peer if it is not at this wish, then look. After a failure nothing is taken for granted."""
         wg, config = self._wg, self._config
         before: int | None = None
+        goes_on = False
         try:
             if self._carried_out != wish.number:
-                anew = wish.anew or self._carried_out is None
-                before = 0 if anew else wg.latest_handshake()
+                anew = wish.anew or (self._carried_out is None and not wish.session)
+                last = 0 if anew else wg.latest_handshake()  # of a peer that was removed meanwhile: 0
+                goes_on = 0 < last == wish.session
+                anew = anew or (wish.session > 0 and not goes_on)
+                before = 0 if anew else last
                 endpoint = None if wish.shut else config.endpoint  # to shut, nothing is looked up
                 again = (config.allowed_ips, config.keepalive, endpoint) if anew else None
                 wg.set_peer(wish.preshared, again)
                 self._carried_out = wish.number
-            return _Seen(before, wg.latest_handshake(), wg.transfer())
+            return _Seen(before, wg.latest_handshake(), wg.transfer(), goes_on)
         except EncryptorUnavailable:
             self._carried_out = None
             raise

@@ -8,14 +8,16 @@ responder under the second, so no order in which a forger could name the keys ma
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from heliograph.errors import KeySupplyError, RemoteProtocolError
 from heliograph.establishment.policy import QKD
 from heliograph.ports import KeySource
 from heliograph.types import DeliveredKey
 
-__all__ = ["QkdEstablishment", "QkdPad"]
+__all__ = ["ManyKeys", "QkdEstablishment", "QkdPad"]
 
 _KEY_BYTES = 32
 
@@ -54,12 +56,22 @@ class QkdEstablishment:
         return _material(key), share
 
 
+class ManyKeys(Protocol):
+    """Where the keys of a pad come from, all or none. Each method raises KeySupplyError."""
+
+    async def get_keys(self, number: int) -> list[DeliveredKey]:
+        """Fetch fresh keys as master."""
+
+    async def get_keys_with_ids(self, key_ids: Sequence[str]) -> list[DeliveredKey]:
+        """Fetch the keys that the peer named, in that order."""
+
+
 class QkdPad:
     """A pad of ``number`` keys of the link. A fetch that fails half-way has burnt what it had: it is never used."""
 
     name = QKD
 
-    def __init__(self, source: KeySource, number: int) -> None:
+    def __init__(self, source: ManyKeys, number: int) -> None:
         self._source = source
         self._number = number
         self._seen: set[bytes] = set()
@@ -72,7 +84,7 @@ class QkdPad:
 
     async def offer(self) -> _Fetched:
         """Fetch fresh keys as master. Raises KeySupplyError."""
-        keys = [await self._source.get_key() for _ in range(self._number)]
+        keys = await self._source.get_keys(self._number)
         self._refuse_known([_identifier(key) for key in keys])
         return _Fetched(b"".join(map(_identifier, keys)), _pad(keys))
 
@@ -83,7 +95,7 @@ class QkdPad:
             raise RemoteProtocolError(
                 f"a pad of {len(share) / 16:g} keys is offered, this site's have {self._number}: set the same pad_keys"
             )
-        keys = [await self._source.get_key_with_id(str(uuid.UUID(bytes=name))) for name in names]
+        keys = await self._source.get_keys_with_ids([str(uuid.UUID(bytes=name)) for name in names])
         if [_identifier(key) for key in keys] != names:
             raise KeySupplyError("the key manager answered with a key of another key_ID")
         self._refuse_known(names)

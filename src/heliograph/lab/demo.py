@@ -22,7 +22,7 @@ from heliograph.status import SiteStatus
 from heliograph.testing.randomness import SeededRandom
 from heliograph.vault.randomness import SystemRandomness
 
-__all__ = ["DemoOptions", "run_demo"]
+__all__ = ["DemoOptions", "check", "run_demo", "working_directory"]
 
 _HOST = "127.0.0.1"
 # Our choices.
@@ -51,6 +51,7 @@ class DemoOptions:
     stay: bool
     quiet: bool
     decoys: int = 1
+    cipher: str = "aes-256-gcm"
 
 
 @dataclass(slots=True)
@@ -78,7 +79,8 @@ def _load(options: DemoOptions) -> bytes:
     return payload
 
 
-def _check(options: DemoOptions) -> None:
+def check(options: DemoOptions) -> None:
+    """Raise ConfigurationError naming the option that cannot be."""
     if not 0 <= options.distance_km <= 1000:
         raise ConfigurationError(f"--distance-km {options.distance_km}: give a length between 0 and 1000 km")
     if options.decoys not in (1, 2):
@@ -92,9 +94,9 @@ def _check(options: DemoOptions) -> None:
 async def run_demo(options: DemoOptions) -> dict[str, Any]:
     """Run the demo; return the report's document. Raises HeliographError in one line if it cannot be run."""
     began = time.monotonic()
-    _check(options)
+    check(options)
     payload = _load(options)
-    directory = _working_directory(options.keep)
+    directory = working_directory(options.keep)
     # Rekeys are to be seen on small files too: these are sent slowly and rekeyed often.
     small = len(payload) < _SMALL_BYTES
     limits = {
@@ -102,12 +104,13 @@ async def run_demo(options: DemoOptions) -> dict[str, Any]:
         "rekey_bytes": max(1 << 16, min(_REKEY_BYTES, len(payload) // 4)),
     }
     limits = {**limits, "max_key_age_s": 30.0}
+    cipher = {} if options.cipher == "aes-256-gcm" else {"cipher": options.cipher}
     rehearsal = Rehearsal(
         directory,
         Ports.free(),
         options.distance_km,
         options.seed,
-        {**limits},
+        {**limits, **cipher},
         decoys=options.decoys,
         bootstrap=options.bootstrap,
     )
@@ -168,7 +171,8 @@ async def _unless_stopped(work: asyncio.Task[_Outcome], stop: asyncio.Event, reh
         await asyncio.gather(work, stopped, ended, return_exceptions=True)
 
 
-def _working_directory(keep: Path | None) -> Path:
+def working_directory(keep: Path | None) -> Path:
+    """Make the directory of a rehearsal. Raises ConfigurationError if there is one already."""
     if keep is None:
         # Short, since Unix sockets live below it, and private: mkdtemp makes it 0700.
         return Path(tempfile.mkdtemp(prefix="heliograph-"))

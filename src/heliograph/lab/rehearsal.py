@@ -13,8 +13,9 @@ import shutil
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from heliograph.errors import ConfigurationError, TransportClosed
@@ -76,6 +77,10 @@ class Ports:
         """Return ten free ports."""
         return cls(*free_ports(10))
 
+    def direct(self) -> Ports:
+        """Return the same without recorders: the dialling site reaches its peer."""
+        return replace(self, classical_tap=self.classical, control_tap=self.control, tunnel_tap=self.tunnel)
+
 
 @dataclass
 class Rehearsal:
@@ -93,6 +98,11 @@ class Rehearsal:
     bootstrap: str = "psk"
     processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
     start_s: float = _START_S
+    # Sites at a distance: their addresses to each other, the network namespaces that they run in, and what each
+    # tunnel's table has in place of forwards and targets. Without them: one machine, recorders between.
+    hosts: tuple[str, str] = (_HOST, _HOST)
+    spaces: tuple[str, str] | None = None
+    tunnels: tuple[Mapping[str, object], Mapping[str, object]] | None = None
 
     @property
     def sites(self) -> dict[str, Path]:
@@ -115,7 +125,11 @@ class Rehearsal:
                 bootstrap=self.bootstrap,
             )
         light = {end: f"unix:{self.directory / f'{end[0]}.sock'}" for end in ("transmitter", "receiver")}
-        shared = {"control": f"{_HOST}:{ports.control}", **self.tunnel_limits}
+        host = self.hosts[1]
+        tunnels = self.tunnels or (
+            {"outer_connect": f"{host}:{ports.tunnel_tap}", "forwards": {"host-b": f"{_HOST}:{ports.inner}"}},
+            {"outer_listen": f"{host}:{ports.tunnel}", "targets": {"host-b": f"{_HOST}:{ports.host_b}"}},
+        )
         a = SiteSetup(
             name="site-a",
             role="transmitter",
@@ -126,13 +140,12 @@ class Rehearsal:
             peer_sae="sae-b",
             module="simulated-transmitter",
             module_settings={"address": light["transmitter"]},
-            dial=f"{_HOST}:{ports.classical_tap}",
+            dial=f"{host}:{ports.classical_tap}",
             tunnel={
-                **shared,
+                **self.tunnel_limits,
                 "role": "initiator",
-                "control": f"{_HOST}:{ports.control_tap}",
-                "outer_connect": f"{_HOST}:{ports.tunnel_tap}",
-                "forwards": {"host-b": f"{_HOST}:{ports.inner}"},
+                "control": f"{host}:{ports.control_tap}",
+                **tunnels[0],
             },
         )
         b = SiteSetup(
@@ -145,12 +158,12 @@ class Rehearsal:
             peer_sae="sae-a",
             module="simulated-receiver",
             module_settings={"address": light["receiver"]},
-            listen=f"{_HOST}:{ports.classical}",
+            listen=f"{host}:{ports.classical}",
             tunnel={
-                **shared,
+                **self.tunnel_limits,
                 "role": "responder",
-                "outer_listen": f"{_HOST}:{ports.tunnel}",
-                "targets": {"host-b": f"{_HOST}:{ports.host_b}"},
+                "control": f"{host}:{ports.control}",
+                **tunnels[1],
             },
         )
         for setup, where in ((a, "a"), (b, "b")):
@@ -173,6 +186,8 @@ class Rehearsal:
         program = self.program(name)
         # Through ``lab.child`` and a pipe to its standard input: it ends when this process ends, even by SIGKILL.
         command = [sys.executable, "-m", "heliograph.lab.child", *program]
+        if self.spaces is not None and name in self.sites:
+            command = ["ip", "netns", "exec", self.spaces[list(self.sites).index(name)], *command]
         log = (self.directory / f"{name}.log").open("ab")
         with log:
             process = await asyncio.create_subprocess_exec(

@@ -222,14 +222,14 @@ def test_junk_on_the_outer_port_is_capped_timed_out_and_harms_nobody():
         async with Sites(forwarder_changes={"max_unauthenticated": 8, "first_record_seconds": 0.3}) as sites:
             await sites.settled()
             outer = sites.b.forwarder.outer_address
-            silent = [await asyncio.open_connection(*outer) for _ in range(8)]
-            await until(lambda: len(sites.b.forwarder._unauthenticated) == 8)
+            silent = [await asyncio.open_connection(*outer) for _ in range(32)]  # four times as many, for a moment
+            await until(lambda: len(sites.b.forwarder._waiting) == 32)
             _, extra = await asyncio.open_connection(*outer)
             # The oldest makes way: who holds connections open without a word keeps nobody out.
             with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
                 await silent[0][0].readexactly(1)
             # The silent ones are turned away in time, and then there is room again.
-            await until(lambda: sites.b.status().turned_away == 9)
+            await until(lambda: sites.b.status().turned_away == 33)
             refused = sites.b.status().refused_records
             for junk in (b"GET / HTTP/1.1\r\n\r\n" * 3, os.urandom(200), bytes(100)):
                 reader, writer = await asyncio.open_connection(*outer)

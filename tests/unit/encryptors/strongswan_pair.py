@@ -2,49 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import datetime as dt
 import json
 import os
-import shutil
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
-CHARON = "/usr/sbin/charon-systemd"
-_PLUGINS = (
-    "random nonce aes sha1 sha2 hmac kdf pem pkcs1 pkcs8 x509 revocation constraints pubkey openssl gcm curve25519 gmp "
-    "drbg kernel-libipsec kernel-netlink socket-default vici"
-)
-_CONFIGURATION = """
-charon-systemd {{
-  load_modular = no
-  load = {plugins}
-  plugins {{
-    vici {{ socket = unix://{place}/charon.vici }}
-    kernel-libipsec {{ allow_peer_ts = yes }}
-  }}
-  filelog {{ f {{ path = {place}/log
-      default = 1
-      ike = 2
-      cfg = 1
-      flush_line = yes }} }}
-  journal {{ default = -1 }}
-  install_routes = yes
-  retransmit_timeout = 0.5
-  retransmit_tries = 3
-}}
-"""
+from heliograph.agent.agent import Agent
+from heliograph.agent.config import AgentConfig
+from heliograph.agent.identity import PeerIdentity
+from heliograph.lab.charons import CHARON, GatewayAuthority, charon_socket, start_charon, why_no_charon
+from heliograph.lab.network_path import why_no_namespaces
+from heliograph.testing.keysource import MemoryKeyManagers
+from heliograph.vault.randomness import SystemRandomness
+
 _ECHO = """
 import socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -130,59 +111,13 @@ with open(sys.argv[2], "wb") as file:
 
 def require_strongswan() -> None:
     """Skip, by name, where a real charon cannot run."""
-    pytest.importorskip("vici", reason="the Python package vici is missing: pip install heliograph[strongswan]")
-    if not Path(CHARON).exists():
-        pytest.skip("charon-systemd is missing: apt-get install -y charon-systemd libcharon-extra-plugins "
-                    "libstrongswan-standard-plugins libstrongswan-extra-plugins")  # fmt: skip
-    if shutil.which("ip") is None:
-        pytest.skip("ip is missing: apt-get install -y iproute2")
-    if os.geteuid() != 0:
-        pytest.skip("network namespaces need root")
-    if not Path("/dev/net/tun").exists():
-        pytest.skip("/dev/net/tun is missing: charon's kernel-libipsec needs it")
-    if subprocess.run(["ip", "netns", "add", f"hgs{os.getpid()}"], capture_output=True, check=False).returncode:
-        pytest.skip("this kernel or container allows no network namespaces")
-    run("ip", "netns", "del", f"hgs{os.getpid()}")
+    why = why_no_charon() or why_no_namespaces()
+    if why is not None:
+        pytest.skip(why)
 
 
 def run(*words: str, given: str = "") -> str:
     return subprocess.run(words, input=given, capture_output=True, text=True, check=True).stdout.strip()
-
-
-class Authority:
-    """A certificate authority for two gateways."""
-
-    def __init__(self) -> None:
-        self._key = Ed25519PrivateKey.generate()
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateways")])
-        self.root = self._sign(self._name, self._key, None)
-
-    def _sign(self, name: x509.Name, key: Ed25519PrivateKey, dns: str | None) -> x509.Certificate:
-        now = dt.datetime.now(dt.UTC)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(days=1))
-            .not_valid_after(now + dt.timedelta(days=7))
-            .add_extension(x509.BasicConstraints(ca=dns is None, path_length=None), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
-        )
-        if dns is not None:
-            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(dns)]), critical=False)
-        return builder.sign(self._key, None)
-
-    def issue(self, dns: str, place: Path) -> None:
-        """Write gateway.pem, gateway.key and root.pem."""
-        key = Ed25519PrivateKey.generate()
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, dns)])
-        (place / "gateway.pem").write_bytes(self._sign(name, key, dns).public_bytes(Encoding.PEM))
-        (place / "gateway.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        (place / "gateway.key").chmod(0o600)
-        (place / "root.pem").write_bytes(self.root.public_bytes(Encoding.PEM))
 
 
 class Gateways:
@@ -191,6 +126,7 @@ class Gateways:
     MARKER = "MARK-cleartext-of-the-inner-host"
     END = "MARK-end-of-the-recording"
     names = ("gw-a.example", "gw-b.example")
+    certified = (("gw-a.example", "second.gw-a.example"), ("gw-b.example", "second.gw-b.example"))
 
     def __init__(self, place: Path) -> None:
         tag = f"{os.getpid() % 100000}"
@@ -203,14 +139,14 @@ class Gateways:
         self._recorder: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
-        authority = Authority()
+        authority = GatewayAuthority()
         for space in self.spaces:
             run("ip", "netns", "add", space)
         peer = ["peer", self.wires[1], "netns", self.spaces[1]]
         run("ip", "link", "add", self.wires[0], "netns", self.spaces[0], "type", "veth", *peer)
         for side in (0, 1):
             self.places[side].mkdir()
-            authority.issue(self.names[side], self.places[side])
+            authority.issue(self.places[side], *self.certified[side])
             self.inside(side, "ip", "link", "set", "lo", "up")
             self.inside(side, "ip", "addr", "add", f"10.{side + 1}.0.1/32", "dev", "lo")
             self.inside(side, "ip", "addr", "add", f"192.0.2.{side + 1}/24", "dev", self.wires[side])
@@ -239,30 +175,12 @@ class Gateways:
         return run("ip", "netns", "exec", self.spaces[side], *words)
 
     def socket_path(self, side: int) -> str:
-        return str(self.places[side] / "charon.vici")
+        return charon_socket(self.places[side])
 
     def start(self, side: int) -> None:
         """Start charon, with no connection and no key, and wait until it listens."""
-        place = self.places[side]
-        (place / "strongswan.conf").write_text(_CONFIGURATION.format(plugins=_PLUGINS, place=place))
-        with contextlib.suppress(FileNotFoundError):
-            (place / "charon.vici").unlink()
-        with (place / "out").open("a") as out:
-            charon = subprocess.Popen(
-                ["ip", "netns", "exec", self.spaces[side], CHARON],
-                env={**os.environ, "STRONGSWAN_CONF": str(place / "strongswan.conf")},
-                stdout=out,
-                stderr=out,
-                text=True,
-            )
-        self.charons[side] = charon
-        until = time.monotonic() + 10
-        while True:
-            with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
-                probe.connect(self.socket_path(side))
-                return
-            assert time.monotonic() < until, (place / "out").read_text()
-            assert charon.poll() is None, (place / "out").read_text()
+        words = ["ip", "netns", "exec", self.spaces[side], CHARON]
+        self.charons[side] = start_charon(words, self.places[side])
 
     def kill(self, side: int) -> None:
         """End charon as kill -9 does."""
@@ -296,9 +214,23 @@ class Gateways:
         }
         return entry | more
 
-    def passes(self, side: int = 0, tries: int = 10) -> bool:
+    def second_network(self) -> list[dict[str, object]]:
+        """Put another network behind each gateway; return what a tunnel between those two is told apart by."""
+        for side in (0, 1):
+            self.inside(side, "ip", "addr", "add", f"10.{side + 1}.1.1/32", "dev", "lo")
+            self._helper(side, _ECHO, f"10.{side + 1}.1.1")
+        return [
+            {
+                "name": "second",
+                "local_networks": [f"10.{side + 1}.1.0/24"],
+                "remote_networks": [f"10.{2 - side}.1.0/24"],
+            }
+            for side in (0, 1)
+        ]
+
+    def passes(self, side: int = 0, tries: int = 10, network: int = 0) -> bool:
         """Whether a packet gets from the host behind this side to the other and back."""
-        words = [f"10.{side + 1}.0.1", f"10.{2 - side}.0.1", str(tries), self.MARKER]
+        words = [f"10.{side + 1}.{network}.1", f"10.{2 - side}.{network}.1", str(tries), self.MARKER]
         return self.inside(side, sys.executable, "-c", _ASK, *words) == "answered"
 
     @contextlib.contextmanager
@@ -361,3 +293,76 @@ class Gateways:
         for space in self.spaces:
             with contextlib.suppress(subprocess.CalledProcessError):
                 run("ip", "netns", "del", space)
+
+
+class JumpingClock:
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def now(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+class Pair:
+    """Two agents, each beside its charon; the agents talk over the loopback interface, the gateways over the wire."""
+
+    def __init__(self, gateways: Gateways, tables=None, **more: object) -> None:
+        self.gateways = gateways
+        self.tables = tables or [gateways.table(side) for side in (0, 1)]
+        self.more = more
+        self.clock = JumpingClock()
+        self.keys = MemoryKeyManagers()
+        self.secret = secrets.token_bytes(32)
+
+    async def __aenter__(self):
+        self.b = self._agent(1, "responder", "127.0.0.1:0", self.keys.slave)
+        await self.b.start()
+        self.a = self._agent(0, "initiator", str(self.b.control_address), self.keys.master)
+        await self.a.start()
+        return self
+
+    def _agent(self, side, role, control, source):
+        entry = {"role": role, "control": control, "strongswan": self.tables[side]} | self.more
+        identity = None
+        if "policy" in self.more:
+            entry["peer_key"] = "unused: the secret is given"
+            names = ("sae-a", "sae-b") if side == 0 else ("sae-b", "sae-a")
+            identity = PeerIdentity(*names, self.secret, SystemRandomness())
+        return Agent(AgentConfig.from_mapping(entry), source, self.clock, identity)
+
+    async def until(self, condition: Callable[[], bool], seconds: float = 30.0) -> None:
+        async with asyncio.timeout(seconds):
+            while not condition():
+                self.clock.ahead += 0.05
+                self.a.tick()
+                self.b.tick()
+                await asyncio.sleep(0.01)
+
+    async def encrypting(self, mode: str = "encrypting") -> None:
+        await self.until(
+            lambda: (
+                self.a.status().mode == self.b.status().mode == mode
+                and self.a.status().key_id == self.b.status().key_id
+                and self.a.status().alarm is self.b.status().alarm is None
+            )
+        )
+
+    async def rotated(self) -> None:
+        """Go on to the next key, wherever the pair is."""
+        before = self.a.status().rekeys
+        self.clock.ahead += 61
+        await self.until(lambda: self.a.status().rekeys > before and self.b.status().rekeys > before)
+        await self.encrypting()
+
+    def kill(self) -> None:
+        """Let both agents say nothing more to their charons, not even farewell."""
+        for agent in (self.a, self.b):
+            agent._encryptor._settler._closed = True
+            agent._encryptor._work.release()  # as the end of a process does
+
+    async def passes(self, **how: int) -> bool:
+        return await asyncio.to_thread(self.gateways.passes, **how)
+
+    async def __aexit__(self, *_):
+        await self.a.close()
+        await self.b.close()

@@ -6,89 +6,10 @@ The wire would take clear text: each gateway has a default route to the other. E
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
-from collections.abc import Callable
 
 import pytest
-from strongswan_pair import Gateways, require_strongswan
-
-from heliograph.agent.agent import Agent
-from heliograph.agent.config import AgentConfig
-from heliograph.agent.identity import PeerIdentity
-from heliograph.testing.keysource import MemoryKeyManagers
-from heliograph.vault.randomness import SystemRandomness
-
-
-class JumpingClock:
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def now(self) -> float:
-        return time.monotonic() + self.ahead
-
-
-class Pair:
-    """Two agents, each beside its charon; the agents talk over the loopback interface, the gateways over the wire."""
-
-    def __init__(self, gateways: Gateways, **more: object) -> None:
-        self.gateways = gateways
-        self.more = more
-        self.clock = JumpingClock()
-        self.keys = MemoryKeyManagers()
-        self.secret = secrets.token_bytes(32)
-
-    async def __aenter__(self):
-        self.b = self._agent(1, "responder", "127.0.0.1:0", self.keys.slave)
-        await self.b.start()
-        self.a = self._agent(0, "initiator", str(self.b.control_address), self.keys.master)
-        await self.a.start()
-        return self
-
-    def _agent(self, side, role, control, source):
-        entry = {"role": role, "control": control, "strongswan": self.gateways.table(side)} | self.more
-        identity = None
-        if "policy" in self.more:
-            entry["peer_key"] = "unused: the secret is given"
-            names = ("sae-a", "sae-b") if side == 0 else ("sae-b", "sae-a")
-            identity = PeerIdentity(*names, self.secret, SystemRandomness())
-        return Agent(AgentConfig.from_mapping(entry), source, self.clock, identity)
-
-    async def until(self, condition: Callable[[], bool], seconds: float = 30.0) -> None:
-        async with asyncio.timeout(seconds):
-            while not condition():
-                self.clock.ahead += 0.05
-                self.a.tick()
-                self.b.tick()
-                await asyncio.sleep(0.01)
-
-    async def encrypting(self, mode: str = "encrypting") -> None:
-        await self.until(
-            lambda: (
-                self.a.status().mode == self.b.status().mode == mode
-                and self.a.status().key_id == self.b.status().key_id
-                and self.a.status().alarm is self.b.status().alarm is None
-            )
-        )
-
-    async def rotated(self) -> None:
-        """Go on to the next key, wherever the pair is."""
-        before = self.a.status().rekeys
-        self.clock.ahead += 61
-        await self.until(lambda: self.a.status().rekeys > before and self.b.status().rekeys > before)
-        await self.encrypting()
-
-    def kill(self) -> None:
-        """Let both agents say nothing more to their charons, not even farewell."""
-        for agent in (self.a, self.b):
-            agent._encryptor._settler._closed = True
-
-    async def passes(self, **how: int) -> bool:
-        return await asyncio.to_thread(self.gateways.passes, **how)
-
-    async def __aexit__(self, *_):
-        await self.a.close()
-        await self.b.close()
+from strongswan_pair import Gateways, Pair, require_strongswan
 
 
 @pytest.fixture

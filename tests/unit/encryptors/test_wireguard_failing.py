@@ -25,7 +25,7 @@ PROGRAM = """#!/bin/sh
 [ -e "{place}/hangs" ] && cat "{place}/gate"
 case "$1" in
 set) cat > "{place}/preshared"; echo "$@" > "{place}/words";;
-show) [ "$3" = transfer ] && cat "{place}/transfer" || printf '%s\\t%s\\n' '{peer}' 0;;
+show) [ "$3" = transfer ] && cat "{place}/transfer" || printf '%s\\t%s\\n' '{peer}' $(cat "{place}/handshake");;
 esac
 """
 
@@ -36,15 +36,16 @@ def place(tmp_path, monkeypatch):
     program.write_text(PROGRAM.format(place=tmp_path, peer=PEER))
     program.chmod(0o755)
     (tmp_path / "transfer").write_text(f"{PEER}\t0\t0\n")
+    (tmp_path / "handshake").write_text("0")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     return tmp_path
 
 
-def wireguard(clock):
+def wireguard(clock, role=Role.INITIATOR):
     config = WireGuardConfig(interface="wg0", peer=PEER, allowed_ips=["10.2.0.0/24"], endpoint="192.0.2.2:51820")
     nothing = lambda _: None  # noqa: E731
     told = {"on_nearly_used": nothing, "on_drained": nothing, "on_in_place": nothing, "on_not_taken": nothing}
-    return WireGuard(Role.INITIATOR, config, 300.0, clock, SeededRandom(1), **told)
+    return WireGuard(role, config, 300.0, clock, SeededRandom(1), **told)
 
 
 def in_place(place: Path) -> bytes:
@@ -56,9 +57,9 @@ async def carried_out(tunnel):
         await tunnel._settler._idle.wait()
 
 
-async def with_key(place):
+async def with_key(place, role=Role.INITIATOR):
     clock = ManualClock()
-    tunnel = wireguard(clock)
+    tunnel = wireguard(clock, role)
     await tunnel.start()
     keys = derive(DeliveredKey("3f2b8c1e-6c1f-4f6e-9d3a-0a1b2c3d4e5f", bytes(range(32))), Cipher.AES_256_GCM)
     tunnel.install(keys, 0.0)
@@ -108,6 +109,109 @@ def test_an_order_that_failed_is_carried_out_when_the_interface_is_back(place):
         await carried_out(tunnel)
         assert tunnel.holds(keys.key_id)
         assert in_place(place) == keys.initiator_key.to_bytes()
+        await tunnel.close()
+
+    asyncio.run(scenario())
+
+
+CANDIDATE = derive(DeliveredKey("4f2b8c1e-6c1f-4f6e-9d3a-0a1b2c3d4e5f", bytes(range(1, 33))), Cipher.AES_256_GCM)
+
+
+async def look(clock, tunnel, seconds=1.0):
+    clock.advance(seconds)
+    tunnel.check()
+    await carried_out(tunnel)
+    await asyncio.sleep(0)
+
+
+async def encrypting(place, role):
+    """Return a tunnel whose key a handshake has used, at second 1700000000."""
+    clock, tunnel, keys = await with_key(place, role)
+    (place / "handshake").write_text("1700000000")
+    await look(clock, tunnel)
+    assert tunnel.report().sending
+    return clock, tunnel, keys
+
+
+def test_a_responder_that_gives_a_candidate_up_says_at_once_and_for_good_that_the_session_before_goes_on(place):
+    """It waited for a handshake that nothing calls for, and said after 15 s that nothing passes."""
+
+    async def scenario():
+        clock, tunnel, keys = await encrypting(place, Role.RESPONDER)
+        tunnel.install(CANDIDATE, clock.now())
+        await carried_out(tunnel)
+        assert in_place(place) == CANDIDATE.initiator_key.to_bytes()
+        tunnel.retire(CANDIDATE.key_id)
+        await carried_out(tunnel)
+        await asyncio.sleep(0)
+        assert in_place(place) == keys.initiator_key.to_bytes()
+        assert "remove" not in (place / "words").read_text()  # the session is not touched
+        for _ in range(40):
+            assert tunnel.report().sending
+            assert tunnel.report().alarm is None
+            assert tunnel.report().key_id == keys.key_id
+            await look(clock, tunnel)
+        await tunnel.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_session_that_may_be_the_candidates_ends_with_it_and_is_said_to_have_ended(place):
+    async def scenario():
+        clock, tunnel, keys = await encrypting(place, Role.RESPONDER)
+        tunnel.install(CANDIDATE, clock.now())
+        await carried_out(tunnel)
+        (place / "handshake").write_text("1700000009")
+        tunnel.retire(CANDIDATE.key_id)
+        await carried_out(tunnel)
+        await asyncio.sleep(0)
+        assert in_place(place) == keys.initiator_key.to_bytes()
+        assert "remove" in (place / "words").read_text()
+        await tunnel.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_initiator_that_goes_back_to_a_key_whose_session_stands_says_so_at_once(place):
+    async def scenario():
+        clock, tunnel, keys = await encrypting(place, Role.INITIATOR)
+        (place / "broken").touch()
+        tunnel.install(CANDIDATE, clock.now())
+        tunnel.activate(CANDIDATE.key_id)
+        await carried_out(tunnel)
+        await asyncio.sleep(0)
+        assert not tunnel.report().sending
+        (place / "broken").unlink()
+        tunnel.activate(keys.key_id)  # as the rotation does when a key was not taken
+        tunnel.retire(CANDIDATE.key_id)
+        await carried_out(tunnel)
+        await asyncio.sleep(0)
+        assert tunnel.report().sending
+        assert tunnel.report().alarm is None
+        assert tunnel.report().key_id == keys.key_id
+        assert in_place(place) == keys.initiator_key.to_bytes()
+        assert "remove" not in (place / "words").read_text()
+        await tunnel.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_initiator_that_goes_back_to_a_key_whose_session_is_gone_waits_for_a_handshake(place):
+    async def scenario():
+        clock, tunnel, keys = await encrypting(place, Role.INITIATOR)
+        tunnel.install(CANDIDATE, clock.now())
+        tunnel.activate(CANDIDATE.key_id)
+        (place / "handshake").write_text("0")  # the peer was removed and added, and nobody has shaken hands
+        await carried_out(tunnel)
+        tunnel.activate(keys.key_id)
+        tunnel.retire(CANDIDATE.key_id)
+        await carried_out(tunnel)
+        await asyncio.sleep(0)
+        assert "remove" in (place / "words").read_text()
+        assert not tunnel.report().sending
+        (place / "handshake").write_text("1700000020")
+        await look(clock, tunnel)
+        assert tunnel.report().sending
         await tunnel.close()
 
     asyncio.run(scenario())

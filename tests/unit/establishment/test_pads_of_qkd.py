@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from heliograph.agent.pads import PadKeys
 from heliograph.errors import KeySupplyError, RemoteProtocolError
 from heliograph.establishment.qkd import QkdPad
 from heliograph.types import DeliveredKey
@@ -32,14 +33,14 @@ class Manager:
 
 
 def test_pads_refuse_a_key_repeated_within_one():
-    pad = QkdPad(Manager(1, 2, 2, 3), NUMBER)
+    pad = QkdPad(PadKeys(Manager(1, 2, 2, 3), 5.0), NUMBER)
     with pytest.raises(KeySupplyError, match="a second time"):
         asyncio.run(pad.offer())
 
 
 def test_pads_refuse_a_key_that_was_in_an_earlier_one():
     async def scenario():
-        pad = QkdPad(Manager(1, 2, 3, 4, 5, 6, 1, 7, 8, 9, 10, 11), NUMBER)
+        pad = QkdPad(PadKeys(Manager(1, 2, 3, 4, 5, 6, 1, 7, 8, 9, 10, 11), 5.0), NUMBER)
         await pad.offer()
         with pytest.raises(KeySupplyError, match="a second time"):
             await pad.offer()
@@ -50,7 +51,7 @@ def test_pads_refuse_a_key_that_was_in_an_earlier_one():
 
 def test_pads_refuse_a_key_that_the_peer_names_again():
     async def scenario():
-        theirs, ours = QkdPad(Manager(*range(1, 9)), NUMBER), QkdPad(Manager(), NUMBER)
+        theirs, ours = (QkdPad(PadKeys(one, 5.0), NUMBER) for one in (Manager(*range(1, 9)), Manager()))
         first, second = await theirs.offer(), await theirs.offer()
         material, _ = await ours.answer(first.share)
         assert material == first.material
