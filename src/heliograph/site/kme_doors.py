@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
-from heliograph.http.callers import CertificateCallers, UserCallers
+from heliograph.errors import ConfigurationError
+from heliograph.http.callers import CertificateCallers, PskCallers, UserCallers
 from heliograph.http.etsi020_client import Etsi020Client
 from heliograph.http.etsi020_server import Etsi020Server
 from heliograph.http.server import KmeServer
@@ -30,6 +31,7 @@ from heliograph.storage.group_commit import run_group
 from heliograph.storage.streams import StreamRecords
 from heliograph.transport.etsi004_server import Etsi004Server
 from heliograph.transport.one_time_channel import OneTimeClient, OneTimeServer
+from heliograph.vault.preshared_key import read_preshared_key
 from heliograph.vault.randomness import SystemRandomness
 
 __all__ = ["foreign_pairs", "kme_tls", "open_doors"]
@@ -51,6 +53,16 @@ def kme_tls(config: SiteConfig) -> ssl.SSLContext:
 def _skip_tls(config: SiteConfig) -> ssl.SSLContext:
     kme, path = config.file.kme, config.path
     return skip_server_tls(path(kme.certificate), path(kme.key), path(kme.ca))
+
+
+def _skip_psks(config: SiteConfig) -> dict[bytes, bytes]:
+    """Return the preshared keys by their identities. Raises ConfigurationError, also for one that two have."""
+    entry = config.file.skip
+    named = entry.psk if entry else {}
+    keys = {identity.encode(): read_preshared_key(config.path(key.file)) for identity, key in named.items()}
+    if len(set(keys.values())) != len(keys):
+        raise ConfigurationError("[skip] psk: two identities have the same key; draw one for each")
+    return keys
 
 
 async def open_doors(
@@ -94,12 +106,24 @@ async def _open_skip(
     renewals: Renewals,
 ) -> None:
     rules = boundary.boundary
-    tls = _skip_tls(config)
     # What /entropy gives away comes from an instance of its own, never from one that draws secrets of the link.
-    server = SkipServer(supply, entry.systems(), SystemRandomness(), CertificateCallers(rules), rules.networks)
-    await server.start(*parse_address(entry.listen, "[skip] listen"), tls)
-    renewals.add(_skip_tls, server.renew)
-    stack.push_async_callback(server.close)
+    if entry.listen is not None:
+        server = SkipServer(supply, entry.systems(), SystemRandomness(), CertificateCallers(rules), rules.networks)
+        await server.start(*parse_address(entry.listen, "[skip] listen"), _skip_tls(config))
+        renewals.add(_skip_tls, server.renew)
+        stack.push_async_callback(server.close)
+    if entry.psk_listen is not None:
+        keys = _skip_psks(config)
+        callers = PskCallers({identity: key.sae for identity, key in entry.psk.items()}, rules)
+        server = SkipServer(supply, entry.systems(), SystemRandomness(), callers, rules.networks)
+        await server.start_psk(*parse_address(entry.psk_listen, "[skip] psk_listen"), keys.get)
+
+        async def renew(fresh: dict[bytes, bytes]) -> None:
+            keys.clear()
+            keys.update(fresh)
+
+        renewals.add(_skip_psks, renew)
+        stack.push_async_callback(server.close)
 
 
 def _etsi020_tls(config: SiteConfig, peers: Sequence[str]) -> tuple[ssl.SSLContext, dict[str, ssl.SSLContext]]:

@@ -4,9 +4,13 @@
 listen = "192.0.2.2:8444"
 local_system_id = "key-provider-a"
 remote_systems = { "key-provider-b" = ["sae-b"] }   # names may be globs
+psk_listen = "192.0.2.2:8445"                       # for encryptors that have a preshared key in place of a certificate
+psk = { "router-a" = { sae = "sae-a", file = "skip/router-a.psk" } }
 """
 
 from __future__ import annotations
+
+import re
 
 import msgspec
 
@@ -18,13 +22,35 @@ from heliograph.kme.stream_records import StreamPolicy
 
 __all__ = ["Etsi004Entry", "Etsi020Entry", "SkipEntry"]
 
+_PSK_IDENTITY = re.compile(r"[!-~]{1,128}")  # our choice; RFC 4279 5.3 asks for 128 bytes at least
+
+
+class _SkipPsk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    sae: str
+    file: str
+
 
 class SkipEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """SKIP for encryptors of this site; certificates are those of ``[kme]``."""
+    """SKIP for encryptors of this site; certificates are those of ``[kme]``, ``psk``: TLS identity to key file."""
 
-    listen: str
     local_system_id: str
     remote_systems: dict[str, list[str]]
+    listen: str | None = None
+    psk_listen: str | None = None
+    psk: dict[str, _SkipPsk] = {}
+
+    def check(self) -> None:
+        """Raise ConfigurationError for what could not be served."""
+        self.systems()
+        if self.listen is None and self.psk_listen is None:
+            raise ConfigurationError("[skip] opens no door: give listen, psk_listen or both")
+        if (self.psk_listen is None) != (not self.psk):
+            raise ConfigurationError("[skip] psk_listen and psk go together: give both or neither")
+        for identity in self.psk:
+            if not _PSK_IDENTITY.fullmatch(identity):
+                raise ConfigurationError(f"[skip] psk identity {identity!r}: 1 to 128 printable ASCII characters")
+        if len({key.sae for key in self.psk.values()}) != len(self.psk):
+            raise ConfigurationError("[skip] psk: an SAE comes twice; each has one preshared key")
 
     def systems(self) -> SkipSystems:
         """Return the declared systems. Raises ConfigurationError."""
