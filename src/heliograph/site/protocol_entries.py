@@ -16,6 +16,7 @@ import msgspec
 
 from heliograph.authentication.mac import PAD_BYTES
 from heliograph.errors import ConfigurationError
+from heliograph.kme.etsi020 import is_sae_id
 from heliograph.kme.interworking import InterworkingPeer
 from heliograph.kme.skip import SkipSystems
 from heliograph.kme.stream_records import StreamPolicy
@@ -111,6 +112,11 @@ class Etsi020Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigurationError("[etsi020] peers: at least one, each KME and each url once")
         for peer in self.peers:
             for pair in peer.pairs:
+                if not (is_sae_id(pair.local) and is_sae_id(pair.foreign)):
+                    raise ConfigurationError(
+                        f"[etsi020] SAE {pair.local!r} with {pair.foreign!r}: an ID has 1 to 64 characters there, "
+                        "of those that a URI may have (RFC 3986)"
+                    )
                 if not 0 <= pair.stock <= 4096:
                     raise ConfigurationError(f"[etsi020] stock = {pair.stock}: between 0 and 4096 keys")
         return peers
