@@ -1,4 +1,4 @@
-"""``heliograph kme``: processes that hand out a site's keys from its delivery server."""
+"""``heliograph kme``: processes that hand out a site's keys, and two key managers to test against."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,14 +19,42 @@ from heliograph.ports import Vault
 from heliograph.site.config import SiteConfig, read_site
 from heliograph.site.kek import open_kek
 
+if TYPE_CHECKING:
+    from heliograph.lab.kme_peer import KmePeer
+
 __all__ = ["app"]
 
-app = typer.Typer(help="Hand out a site's keys from its delivery server.", no_args_is_help=True)
+app = typer.Typer(help="Hand out keys from a delivery server, or rehearse with dealt ones.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """Hand out a site's keys from its delivery server."""
+    """Hand out keys from a delivery server, or rehearse with dealt ones."""
+
+
+@app.command(cls=Once)
+def rehearse(
+    directory: Annotated[Path, typer.Argument(help="A new directory, for both sites' certificates and stores.")],
+    first_port: Annotated[int, typer.Option(help="Site A listens from there on, site B ten further.")] = 8443,
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="What to log.")] = "warning",
+) -> None:
+    """Run two key managers with dealt keys until Ctrl-C, to test a client of ETSI 014, 004 or SKIP against."""
+    with refusals():
+        # Imported here, so that `heliograph --help` is quick.
+        from heliograph.lab.kme_peer import KmePeer  # noqa: PLC0415
+
+        harden_process()
+        configure_logs(log_level)
+        peer = KmePeer(directory, first_port)
+        peer.prepare()
+        asyncio.run(_rehearse(peer))
+
+
+async def _rehearse(peer: KmePeer) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await peer.run(lambda: print(f"{peer.describe()}\nready; Ctrl-C ends both.", flush=True), stop)
 
 
 @app.command(cls=Once)

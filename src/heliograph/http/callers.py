@@ -1,4 +1,4 @@
-"""Who is calling: read from the connection for every request, from its certificate or from the system's own word."""
+"""Who is calling: read from the connection for every request, by certificate, key, or the system's own word."""
 
 from __future__ import annotations
 
@@ -10,10 +10,20 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from heliograph.errors import NotPermitted
+from heliograph.http.psk_door import PSK_IDENTITY
 from heliograph.kme.boundary import Boundary, Way
 from heliograph.kme.identity import sae_id_from_certificate
 
-__all__ = ["Callers", "CertificateCallers", "Connected", "UserCallers", "client_certificate", "may_call", "peer_uid"]
+__all__ = [
+    "Callers",
+    "CertificateCallers",
+    "Connected",
+    "PskCallers",
+    "UserCallers",
+    "client_certificate",
+    "may_call",
+    "peer_uid",
+]
 
 _UCRED = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 
@@ -67,6 +77,22 @@ class UserCallers:
         if sae is None:
             raise NotPermitted(f"Unix user {uid} is no SAE of this site")
         self._boundary.check(sae, Way.USER)
+        return sae
+
+
+class PskCallers:
+    """SAEs by the preshared key of their TLS connection. ``identities``: the key's identity to SAE ID."""
+
+    def __init__(self, identities: Mapping[str, str], boundary: Boundary) -> None:
+        self._identities = {identity.encode(): sae for identity, sae in identities.items()}
+        self._boundary = boundary
+
+    def identify(self, request: Connected) -> str:
+        """Return the SAE ID behind the key. Raises NotPermitted."""
+        sae = self._identities.get(request.get_extra_info(PSK_IDENTITY, b""))
+        if sae is None:
+            raise NotPermitted("the connection is under no preshared key of an SAE")
+        self._boundary.check(sae, Way.PSK)
         return sae
 
 

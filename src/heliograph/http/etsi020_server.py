@@ -29,7 +29,6 @@ PATHS = MappingProxyType(
     }
 )
 RETRY_AFTER = MappingProxyType({"Retry-After": "1"})
-PROBLEM = "application/problem+json"  # RFC 9457 3
 
 _log = logging.getLogger("heliograph.kme")
 
@@ -57,13 +56,13 @@ class Etsi020Server(JsonHttpServer):
     def refusal(self, error: HeliographError) -> Answer:
         """Return the standard's error document."""
         status, body = etsi020.error_answer(error)
-        return Answer(status, body, RETRY_AFTER if status == 503 else {}, PROBLEM)
+        return Answer(status, body, RETRY_AFTER if status == 503 else {})
 
     def plain_refusal(self, status: int, text: str) -> Answer:
         """Return an error document: malformed requests are the standard's missing-parameters."""
         slug = Slug.SERVER if status >= 500 else Slug.MISSING_PARAMETERS
         _, body = etsi020.error_answer(InterworkingError(slug, text))
-        return Answer(503 if status >= 500 else status, body, {}, PROBLEM)
+        return Answer(503 if status >= 500 else status, body)
 
     async def serve_request(self, request: web.BaseRequest) -> Answer:
         """Answer one request."""
@@ -72,7 +71,7 @@ class Etsi020Server(JsonHttpServer):
             return self.plain_refusal(404, f"no such resource; there are {', '.join(PATHS)}")
         if request.method != PATHS[path]:
             refused = self.plain_refusal(405, f"{path} takes {PATHS[path]}")
-            return Answer(405, refused.body, {"Allow": PATHS[path]}, PROBLEM)
+            return Answer(405, refused.body, {"Allow": PATHS[path]})
         # Who is calling comes first, for every request; a stranger's body is not read.
         kme = kme_id_from_certificate(client_certificate(request))
         self._interworking.peer(kme)

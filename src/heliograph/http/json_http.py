@@ -25,6 +25,7 @@ from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
 from heliograph.errors import ConfigurationError, HeliographError, StoreUnavailable
 from heliograph.http.answers import Answer
 from heliograph.http.plain_door import PlainDoor
+from heliograph.http.psk_door import PskDoor
 from heliograph.http.store_groups import RunGroup, StoreGroups, Unsettled
 from heliograph.kme.boundary import Network
 from heliograph.kme.supply import RequestRefused
@@ -94,6 +95,18 @@ class JsonHttpServer(ABC):
             # A stranger who opens connections and never ends a handshake holds each for a short time only.
             listening = await asyncio.get_running_loop().create_server(
                 server, host, port, ssl=tls, ssl_handshake_timeout=HANDSHAKE_SECONDS, backlog=BACKLOG
+            )
+        except OSError as error:
+            await self.close()
+            raise ConfigurationError(f"{self.what} address {host}:{port}: {_reason(error)}") from error
+        self._servers = [listening]
+
+    async def start_psk(self, host: str, port: int, find: Callable[[bytes], bytes | None]) -> None:
+        """Listen with TLS under preshared keys; ``find``: identity to key. Raises ConfigurationError."""
+        server = await self._set_up()
+        try:
+            listening = await asyncio.get_running_loop().create_server(
+                lambda: PskDoor(find, server, HANDSHAKE_SECONDS), host, port, backlog=BACKLOG
             )
         except OSError as error:
             await self.close()

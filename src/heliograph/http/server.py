@@ -160,7 +160,7 @@ class KmeServer(JsonHttpServer):
             keys = await self._on_store_for(caller, lambda: supply.dec_keys(caller, peer, key_ids))
         if _log.isEnabledFor(logging.INFO):
             _log.info("%s for %s with %s: %s", method, caller, peer, " ".join(key.key_id for key in keys))
-        told = KeyFacts(supply.now(), supply.path(caller, peer)) if facts else None
+        told = KeyFacts(supply.now(), supply.path) if facts else None
         return Answer(200, etsi014.container_document(keys, told))
 
     async def _on_store_for(self, caller: str, call: Callable[[], _Result]) -> _Result:

@@ -12,13 +12,32 @@ from heliograph.errors import ConfigurationError, NotPermitted
 from heliograph.http.diagnosis import explain_caller
 from heliograph.kme.identity import kme_id_from_certificate
 
-__all__ = ["SKIP_SUITE", "client_tls", "server_tls", "skip_server_tls", "tls13_client_tls", "tls13_server_tls"]
+__all__ = [
+    "SKIP_SUITE",
+    "client_tls",
+    "note_refusal",
+    "server_tls",
+    "skip_server_tls",
+    "tls13_client_tls",
+    "tls13_server_tls",
+]
 
 SKIP_SUITE = "TLS_AES_256_GCM_SHA384"  # draft-cisco-skip-02, table 1: required
 
 _TEXTS_MAX = 64  # our choice: how many texts about refused handshakes are remembered
 
 _log = logging.getLogger("heliograph.kme")
+_logged: dict[str, float] = {}  # a text, and when it was last logged
+
+
+def note_refusal(text: str) -> None:
+    """Log why a handshake failed: one line a second for each cause, since whoever reaches the port can fail one."""
+    now = time.monotonic()
+    if now - _logged.get(text, -1.0) >= 1.0:
+        if len(_logged) >= _TEXTS_MAX:
+            _logged.clear()
+        _logged[text] = now
+        _log.warning("TLS refused: %s", text)
 
 
 def server_tls(certificate: str | Path, key: str | Path, ca: str | Path) -> ssl.SSLContext:
@@ -52,8 +71,7 @@ def tls13_client_tls(certificate: str | Path, key: str | Path, ca: str | Path, k
 def skip_server_tls(certificate: str | Path, key: str | Path, ca: str | Path) -> ssl.SSLContext:
     """Return a SKIP key provider's context: TLS 1.3 with the required suite and no other, client certificates.
 
-    The draft's external PSK is not served: this Python's ssl module has no PSK, and the one of 3.13 binds PSKs of
-    TLS 1.3 to SHA-256, which excludes the required suite. Raises ConfigurationError.
+    The draft's external PSKs have a door of their own (``http.psk_door``). Raises ConfigurationError.
     """
     context = tls13_server_tls(certificate, key, ca)
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
@@ -69,7 +87,6 @@ class _Telling(ssl.SSLObject):
     """
 
     _failure: ssl.SSLError | None = None
-    _logged: ClassVar[dict[str, float]] = {}  # a text, and when it was last logged
 
     def do_handshake(self) -> None:
         if self._failure is not None:
@@ -80,20 +97,10 @@ class _Telling(ssl.SSLObject):
             raise
         except ssl.SSLError as error:
             self._failure = error
-            self._note(explain_caller(error))
+            note_refusal(explain_caller(error))
             if error.reason == "HTTP_REQUEST":
                 raise  # no alert is queued for who does not speak TLS
             raise ssl.SSLWantReadError from None
-
-    @classmethod
-    def _note(cls, text: str) -> None:
-        # Whoever reaches the port can fail a handshake: one line a second for each cause, whatever they do.
-        now = time.monotonic()
-        if now - cls._logged.get(text, -1.0) >= 1.0:
-            if len(cls._logged) >= _TEXTS_MAX:
-                cls._logged.clear()
-            cls._logged[text] = now
-            _log.warning("TLS refused: %s", text)
 
 
 class _SkipSuite(_Telling):

@@ -1,9 +1,9 @@
 """The boundary of the secure site: which consumer may fetch keys by which way, and by no other.
 
-Three ways lead to the supply: a certificate over mutual TLS on the site's networks, a Unix user over a socket on the
-same host, and a call in the same process. A site that declares nothing has the first one, for every registered SAE. A
-site that declares a boundary has what it lists: an SAE comes by one way only, so that a certificate stolen from the
-LAN is worth nothing for a consumer that lives in the same unit.
+Four ways lead to the supply: a certificate over mutual TLS on the site's networks, a preshared key over TLS there, a
+Unix user over a socket on the same host, and a call in the same process. A site that declares nothing has the first
+one, for every registered SAE. A site that declares a boundary has what it lists: an SAE comes by one way only, so that
+a certificate stolen from the LAN is worth nothing for a consumer that lives in the same unit.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Way(Enum):
     CERTIFICATE = "certificate"
     USER = "user"
     IN_PROCESS = "in-process"
+    PSK = "preshared key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +35,22 @@ class Boundary:
 
     ``certificates``: SAE IDs that come with a certificate, None for every one that has no other way;
     ``networks``: where they come from, empty for anywhere; ``users``: Unix user to SAE ID; ``in_process``: SAE IDs
-    of this process. Raises ConfigurationError for an SAE with two ways.
+    of this process; ``psk``: SAE IDs with a preshared key. Raises ConfigurationError for an SAE with two ways.
     """
 
     certificates: frozenset[str] | None = None
     networks: tuple[Network, ...] = ()
     users: Mapping[str, str] = field(default_factory=dict)
     in_process: frozenset[str] = frozenset()
+    psk: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        listed = [*(self.certificates or ()), *set(self.users.values()), *self.in_process]
+        listed = [*(self.certificates or ()), *set(self.users.values()), *self.in_process, *self.psk]
         twice = {sae for sae in listed if listed.count(sae) > 1}
         if twice:
             raise ConfigurationError(
-                f"boundary: SAE {min(twice)!r} has two ways to its keys; list it under one of certificates, users and "
-                "in_process"
+                f"boundary: SAE {min(twice)!r} has two ways to its keys; list it under one of certificates, users, "
+                "in_process and [skip] psk"
             )
 
     def check(self, sae: str, way: Way) -> None:
@@ -58,7 +60,7 @@ class Boundary:
 
     def check_known(self, saes: Collection[str]) -> None:
         """Raise ConfigurationError for a listed SAE that is not one of this site's ``saes``."""
-        for sae in sorted({*(self.certificates or ()), *self.users.values(), *self.in_process}):
+        for sae in sorted({*(self.certificates or ()), *self.users.values(), *self.in_process, *self.psk}):
             if sae not in saes:
                 raise ConfigurationError(
                     f"boundary: SAE {sae!r} is in no pair of this site's links; correct or remove it"
@@ -69,6 +71,8 @@ class Boundary:
             return Way.IN_PROCESS
         if sae in self.users.values():
             return Way.USER
+        if sae in self.psk:
+            return Way.PSK
         return Way.CERTIFICATE if self.certificates is None or sae in self.certificates else None
 
 

@@ -1,9 +1,15 @@
 """ETSI GS QKD 004 V2.1.1 on the wire: the calls as records, and the de-facto encoding (version 1.0.1). No I/O.
 
-The standard names parameters and status codes, not bytes. The bytes here are those of ETSI's own client library and of
-its ports: a header of 8 bytes (major, minor, patch, service type, payload length u32), then the payload, integers big
-endian. A response to a call that failed ends after its status, except where the standard returns something: status 7
-has the counter-proposal, status 8 the metadata size that is needed.
+The standard names parameters and status codes, not bytes. The bytes here are those of the implementations that name
+ETSI's library as their origin: a header of 8 bytes (major, minor, patch, service type, payload length u32), then the
+payload, integers big endian. They differ in two places, and both forms are served, each answered in its own:
+
+    form        Metadata_mimetype            GET_KEY asks with         a call that failed is answered with
+    fixed       256 bytes, filled with 0     the size of the metadata  its status, and what the standard returns then
+    text        ends with its first 0        a buffer of that size     all fields
+
+The fixed form is that of the Python port, the text form that of the C library. In the fixed form status 7 has the
+counter-proposal, status 8 the metadata size that is needed. Their lengths tell the two apart.
 """
 
 from __future__ import annotations
@@ -94,12 +100,16 @@ class Qos:
 
 @dataclass(frozen=True, slots=True)
 class OpenConnect:
-    """OPEN_CONNECT. ``source``: URI of the server, ``destination``: of the client (sic); ``ksid``: 16 bytes."""
+    """OPEN_CONNECT. ``source``: URI of the server, ``destination``: of the client (sic); ``ksid``: 16 bytes.
+
+    ``text``: it came in the text form.
+    """
 
     source: str
     destination: str
     qos: Qos
     ksid: bytes = NULL_KSID
+    text: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +123,12 @@ class OpenReply:
 
 @dataclass(frozen=True, slots=True)
 class GetKey:
-    """GET_KEY. ``metadata_size``: bytes the caller has for metadata."""
+    """GET_KEY. ``metadata_size``: bytes the caller has for metadata; ``text``: its answer may be in the text form."""
 
     ksid: bytes
     index: int
     metadata_size: int
+    text: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +178,9 @@ def payload_length(header: bytes, limit: int) -> int:
     return int(length)
 
 
-def encode(message: Request | Reply) -> bytes:
-    """Return header and payload."""
-    payload = _payload(message)
+def encode(message: Request | Reply, *, text: bool = False) -> bytes:
+    """Return header and payload. ``text``: the reply is to a request in the text form."""
+    payload = _text_reply(message) if text and isinstance(message, OpenReply | GetKeyReply) else _payload(message)
     return _HEADER.pack(*VERSION, _SERVICES[type(message)], len(payload)) + payload
 
 
@@ -180,7 +191,7 @@ def read_request(header: bytes, payload: bytes) -> Request:
         if service == Service.OPEN_REQUEST:
             return _read_open(payload)
         if service == Service.GET_REQUEST:
-            return GetKey(*_GET.unpack(payload))
+            return _read_get(payload)
         if service == Service.CLOSE_REQUEST:
             (ksid,) = struct.unpack(">16s", payload)
             return Close(ksid)
@@ -212,12 +223,12 @@ def read_reply(header: bytes, payload: bytes) -> Reply:
 
 def _payload(message: Request | Reply) -> bytes:
     match message:
-        case OpenConnect(source, destination, qos, ksid):
-            return source.encode() + b"\0" + destination.encode() + b"\0" + _qos(qos) + ksid
+        case OpenConnect(source, destination, qos, ksid, text):
+            return source.encode() + b"\0" + destination.encode() + b"\0" + _qos(qos, text=text) + ksid
         case OpenReply(status, qos_or_none, ksid):
             return _U32.pack(status) + (b"" if qos_or_none is None else _qos(qos_or_none) + ksid)
-        case GetKey(ksid, index, size):
-            return _GET.pack(ksid, index, size)
+        case GetKey(ksid, index, size, text):
+            return _GET.pack(ksid, index, size) + bytes(size if text else 0)
         case GetKeyReply(Status.SUCCESSFUL, index, key, metadata):
             sizes = _U32.pack(len(key)), _U32.pack(len(metadata))
             return _U32.pack(Status.SUCCESSFUL) + _U32.pack(index) + sizes[0] + key + sizes[1] + metadata
@@ -229,9 +240,19 @@ def _payload(message: Request | Reply) -> bytes:
             return ksid
 
 
-def _qos(qos: Qos) -> bytes:
+def _text_reply(reply: OpenReply | GetKeyReply) -> bytes:
+    """Return a payload with every field, whatever the status: its reader takes them all."""
+    if isinstance(reply, OpenReply):
+        return _U32.pack(reply.status) + _qos(reply.qos or Qos(0), text=True) + reply.ksid
+    metadata = bytes(reply.metadata_size) if reply.status is Status.METADATA_SIZE else reply.metadata
+    key = _U32.pack(len(reply.key)) + reply.key
+    return _U32.pack(reply.status) + _U32.pack(reply.index) + key + _U32.pack(len(metadata)) + metadata
+
+
+def _qos(qos: Qos, *, text: bool = False) -> bytes:
     numbers = (qos.key_chunk_size, qos.max_bps, qos.min_bps, qos.jitter, qos.priority, qos.timeout_ms, qos.ttl_s)
-    return _QOS.pack(*numbers, qos.mimetype.encode())
+    packed = _QOS.pack(*numbers, qos.mimetype.encode())
+    return packed[:-MIMETYPE_BYTES] + qos.mimetype.encode() + b"\0" if text else packed
 
 
 def _read_qos(packed: bytes) -> Qos:
@@ -245,9 +266,22 @@ def _read_open(payload: bytes) -> OpenConnect:
     destination, second, rest = rest.partition(b"\0")
     if not first or not second or not 1 <= len(source) <= URI_BYTES_MAX or not 1 <= len(destination) <= URI_BYTES_MAX:
         raise ValueError("URIs")
-    if len(rest) != _QOS.size + len(NULL_KSID):
+    text = len(rest) != _QOS.size + len(NULL_KSID)
+    if text:
+        numbers = rest[: _QOS.size - MIMETYPE_BYTES]
+        mimetype, end, ksid = rest[len(numbers) :].partition(b"\0")
+        if not end or len(mimetype) >= MIMETYPE_BYTES or len(ksid) != len(NULL_KSID):
+            raise ValueError("length")
+        rest = numbers + mimetype.ljust(MIMETYPE_BYTES, b"\0") + ksid
+    qos = _read_qos(rest[: _QOS.size])
+    return OpenConnect(source.decode(), destination.decode(), qos, rest[_QOS.size :], text)
+
+
+def _read_get(payload: bytes) -> GetKey:
+    ksid, index, size = _GET.unpack_from(payload)
+    if len(payload) not in {_GET.size, _GET.size + size}:
         raise ValueError("length")
-    return OpenConnect(source.decode(), destination.decode(), _read_qos(rest[: _QOS.size]), rest[_QOS.size :])
+    return GetKey(ksid, index, size, text=len(payload) == _GET.size + size)
 
 
 def _read_key(status: Status, rest: bytes) -> GetKeyReply:

@@ -3,10 +3,10 @@
     GET  /kmapi/versions            POST /kmapi/v1/ext_keys/ack
     POST /kmapi/v1/ext_keys         POST /kmapi/v1/ext_keys/void
 
-Errors are RFC 9457 documents. What the standard leaves open is settled here as follows. A target that this KME does not
-reach, a key size it does not serve, a known key_id with another value and a callback elsewhere than declared are 400,
-so that the sender may reassign the key; an unsupported mandatory extension is 503 as the standard says, so it may not.
-Unknown members are refused; extensions are objects whose names begin with ``E<PEN>_``; 202 has the body ``{}``.
+Names, codes and shapes are those of the published OpenAPI description (1.1.1). Errors are RFC 9457 documents, sent as
+application/json. What is left open is settled here as follows. A target that this KME does not reach, a key size it
+does not serve, a known key_id with another value and a callback elsewhere than declared are 400, so that the sender may
+reassign the key. Unknown members are refused. 202, and 200 for an acknowledgement, have no body.
 """
 
 from __future__ import annotations
@@ -37,12 +37,11 @@ __all__ = [
     "acks_document",
     "error_answer",
     "ext_keys_document",
+    "is_sae_id",
     "read_acks",
     "read_ext_keys",
-    "read_sync",
     "read_versions",
     "read_void",
-    "sync_document",
     "versions_document",
     "void_document",
 ]
@@ -52,10 +51,14 @@ SYNCHRONOUS = "synchronous_mode"
 TYPE_BASE = "https://qkd.etsi.org/gs020-interop-kms/"
 ACK_ITEMS_MAX = 1024  # the standard's
 KEYS_MAX = 128  # our choice
-SAE_ID_LENGTH_MAX = 64  # the standard's
+MESSAGE_LENGTH_MAX = 4096  # the standard's
+CALLBACK_LENGTH_MAX = 1024  # the standard's
+EXTENSIONS_MAX = 1024  # the standard's
 KEY_BYTES_MAX = 512  # our choice
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+# 1 to 64 characters that a URI may have (RFC 3986 2), a percent sign only where it encodes.
+_SAE_ID = re.compile(r"(?=.{1,64}\Z)(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
 _EXTENSION = re.compile(r"E[0-9]{1,10}_[A-Za-z0-9_.-]{1,128}")
 _Record = TypeVar("_Record")
 
@@ -71,7 +74,7 @@ class AckStatus(StrEnum):
 
 
 class Slug(StrEnum):
-    """The standard's error types, with our HTTP status and title in ``_ERRORS``."""
+    """The standard's error types; their HTTP status and more are in ``_ERRORS``."""
 
     MISSING_PARAMETERS = "missing-parameters"
     KEY_ROUTING = "key-routing-error"
@@ -86,18 +89,20 @@ class Slug(StrEnum):
     UNSUPPORTED_EXTENSION = "unsupported-mandatory-extension"
 
 
+# HTTP status, and the name of the entry of ``details`` that the standard's text or examples give the reason under. The
+# title is the type's words, as in the examples.
 _ERRORS: Mapping[Slug, tuple[int, str]] = {
-    Slug.MISSING_PARAMETERS: (400, "Parameters are missing or malformed"),
-    Slug.KEY_ROUTING: (400, "The keys cannot be routed to their targets"),
-    Slug.VOID_NOT_UNDERSTOOD: (400, "The void request is not understood"),
-    Slug.NO_KEY_IDS: (400, "Neither key_ids nor all_confirmation"),
-    Slug.ACK_NOT_UNDERSTOOD: (400, "The acknowledgement is not understood"),
-    Slug.KEY_NOT_PRESENT: (400, "A key is not present"),
-    Slug.UNAUTHORIZED: (401, "Unauthorized"),
-    Slug.TIMEOUT: (408, "The request did not arrive in time"),
-    Slug.SERVER: (503, "Error on server side"),
-    Slug.INSUFFICIENT: (503, "Insufficient key material"),
-    Slug.UNSUPPORTED_EXTENSION: (503, "A mandatory extension is not supported"),
+    Slug.MISSING_PARAMETERS: (400, "missing_parameters"),
+    Slug.KEY_ROUTING: (400, "invalid_routing"),
+    Slug.VOID_NOT_UNDERSTOOD: (400, "key_voiding_error"),
+    Slug.NO_KEY_IDS: (400, "no_all_confirmation"),
+    Slug.ACK_NOT_UNDERSTOOD: (400, "ack_not_understood"),
+    Slug.KEY_NOT_PRESENT: (400, "key_not_present"),
+    Slug.UNAUTHORIZED: (401, "unauthorized"),
+    Slug.TIMEOUT: (408, "timeout"),
+    Slug.SERVER: (503, "server_side_general_error"),
+    Slug.INSUFFICIENT: (503, "insufficient_key_material"),
+    Slug.UNSUPPORTED_EXTENSION: (503, "unsupported_mandatory_extension"),
 }
 
 
@@ -178,15 +183,12 @@ class _Ack(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     extension: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
 
 
-class _Sync(msgspec.Struct, forbid_unknown_fields=True):
-    ack_containers: list[_Ack]
-
-
 class _Void(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     key_ids: list[str]
     initiator_sae_id: str
     target_sae_ids: list[str]
     ack_callback_url: str | msgspec.UnsetType = msgspec.UNSET
+    extension: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
     all_confirmation: bool = False
 
 
@@ -203,30 +205,29 @@ def read_ext_keys(body: bytes) -> ExtKeys:
     for extension in (document.extension_mandatory, document.extension_optional, *(k.extension for k in document.keys)):
         _check_extension(extension, slug)
     if document.extension_mandatory:
-        names = dict.fromkeys(list(document.extension_mandatory)[:16], "not supported")
-        raise InterworkingError(Slug.UNSUPPORTED_EXTENSION, "no mandatory extension is supported here", names)
+        names = ", ".join(list(document.extension_mandatory)[:16])
+        raise InterworkingError(Slug.UNSUPPORTED_EXTENSION, f"no mandatory extension is supported here: {names}")
     if not 1 <= len(document.keys) <= KEYS_MAX:
         raise InterworkingError(slug, f"keys: between 1 and {KEYS_MAX} are taken at once")
     keys = tuple(ExtKey(_uuid(key.key_id, slug), _value(key.value)) for key in document.keys)
     if len({key.key_id for key in keys}) != len(keys):
         raise InterworkingError(slug, "keys: a key_id comes twice")
     return ExtKeys(
-        keys, *_saes(document.initiator_sae_id, document.target_sae_ids, slug), _unset(document.ack_callback_url)
+        keys,
+        *_saes(document.initiator_sae_id, document.target_sae_ids, slug),
+        _callback(document.ack_callback_url, slug),
     )
 
 
 def read_acks(body: bytes) -> list[Ack]:
-    """Read the body of POST ext_keys/ack, an array. Raises InterworkingError; nothing of it was acted on."""
+    """Read the body of POST ext_keys/ack, an array, or a synchronous answer, which is one too.
+
+    Raises InterworkingError; nothing of it was acted on.
+    """
     slug = Slug.ACK_NOT_UNDERSTOOD
     documents = _convert(body, list[_Ack], slug)
     if not 1 <= len(documents) <= ACK_ITEMS_MAX:
         raise InterworkingError(slug, f"between 1 and {ACK_ITEMS_MAX} acknowledgements are taken at once")
-    return [_ack(document) for document in documents]
-
-
-def read_sync(body: bytes) -> list[Ack]:
-    """Read the synchronous answer to ext_keys or void. Raises InterworkingError."""
-    documents = _convert(body, _Sync, Slug.ACK_NOT_UNDERSTOOD).ack_containers
     return [_ack(document) for document in documents]
 
 
@@ -240,13 +241,17 @@ def _ack(document: _Ack) -> Ack:
         _check_extension(extension, slug)
     key_ids = tuple(_uuid(entry.key_id, slug) for entry in document.key_id_container)
     initiator, targets = _saes(document.initiator_sae_id, document.target_sae_ids, slug)
-    return Ack(key_ids, AckStatus(document.ack_status), initiator, targets, _unset(document.message))
+    message = _unset(document.message)
+    if message is not None and len(message) > MESSAGE_LENGTH_MAX:
+        raise InterworkingError(slug, f"message: at most {MESSAGE_LENGTH_MAX} characters")
+    return Ack(key_ids, AckStatus(document.ack_status), initiator, targets, message)
 
 
 def read_void(body: bytes) -> Void:
     """Read the body of POST ext_keys/void. Raises InterworkingError; nothing of it was acted on."""
     slug = Slug.VOID_NOT_UNDERSTOOD
     document = _convert(body, _Void, slug)
+    _check_extension(document.extension, slug)
     if not document.key_ids and not document.all_confirmation:
         raise InterworkingError(Slug.NO_KEY_IDS, "key_ids is empty: all_confirmation must be true to void all keys")
     if document.key_ids and document.all_confirmation:
@@ -257,7 +262,9 @@ def read_void(body: bytes) -> Void:
     if len(set(key_ids)) != len(key_ids):
         raise InterworkingError(slug, "key_ids: a key_id comes twice")
     return Void(
-        key_ids, *_saes(document.initiator_sae_id, document.target_sae_ids, slug), _unset(document.ack_callback_url)
+        key_ids,
+        *_saes(document.initiator_sae_id, document.target_sae_ids, slug),
+        _callback(document.ack_callback_url, slug),
     )
 
 
@@ -282,8 +289,10 @@ def _convert(body: bytes, record: type[_Record], slug: Slug) -> _Record:
 
 
 def _check_extension(extension: dict[str, object] | msgspec.UnsetType, slug: Slug) -> None:
-    if isinstance(extension, dict) and not all(_EXTENSION.fullmatch(name) for name in extension):
-        raise InterworkingError(slug, "an extension's name is not of the form E<PEN>_name")
+    if not isinstance(extension, dict):
+        return
+    if not 1 <= len(extension) <= EXTENSIONS_MAX or not all(_EXTENSION.fullmatch(name) for name in extension):
+        raise InterworkingError(slug, f"an extension has 1 to {EXTENSIONS_MAX} members, each named E<PEN>_name")
 
 
 def _uuid(text: str, slug: Slug) -> str:
@@ -302,10 +311,21 @@ def _value(text: str) -> bytes:
     return value
 
 
+def is_sae_id(text: str) -> bool:
+    """Tell whether an SAE ID can be written in this interface."""
+    return _SAE_ID.fullmatch(text) is not None
+
+
+def _callback(url: str | msgspec.UnsetType, slug: Slug) -> str | None:
+    if isinstance(url, str) and len(url) > CALLBACK_LENGTH_MAX:
+        raise InterworkingError(slug, f"ack_callback_url: at most {CALLBACK_LENGTH_MAX} characters")
+    return _unset(url)
+
+
 def _saes(initiator: str, targets: Sequence[str], slug: Slug) -> tuple[str, tuple[str, ...]]:
     for sae in (initiator, *targets):
-        if not 1 <= len(sae) <= SAE_ID_LENGTH_MAX or not sae.isprintable() or not sae.strip():
-            raise InterworkingError(slug, f"an SAE ID has 1 to {SAE_ID_LENGTH_MAX} printable characters")
+        if not is_sae_id(sae):
+            raise InterworkingError(slug, "an SAE ID has 1 to 64 characters, of those that a URI may have (RFC 3986)")
     if not targets or len(set(targets)) != len(targets) or initiator in targets:
         raise InterworkingError(slug, "target_sae_ids: at least one, each once, not the initiator")
     return initiator, tuple(targets)
@@ -334,13 +354,8 @@ def ext_keys_document(request: ExtKeys) -> bytes:
 
 
 def acks_document(acks: Iterable[Ack]) -> bytes:
-    """Return the body of POST ext_keys/ack."""
+    """Return the body of POST ext_keys/ack, and of a synchronous answer to ext_keys or void."""
     return msgspec.json.encode([_ack_record(ack) for ack in acks])
-
-
-def sync_document(acks: Iterable[Ack]) -> bytes:
-    """Return the answer to ext_keys or void in the synchronous mode."""
-    return msgspec.json.encode(_Sync([_ack_record(ack) for ack in acks]))
 
 
 def void_document(request: Void) -> bytes:
@@ -359,18 +374,19 @@ def void_document(request: Void) -> bytes:
 
 def error_answer(error: HeliographError) -> tuple[int, bytes]:
     """Return HTTP status and RFC 9457 document. Only 400 and 401 say that no key was taken over."""
-    slug, details = Slug.SERVER, {}
+    slug, text, details = Slug.SERVER, "the server failed and cannot answer", {}
     match error:
         case InterworkingError():
-            slug, details = error.slug, {"reason": str(error), **error.details}
+            slug, text, details = error.slug, str(error), error.details
         case NotPermitted():
-            slug, details = Slug.UNAUTHORIZED, {"reason": str(error)}
+            slug, text = Slug.UNAUTHORIZED, str(error)
         case InsufficientKeys():
-            slug, details = Slug.INSUFFICIENT, {"reason": str(error)}
+            slug, text = Slug.INSUFFICIENT, str(error)
         case RequestRefused() | MalformedDocument():
-            slug, details = Slug.MISSING_PARAMETERS, {"reason": str(error)}
-    status, title = _ERRORS[slug]
-    document = {"type": TYPE_BASE + slug, "status": status, "title": title, "details": details}
+            slug, text = Slug.MISSING_PARAMETERS, str(error)
+    status, name = _ERRORS[slug]
+    title = slug.replace("-", " ")
+    document = {"type": TYPE_BASE + slug, "status": status, "title": title, "details": {name: text, **details}}
     return status, msgspec.json.encode(document)
 
 

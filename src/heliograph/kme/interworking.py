@@ -99,10 +99,10 @@ class Interworking:
         self._check_route(peer, request)
         self._store.take(kme_id, request, self._clock.now())
         if request.callback is not None:
-            return 202, b"{}"
+            return 202, b""
         key_ids = tuple(key.key_id for key in request.keys)
         self._store.answered(key_ids)
-        return 200, etsi020.sync_document([Ack(key_ids, AckStatus.RELAYED, request.initiator, request.targets)])
+        return 200, etsi020.acks_document([Ack(key_ids, AckStatus.RELAYED, request.initiator, request.targets)])
 
     def void(self, kme_id: str, body: bytes) -> tuple[int, bytes]:
         """Void keys; return HTTP status and body. Raises HeliographError."""
@@ -111,15 +111,15 @@ class Interworking:
         self._check_mode(peer, request.callback)
         fates = self._store.void(kme_id, request, self._clock.now())
         if request.callback is not None:
-            return 202, b"{}"
+            return 202, b""
         self._store.answered(tuple(fates))
-        return 200, etsi020.sync_document(_grouped(fates, request))
+        return 200, etsi020.acks_document(_grouped(fates, request))
 
     def ack(self, kme_id: str, body: bytes) -> tuple[int, bytes]:
         """Take acknowledgements; return HTTP status and body. Raises HeliographError; then none was acted on."""
         self.peer(kme_id)
         self._store.acknowledged(kme_id, etsi020.read_acks(body), self._clock.now())
-        return 200, b"{}"
+        return 200, b""
 
     def _check_mode(self, peer: InterworkingPeer, callback: str | None) -> None:
         if callback is None and not self._synchronous:
@@ -172,6 +172,6 @@ def read_void_answer(status: int | None, body: bytes) -> bool | list[Ack]:
 
 def _acks(body: bytes) -> bool | list[Ack]:
     try:
-        return etsi020.read_sync(body)
+        return etsi020.read_acks(body)
     except HeliographError:
         return True

@@ -16,7 +16,7 @@ All of it is public on the link. Facts that are not known of a key are left out,
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from heliograph.kme.supply import RequestRefused, WishUnmet
@@ -52,10 +52,10 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True)
 class KeyFacts:
-    """How facts are told. ``now``: on the store's clock; ``path``: KME IDs, this site's first."""
+    """How facts are told. ``now``: on the store's clock; ``path``: a key's KME IDs, this site's first."""
 
     now: float
-    path: tuple[str, ...]
+    path: Callable[[StoredKey], tuple[str, ...]]
 
     def of(self, key: StoredKey) -> dict[str, object]:
         """Return the key_extension of a key."""
@@ -76,8 +76,8 @@ class KeyFacts:
 
     def container(self, keys: Sequence[StoredKey]) -> dict[str, object]:
         """Return the key_container_extension: no path where not all of the keys came by the same one."""
-        ways = [json.loads(key.metadata).get("paths", [list(self.path)]) for key in keys] or [[list(self.path)]]
-        if len(ways[0]) == 1 and all(way == ways[0] for way in ways):
+        ways = [json.loads(key.metadata).get("paths") or [list(self.path(key))] for key in keys]
+        if ways and len(ways[0]) == 1 and all(way == ways[0] for way in ways):
             return {"heliograph_path": ways[0][0]}
         return {}
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from heliograph.errors import ConfigurationError, InsufficientKeys
 from heliograph.ports import Clock
 
-__all__ = ["Quota", "Quotas", "TooManyRequests"]
+__all__ = ["Bucket", "Quota", "Quotas", "TooManyRequests"]
 
 
 class TooManyRequests(InsufficientKeys):
@@ -34,9 +34,24 @@ class Quota:
 
 
 @dataclass(slots=True)
-class _Bucket:
+class Bucket:
+    """A bucket that fills at a constant rate. ``level``: what was in it at the time ``at``."""
+
     level: float
     at: float
+
+    def has(self, quota: Quota, now: float, number: float) -> bool:
+        """Fill it up to ``now`` and tell whether ``number`` is in it."""
+        self.level = min(quota.burst, self.level + max(0.0, now - self.at) * quota.per_second)
+        self.at = now
+        return self.level >= number
+
+    def take(self, quota: Quota, now: float, number: float) -> bool:
+        """Take ``number`` out; False, and nothing taken, if it is not in it."""
+        if not self.has(quota, now, number):
+            return False
+        self.level -= number
+        return True
 
 
 @dataclass
@@ -46,7 +61,7 @@ class Quotas:
     clock: Clock
     requests: Quota | None = None
     keys: Mapping[tuple[str, str], Quota] = field(default_factory=dict)
-    _buckets: dict[tuple[str, ...], _Bucket] = field(default_factory=dict)
+    _buckets: dict[tuple[str, ...], Bucket] = field(default_factory=dict)
     _returned: deque[tuple[str, str, int]] = field(default_factory=deque)
 
     def follow(self, fresh: Quotas) -> None:
@@ -85,10 +100,4 @@ class Quotas:
 
     def _take(self, name: tuple[str, ...], quota: Quota, number: int) -> bool:
         now = self.clock.now()
-        bucket = self._buckets.setdefault(name, _Bucket(quota.burst, now))
-        bucket.level = min(quota.burst, bucket.level + max(0.0, now - bucket.at) * quota.per_second)
-        bucket.at = now
-        if bucket.level < number:
-            return False
-        bucket.level -= number
-        return True
+        return self._buckets.setdefault(name, Bucket(quota.burst, now)).take(quota, now, number)

@@ -34,6 +34,7 @@ from heliograph.kme.etsi004 import (
 )
 from heliograph.kme.one_time import KEYS_FOR_EACH_MESSAGE, OneTimeKeys, SealedRequest, take_request
 from heliograph.kme.quotas import TooManyRequests
+from heliograph.kme.stream_pace import Pace, Turns
 from heliograph.kme.stream_records import Chunk, Missing, Opening, Stream, StreamPolicy, StreamStore
 from heliograph.kme.supply import Supply
 from heliograph.ports import Clock, RandomSource
@@ -64,6 +65,7 @@ class Streams:
         self._store, self._supply = store, supply
         self._applications, self._policy = dict(applications), policy
         self._clock, self._randomness = clock, randomness
+        self._pace, self._turns = Pace(clock), Turns(clock)
 
     def declare(self, applications: Mapping[str, str], policy: StreamPolicy) -> None:
         """Take these applications, and promise this, from now on; open streams keep what they were promised."""
@@ -146,6 +148,8 @@ class Streams:
         chunk = self._store.chunk(stream.ksid, request.index)
         if chunk is None and request.index < stream.next_index:
             return GetKeyReply(Status.INSUFFICIENT_KEY)  # handed out before, or lost
+        if not self._pace.may_have(stream):
+            return GetKeyReply(Status.INSUFFICIENT_KEY)  # 6.2: faster than the registered Max_bps
         if chunk is None or not chunk.agreed:
             return Missing(stream, request.index)
         metadata = self._metadata(stream, chunk)
@@ -155,6 +159,7 @@ class Streams:
             key = self._take(stream, chunk)
         except (KeyNotFound, NotPermitted):
             return GetKeyReply(Status.INSUFFICIENT_KEY)
+        self._pace.had(stream)
         return GetKeyReply(Status.SUCCESSFUL, chunk.index, key, metadata, len(metadata))
 
     def close(self, caller: str, ksid: bytes) -> tuple[CloseReply, Stream | None]:
@@ -164,6 +169,7 @@ class Streams:
             return CloseReply(Status.PEER_NOT_YET_CONNECTED), None
         stream = replace(stream, closed_here=True)
         self._store.save(stream)
+        self._forget_pace(ksid)
         self._erase(stream)
         if stream.closed_there:
             self._store.forget(ksid)
@@ -183,7 +189,12 @@ class Streams:
             return None
         waiting = [chunk for chunk in self._store.chunks(ksid) if not chunk.agreed]
         if not waiting and stream.next_index <= index + WINDOW // 2 and index < stream.next_index + AHEAD_MAX:
-            waiting = self._reserve(stream, index + 1 - stream.next_index, WINDOW)
+            needed = index + 1 - stream.next_index
+            waiting = self._reserve(stream, needed, WINDOW)
+            if len(waiting) >= min(needed, m.CHUNKS_MAX):
+                self._turns.served(ksid)
+            elif needed > 0:
+                self._turns.in_vain(stream, (needed - len(waiting)) * self._keys_in_a_chunk(stream))
         return m.Reserve(ksid, tuple((c.index, c.key_ids) for c in waiting[: m.CHUNKS_MAX])) if waiting else None
 
     def reservation_done(self, message: m.Reserve, reply: m.StreamReply) -> bool:
@@ -195,7 +206,7 @@ class Streams:
 
     def _reserve(self, stream: Stream, needed: int, window: int) -> list[Chunk]:
         each = self._keys_in_a_chunk(stream)
-        stored = self._supply.status(stream.local_sae, stream.remote_sae).stored_key_count
+        stored = self._supply.status(stream.local_sae, stream.remote_sae).stored_key_count - self._turns.kept(stream)
         limit = self._supply.limits.max_key_per_request // each
         # What is asked for now may take what there is; what is put by leaves half of the pool to the pair's other uses.
         ahead = max(needed, min(needed + window, stored // 2 // each))
@@ -291,9 +302,14 @@ class Streams:
         self._store.forget_attempts(self._clock.now() - ATTEMPTS_KEPT_S)
         over = [stream for stream in self._store.all() if self._is_over(stream)]
         for stream in over:
+            self._forget_pace(stream.ksid)
             self._erase(stream)
             self._store.forget(stream.ksid)
         return len(over)
+
+    def _forget_pace(self, ksid: bytes) -> None:
+        self._pace.forget(ksid)
+        self._turns.served(ksid)
 
     def _is_full(self, sae: str) -> bool:
         # Counted for each SAE: one that opens streams without end takes no place from another.

@@ -22,6 +22,7 @@ from heliograph.kme.key_sizes import KeySizes
 from heliograph.kme.quotas import Quotas, TooManyRequests
 from heliograph.kme.refusals import OwnerUnreachable, RequestRefused, WishUnmet
 from heliograph.ports import Clock
+from heliograph.protocol.audience import audience_members
 from heliograph.types import StoredKey
 
 __all__ = [
@@ -361,10 +362,11 @@ class Supply:
         """Return the time on the clock that stamps keys."""
         return self._clock.now()
 
-    def path(self, caller: str, peer: str) -> tuple[str, ...]:
-        """Return the key managers between which the pair's keys exist, this one first."""
-        remote = self.authorise(caller, peer).remote_kme
-        return (self._kme_id,) if remote == self._kme_id else (self._kme_id, remote)
+    def path(self, key: StoredKey) -> tuple[str, ...]:
+        """Return the key managers at which a key exists, this one first: those of its master and of all its slaves."""
+        saes = (key.master_sae, *audience_members(key.slave_sae))
+        pairs = (self._pairs.get(here, {}).get(there) for here in saes for there in saes)
+        return (self._kme_id, *sorted({pair.remote_kme for pair in pairs if pair is not None}))
 
     def check_held(self, caller: str, peer: str, key_ids: Sequence[str]) -> None:
         """Return if ``dec_keys`` would find these keys. Raises as it does; nothing changes."""

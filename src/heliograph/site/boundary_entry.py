@@ -45,10 +45,17 @@ class SiteBoundary:
     socket: Path | None
 
     @classmethod
-    def read(cls, entry: BoundaryEntry | None, directory: Path, saes: Collection[str]) -> SiteBoundary:
-        """Check the entry against this site's ``saes`` and this machine's users. Raises ConfigurationError."""
+    def read(
+        cls, entry: BoundaryEntry | None, directory: Path, saes: Collection[str], psk: Collection[str] = ()
+    ) -> SiteBoundary:
+        """Check the entry against this site's ``saes`` and this machine's users. Raises ConfigurationError.
+
+        ``psk``: the SAEs that another entry gives a preshared key; they have no other way then.
+        """
         if entry is None:
-            return cls(Boundary(), {}, None)
+            only = Boundary(psk=frozenset(psk))
+            only.check_known(saes)
+            return cls(only, {}, None)
         if bool(entry.users) != (entry.socket is not None):
             raise ConfigurationError("[boundary] socket and users go together: give both or neither")
         for name, listed in (("certificates", entry.certificates or []), ("in_process", entry.in_process)):
@@ -59,6 +66,7 @@ class SiteBoundary:
             networks=tuple(read_network(text) for text in entry.networks),
             users=dict(entry.users),
             in_process=frozenset(entry.in_process),
+            psk=frozenset(psk),
         )
         boundary.check_known(saes)
         uids = {_uid(user): sae for user, sae in entry.users.items()}

@@ -179,7 +179,8 @@ class SiteConfig:
 
     def boundary(self) -> SiteBoundary:
         """Return the declared boundary. Raises ConfigurationError."""
-        return SiteBoundary.read(self.file.boundary, self.directory, self.local_saes)
+        psk = [key.sae for key in self.file.skip.psk.values()] if self.file.skip else []
+        return SiteBoundary.read(self.file.boundary, self.directory, self.local_saes, psk)
 
     @property
     def audit(self) -> Path:
@@ -368,8 +369,10 @@ def _check_protocols(path: Path, config: SiteConfig) -> None:
             others = {"[skip]": file.skip, "[etsi004]": file.etsi004, "[etsi020]": file.etsi020}
             check_alone(file.kme, file.boundary, others)
         if config.file.skip is not None:
-            config.file.skip.systems()
-            parse_address(config.file.skip.listen, "[skip] listen")
+            config.file.skip.check()
+            for entry in ("listen", "psk_listen"):
+                if (address := getattr(config.file.skip, entry)) is not None:
+                    parse_address(address, f"[skip] {entry}")
         if (streams := config.file.etsi004) is not None:
             link = config.registration
             pairs = [p for p in (*link.transmitter_pairs, *link.receiver_pairs) if not p.is_group]

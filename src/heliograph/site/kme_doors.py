@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from heliograph.http.callers import CertificateCallers, UserCallers
+from heliograph.errors import ConfigurationError
+from heliograph.http.callers import CertificateCallers, PskCallers, UserCallers
 from heliograph.http.etsi020_client import Etsi020Client
 from heliograph.http.etsi020_server import Etsi020Server
 from heliograph.http.server import KmeServer
@@ -32,6 +33,7 @@ from heliograph.storage.group_commit import run_group
 from heliograph.storage.streams import StreamRecords
 from heliograph.transport.etsi004_server import Etsi004Server
 from heliograph.transport.one_time_channel import OneTimeClient, OneTimeServer
+from heliograph.vault.preshared_key import read_preshared_key
 from heliograph.vault.randomness import SystemRandomness
 
 __all__ = ["follow_boundary", "foreign_pairs", "kme_tls", "open_doors"]
@@ -53,6 +55,20 @@ def kme_tls(config: SiteConfig) -> ssl.SSLContext:
 def _skip_tls(config: SiteConfig) -> ssl.SSLContext:
     kme, path = config.file.kme, config.path
     return skip_server_tls(path(kme.certificate), path(kme.key), path(kme.ca))
+
+
+def _skip(config: SiteConfig) -> SkipEntry:
+    assert config.file.skip is not None  # a section that goes waits for a restart
+    return config.file.skip
+
+
+def _skip_psks(config: SiteConfig) -> dict[bytes, bytes]:
+    """Return the preshared keys by their identities. Raises ConfigurationError, also for one that two have."""
+    named = _skip(config).psk
+    keys = {identity.encode(): read_preshared_key(config.path(key.file)) for identity, key in named.items()}
+    if len(set(keys.values())) != len(keys):
+        raise ConfigurationError("[skip] psk: two identities have the same key; draw one for each")
+    return keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,20 +125,52 @@ def follow_boundary(reloads: Reloads[SiteConfig], door: KmeServer) -> None:
 
 
 async def _open_skip(site: _Site, entry: SkipEntry) -> None:
-    rules = site.config.boundary().boundary
-    tls = _skip_tls(site.config)
     # What /entropy gives away comes from an instance of its own, never from one that draws secrets of the link.
-    server = SkipServer(site.supply, entry.systems(), SystemRandomness(), CertificateCallers(rules), rules.networks)
-    await server.start(*parse_address(entry.listen, "[skip] listen"), tls)
+    if entry.listen is not None:
+        rules = site.config.boundary().boundary
+        server = SkipServer(site.supply, entry.systems(), SystemRandomness(), CertificateCallers(rules), rules.networks)
+        await server.start(*parse_address(entry.listen, "[skip] listen"), _skip_tls(site.config))
+        site.stack.push_async_callback(server.close)
+
+        def make(config: SiteConfig) -> Callable[[], None]:
+            rules = config.boundary().boundary
+            return partial(server.admit, _skip(config).systems(), CertificateCallers(rules), rules.networks)
+
+        site.reloads.prepare(renews(server, _skip_tls))
+        site.reloads.add(make, _call)
+    if entry.psk_listen is not None:
+        await _open_skip_psk(site, entry, entry.psk_listen)
+
+
+async def _open_skip_psk(site: _Site, entry: SkipEntry, listen: str) -> None:
+    keys = _skip_psks(site.config)
+    rules = site.config.boundary().boundary
+    callers = _psk_callers(site.config, keys)
+    server = SkipServer(site.supply, entry.systems(), SystemRandomness(), callers, rules.networks)
+    await server.start_psk(*parse_address(listen, "[skip] psk_listen"), keys.get)
     site.stack.push_async_callback(server.close)
 
     def make(config: SiteConfig) -> Callable[[], None]:
-        assert config.file.skip is not None  # a section that goes waits for a restart
-        rules = config.boundary().boundary
-        return partial(server.admit, config.file.skip.systems(), CertificateCallers(rules), rules.networks)
+        fresh, networks = _skip_psks(config), config.boundary().boundary.networks
+        # A connection under a key that is another one now, or that is gone, ends; those under the same key go on.
+        same = {identity: key for identity, key in fresh.items() if keys.get(identity) == key}
+        admit = partial(server.admit, _skip(config).systems())
+        stay, everybody = _psk_callers(config, same), _psk_callers(config, fresh)
 
-    site.reloads.prepare(renews(server, _skip_tls))
+        def change() -> None:
+            keys.clear()
+            keys.update(fresh)
+            admit(stay, networks)
+            admit(everybody, networks)
+
+        return change
+
     site.reloads.add(make, _call)
+
+
+def _psk_callers(config: SiteConfig, keys: Mapping[bytes, bytes]) -> PskCallers:
+    named = {identity: key.sae for identity, key in _skip(config).psk.items() if identity.encode() in keys}
+    return PskCallers(named, config.boundary().boundary)
 
 
 def _call(change: Callable[[], None]) -> None:

@@ -26,7 +26,7 @@ _LIVE: Final = {
         *("reserve", "quotas", "groups"),
     },
     "boundary": {"certificates", "networks", "users", "in_process"},
-    "skip": {"local_system_id", "remote_systems"},
+    "skip": {"local_system_id", "remote_systems", "psk"},
     "etsi004": {"applications", "promised_bps", "ttl_s_max", "peer_dial"},
     "etsi020": {"peers", "synchronous", "certificate", "key", "ca"},
     "agent": {"certificate", "key"},

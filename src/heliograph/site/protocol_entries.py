@@ -4,14 +4,19 @@
 listen = "192.0.2.2:8444"
 local_system_id = "key-provider-a"
 remote_systems = { "key-provider-b" = ["sae-b"] }   # names may be globs
+psk_listen = "192.0.2.2:8445"                       # for encryptors that have a preshared key in place of a certificate
+psk = { "router-a" = { sae = "sae-a", file = "skip/router-a.psk" } }
 """
 
 from __future__ import annotations
+
+import re
 
 import msgspec
 
 from heliograph.authentication.mac import PAD_BYTES
 from heliograph.errors import ConfigurationError
+from heliograph.kme.etsi020 import is_sae_id
 from heliograph.kme.interworking import InterworkingPeer
 from heliograph.kme.skip import SkipSystems
 from heliograph.kme.stream_records import StreamPolicy
@@ -19,13 +24,35 @@ from heliograph.protocol.registration import check_key_sizes
 
 __all__ = ["Etsi004Entry", "Etsi020Entry", "SkipEntry"]
 
+_PSK_IDENTITY = re.compile(r"[!-~]{1,128}")  # our choice; RFC 4279 5.3 asks for 128 bytes at least
+
+
+class _SkipPsk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    sae: str
+    file: str
+
 
 class SkipEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """SKIP for encryptors of this site; certificates are those of ``[kme]``."""
+    """SKIP for encryptors of this site; certificates are those of ``[kme]``, ``psk``: TLS identity to key file."""
 
-    listen: str
     local_system_id: str
     remote_systems: dict[str, list[str]]
+    listen: str | None = None
+    psk_listen: str | None = None
+    psk: dict[str, _SkipPsk] = {}
+
+    def check(self) -> None:
+        """Raise ConfigurationError for what could not be served."""
+        self.systems()
+        if self.listen is None and self.psk_listen is None:
+            raise ConfigurationError("[skip] opens no door: give listen, psk_listen or both")
+        if (self.psk_listen is None) != (not self.psk):
+            raise ConfigurationError("[skip] psk_listen and psk go together: give both or neither")
+        for identity in self.psk:
+            if not _PSK_IDENTITY.fullmatch(identity):
+                raise ConfigurationError(f"[skip] psk identity {identity!r}: 1 to 128 printable ASCII characters")
+        if len({key.sae for key in self.psk.values()}) != len(self.psk):
+            raise ConfigurationError("[skip] psk: an SAE comes twice; each has one preshared key")
 
     def systems(self) -> SkipSystems:
         """Return the declared systems. Raises ConfigurationError."""
@@ -92,6 +119,11 @@ class Etsi020Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigurationError("[etsi020] peers: at least one, each KME and each url once")
         for peer in self.peers:
             for pair in peer.pairs:
+                if not (is_sae_id(pair.local) and is_sae_id(pair.foreign)):
+                    raise ConfigurationError(
+                        f"[etsi020] SAE {pair.local!r} with {pair.foreign!r}: an ID has 1 to 64 characters there, "
+                        "of those that a URI may have (RFC 3986)"
+                    )
                 if not 0 <= pair.stock <= 4096:
                     raise ConfigurationError(f"[etsi020] stock = {pair.stock}: between 0 and 4096 keys")
                 if pair.key_size_bits is not None:

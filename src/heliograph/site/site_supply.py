@@ -10,7 +10,7 @@ from heliograph.ports import Clock
 from heliograph.site.config import SiteConfig
 from heliograph.site.supply_plan import SupplyPlan, plan_quotas, reserve_of
 
-__all__ = ["make_supply"]
+__all__ = ["key_sizes", "make_supply"]
 
 
 def make_supply(
@@ -43,11 +43,11 @@ def make_supply(
         groups=plan.groups,
         issue=issue,
         quotas=plan_quotas(kme, clocks[0]),
-        sizes=_key_sizes(config, plan),
+        sizes=key_sizes(config, plan),
     )
 
 
-def _key_sizes(config: SiteConfig, plan: SupplyPlan) -> KeySizes:
+def key_sizes(config: SiteConfig, plan: SupplyPlan) -> KeySizes:
     """Return the sizes of all keys that this site hands out, those of other key managers' pairs included."""
     entry = config.file.etsi020
     declared = [pair for peer in entry.peers for pair in peer.pairs] if entry else []

@@ -22,7 +22,10 @@ _FILL_IN: Final = "Words in <angle brackets> are yours to fill in."
 
 @dataclass(frozen=True, slots=True)
 class SnippetFacts:
-    """What a snippet says about a site, each text checked before. ``skip``: host and port of its door, if open."""
+    """What a snippet says about a site, each text checked before. ``skip``: host and port of its door, if open.
+
+    ``psk_identity``: the name of the SAE's preshared key there.
+    """
 
     site: str
     sae: str
@@ -31,6 +34,7 @@ class SnippetFacts:
     kme_host: str
     kme_port: int
     skip: tuple[str, int] | None = None
+    psk_identity: str | None = None
     wireguard: WireGuardConfig | None = None
     strongswan: StrongSwanConfig | None = None
 
@@ -200,7 +204,7 @@ def _cisco_skip(facts: SnippetFacts) -> str:
     lines = [
         "crypto skip-client HELIOGRAPH",
         f" server {family} {host} port {port}",
-        " psk id <PSK-IDENTITY> key hex <PSK>",
+        f" psk id {facts.psk_identity or '<PSK-IDENTITY>'} key hex <PSK>",
         "crypto ikev2 keyring HELIOGRAPH",
         " peer <PEER>",
         "  address <ADDRESS-OF-THE-PEER> <MASK>",
@@ -212,8 +216,15 @@ def _cisco_skip(facts: SnippetFacts) -> str:
             "https://www.cisco.com/c/en/us/td/docs/routers/ios/config/17-x/sec-vpn/b-security-vpn/"
             "m-sec-cfg-quantum-encryption-ppk.html"
         ),
-        f"{_UNTRIED} {_FILL_IN} This site's SKIP door takes certificates only, and the document's client a pre-shared",
-        "key: the two do not meet without a TLS proxy between them (docs/conformance.md).",
+        f"{_UNTRIED} {_FILL_IN}",
+        *(
+            [
+                "This SAE's SKIP door takes certificates, and the document's client a pre-shared key: give it one in",
+                "[skip] psk of SITE.toml (docs/how-to/skip-and-streams.md).",
+            ]
+            if facts.psk_identity is None
+            else ["<PSK> is what the file of that key holds. The door speaks TLS 1.3 only (docs/conformance.md)."]
+        ),
     ]
     return _text("!", header, lines)
 

@@ -29,10 +29,13 @@ def snippet(config: SiteConfig, device: str, sae: str | None, peer_sae: str | No
     own, other = _pair(config, sae, peer_sae)
     kme_host, kme_port = parse_address(config.file.kme.listen, "[kme] listen")
     host = _reachable(kme_host) if address is None else _word(address, "--address")
-    skip = None
-    if config.file.skip is not None:
-        skip_host, skip_port = parse_address(config.file.skip.listen, "[skip] listen")
-        skip = (_reachable(skip_host) if address is None else host, skip_port)
+    skip = psk_identity = None
+    if (entry := config.file.skip) is not None:
+        psk_identity = next((name for name, key in entry.psk.items() if key.sae == own), None)
+        door = entry.listen if psk_identity is None else entry.psk_listen
+        if door is not None:
+            skip_host, skip_port = parse_address(door, "[skip] listen")
+            skip = (_reachable(skip_host) if address is None else host, skip_port)
     agent = None if config.file.agent is None else AgentConfig.from_mapping(config.file.agent.tunnel)
     facts = SnippetFacts(
         site=config.file.name,
@@ -42,6 +45,7 @@ def snippet(config: SiteConfig, device: str, sae: str | None, peer_sae: str | No
         kme_host=host,
         kme_port=kme_port,
         skip=skip,
+        psk_identity=None if psk_identity is None else _word(psk_identity, "[skip] psk"),
         wireguard=None if agent is None else agent.wireguard,
         strongswan=None if agent is None else agent.strongswan,
     )

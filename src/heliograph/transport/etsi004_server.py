@@ -11,7 +11,16 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from heliograph.errors import ConfigurationError, HeliographError, NotPermitted, RemoteProtocolError
 from heliograph.kme.boundary import Boundary, Network, Way
-from heliograph.kme.etsi004 import HEADER_BYTES, REQUEST_BYTES_MAX, Reply, Request, encode, payload_length, read_request
+from heliograph.kme.etsi004 import (
+    HEADER_BYTES,
+    REQUEST_BYTES_MAX,
+    Close,
+    Reply,
+    Request,
+    encode,
+    payload_length,
+    read_request,
+)
 from heliograph.kme.identity import sae_id_from_certificate
 
 __all__ = ["Etsi004Server"]
@@ -117,7 +126,7 @@ class Etsi004Server:
                     header = await reader.readexactly(HEADER_BYTES)
                     request = read_request(header, await reader.readexactly(payload_length(header, REQUEST_BYTES_MAX)))
                 reply = await self._handle(caller, request)
-                writer.write(encode(reply))
+                writer.write(encode(reply, text=not isinstance(request, Close) and request.text))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
             pass  # the application left

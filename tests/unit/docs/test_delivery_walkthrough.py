@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.slow,  # real processes
     pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed: apt-get install -y curl"),
 ]
-PORTS = ("8444", "8445", "25575", "25576", "7004", "7005")
+PORTS = ("8444", "8445", "8446", "25575", "25576", "7004", "7005")
 
 
 def page(name, ports):
@@ -60,4 +60,10 @@ def test_the_delivery_pages_do_what_they_say(tmp_path):
         running(stack)
         same, refused = done(boundary["walkthrough"])
         assert (same, refused) == ("the same key at both sites", "401")
+    done(streams["psk configure"])
+    (tmp_path / "encryptor.py").write_text(streams["file: encryptor.py"])
+    with ExitStack() as stack:
+        stack.enter_context(_running(streams["fibre"].strip(), tmp_path, "stdout", "ready"))
+        stack.enter_context(_running(streams["site a"].strip(), tmp_path, "stdout", "ready"))
+        assert done(streams["psk"]) == ["200 ['key', 'keyId'] 32"]
     assert not list(tmp_path.glob("*.json"))

@@ -110,6 +110,24 @@ def test_saes_of_one_key_manager_share_keys_that_never_cross_the_link(site, wire
     assert answer[2]["key_container_extension"] == {"heliograph_path": ["kme-a"]}
 
 
+def test_the_path_of_a_groups_key_names_the_other_site_whichever_slave_is_asked_for(site, wire):
+    slaves = ["sae-2", "sae-b", "sae-c"]
+    (row,) = site.add(group_keys(1, "sae-a", slaves, here=True, shares=("sae-2",)))
+    tls = {name: site.sae_tls(name) for name in ("sae-a", "sae-2")}
+    named = {"key_IDs": [{"key_ID": row.key_id}], "key_IDs_extension": {"heliograph_key_facts": True}}
+
+    async def act(kme):
+        enc, dec = "/api/v1/keys/sae-2/enc_keys", "/api/v1/keys/sae-a/dec_keys"
+        master = await wire.ask(
+            kme.port, tls["sae-a"], "POST", enc, wanting(also=slaves[1:], heliograph_key_facts=True)
+        )
+        return master, await wire.ask(kme.port, tls["sae-2"], "POST", dec, json.dumps(named).encode())
+
+    for status, _, answer in site.run(act, groups=GROUPS):
+        assert status == 200
+        assert answer["key_container_extension"] == {"heliograph_path": ["kme-a", "kme-b"]}
+
+
 @pytest.mark.parametrize(
     ("also", "message"),
     [

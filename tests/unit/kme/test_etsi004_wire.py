@@ -55,6 +55,34 @@ BY_HAND = [
 ]
 
 
+# The text form, by hand too, after the serialisers of the C library that the head of kme/etsi004.py names.
+NUMBERS = PACKED_QOS[:28]
+TEXT = [
+    (
+        OpenConnect("qkd://a", "qkd://b", QOS, KSID, text=True),
+        b"qkd://a\0qkd://b\0" + NUMBERS + b"application/json\0" + KSID,
+    ),
+    (OpenReply(Status.SUCCESSFUL, QOS, KSID), b"\0\0\0\0" + NUMBERS + b"application/json\0" + KSID),
+    (OpenReply(Status.KSID_IN_USE), b"\0\0\0\5" + bytes(28) + b"\0" + NULL_KSID),
+    (GetKey(KSID, 7, 3, text=True), KSID + b"\0\0\0\7" + b"\0\0\0\3" + bytes(3)),
+    (
+        GetKeyReply(Status.SUCCESSFUL, 7, b"k" * 32, b"{}", 2),
+        b"\0\0\0\0" + b"\0\0\0\7" + b"\0\0\0\x20" + b"k" * 32 + b"\0\0\0\2{}",
+    ),
+    (GetKeyReply(Status.INSUFFICIENT_KEY), b"\0\0\0\2" + bytes(12)),
+    (GetKeyReply(Status.METADATA_SIZE, metadata_size=36), b"\0\0\0\x08" + bytes(8) + b"\0\0\0\x24" + bytes(36)),
+    (CloseReply(Status.SUCCESSFUL), b"\0\0\0\0"),
+]
+
+
+@pytest.mark.parametrize(("message", "payload"), TEXT)
+def test_every_message_of_the_text_form_has_the_bytes_of_its_library(message, payload):
+    header, written = split(encode(message, text=True))
+    assert written == payload
+    if isinstance(message, OpenConnect | GetKey):
+        assert read_request(header, written) == message
+
+
 @pytest.mark.parametrize(("message", "service", "payload"), BY_HAND)
 def test_every_message_has_the_bytes_of_the_description(message, service, payload):
     data = encode(message)
@@ -89,6 +117,11 @@ def test_what_is_written_is_read(numbers, uris, ksid):
         (2, b"a\0\0" + PACKED_QOS + KSID),
         (2, b"\xff\0b\0" + PACKED_QOS + KSID),
         (2, b"a\0b\0" + PACKED_QOS[:28] + b"\xe4".ljust(256, b"\0") + KSID),
+        (2, b"a\0b\0" + PACKED_QOS[:28] + b"application/json" + KSID.replace(b"\0", b"\1")),  # never ends
+        (2, b"a\0b\0" + PACKED_QOS[:28] + b"x" * 256 + b"\0" + KSID),
+        (2, b"a\0b\0" + PACKED_QOS[:28] + b"application/json\0" + KSID[:15]),
+        (2, b"a\0b\0" + PACKED_QOS[:27]),
+        (4, KSID + b"\0\0\0\7" + b"\0\0\0\4" + b"abc"),
         (4, KSID),
         (4, KSID + bytes(9)),
         (8, KSID[:15]),

@@ -123,7 +123,7 @@ def test_keys_that_crossed_a_vendors_link_say_so_whatever_the_other_links_are(tm
             await net.transfer(1)
             supply = net.nodes["node-a"].supply
             (key,) = supply.enc_keys("sae-node-a", "sae-node-c", 1)
-            facts = KeyFacts(0.0, supply.path("sae-node-a", "sae-node-c")).of(key)
+            facts = KeyFacts(0.0, supply.path).of(key)
             assert facts["heliograph_assurance"] == VENDOR
 
     run(scenario())

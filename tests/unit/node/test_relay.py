@@ -73,7 +73,7 @@ def test_metadata_names_the_path_and_what_the_keys_rest_on(tmp_path):
             await net.transfer(1)
             node = net.nodes["node-a"]
             (key,) = node.supply.enc_keys("sae-node-a", "sae-node-c", 1)
-            facts = KeyFacts(0.0, node.supply.path("sae-node-a", "sae-node-c"))
+            facts = KeyFacts(0.0, node.supply.path)
             return facts.of(key), facts.container([key])
 
     path = ["node-a", "node-r", "node-c"]

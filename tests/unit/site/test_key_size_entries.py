@@ -7,7 +7,7 @@ from site_on_disk import SiteOnDisk, listening, make_site
 
 from heliograph.errors import ConfigurationError
 from heliograph.site.config import read_site
-from heliograph.site.kme_doors import key_sizes
+from heliograph.site.site_supply import key_sizes
 
 STREAMS = {"listen": "127.0.0.1:1", "promised_bps": 1000, "peer_listen": "127.0.0.1:2", "peer_dial": "127.0.0.1:3"}
 FOREIGN = {

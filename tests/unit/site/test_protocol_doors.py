@@ -12,7 +12,7 @@ from boundary_capture import listeners
 from cryptography import x509
 from site_on_disk import OsRandom, SiteOnDisk, make_site
 
-from heliograph.errors import ConfigurationError, InsufficientKeys
+from heliograph.errors import ConfigurationError, HeliographError, InsufficientKeys
 from heliograph.http.client import Etsi014Client
 from heliograph.http.tls import client_tls, server_tls
 from heliograph.kme.etsi004 import Qos, Status
@@ -25,6 +25,8 @@ from heliograph.site.live_settings import site_reloads
 from heliograph.site.store import open_store
 from heliograph.storage.database import Database
 from heliograph.storage.keys import NewKey
+from heliograph.testing.psk_client import Refused as PskRefused
+from heliograph.testing.psk_client import ask as psk_ask
 from heliograph.transport.etsi004_client import Etsi004Client
 from heliograph.vault.certificates import SiteCa
 from heliograph.vault.filekek import FileKek
@@ -161,7 +163,114 @@ def test_what_is_not_declared_is_not_opened(site):
     assert len(kme) == 1
 
 
+PSK = {"router-a": {"sae": "sae-a", "file": "router-a.psk"}}
+SKIP = {"local_system_id": "kp-a", "remote_systems": {"kp-b": ["sae-b"]}}
+
+
+def psk_entry(site, text=None, mode=0o600, **more):
+    site.set(agent=None)  # it would come by a certificate
+    path = site.directory / "router-a.psk"
+    path.write_text(text or f"{bytes(range(1, 33)).hex()}\n")
+    path.chmod(mode)
+    return {"skip": {**SKIP, "psk_listen": f"127.0.0.1:{free_ports(1)[0]}", "psk": PSK, **more}}
+
+
+async def ask_psk(declared, psk, path="/key?remoteSystemID=kp-b"):
+    port = int(declared["skip"]["psk_listen"].rpartition(":")[2])
+    return await psk_ask(port, b"router-a", psk, path)
+
+
+def test_an_encryptor_with_a_preshared_key_has_that_way_and_no_other(site):
+    declared = psk_entry(site)
+
+    async def act(config, _supply, rows):
+        status, answer = await ask_psk(declared, bytes(range(1, 33)))
+        client = Etsi014Client(f"https://{config.file.kme.listen}", sae_tls(config), "sae-a", "sae-b")
+        with pytest.raises(HeliographError, match=r"(?i)unauthori[sz]ed|401"):
+            await client.get_key()
+        await client.close()
+        return status, answer["key"], [row.material.hex() for row in rows]
+
+    status, key, rows = served(site, declared, act)
+    assert status == 200
+    assert key in rows
+
+
+def test_a_renewed_preshared_key_replaces_the_old_one_and_a_bad_file_replaces_none(site):
+    declared = psk_entry(site)
+    old, new = bytes(range(1, 33)), bytes(range(50, 114))
+
+    async def act(_config, _supply, _rows, renewals):
+        path = site.directory / "router-a.psk"
+        path.write_text("not hexadecimal")
+        with pytest.raises(ConfigurationError, match="hexadecimal"):
+            await renewals.renew()
+        before = await ask_psk(declared, old, "/capabilities")
+        path.write_text(new.hex())
+        await renewals.renew()
+        after = await ask_psk(declared, new, "/capabilities")
+        with pytest.raises(PskRefused):
+            await ask_psk(declared, old, "/capabilities")
+        return before[0], after[0]
+
+    assert served(site, declared, act, renewing=True) == (200, 200)
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "cause"),
+    [
+        (None, 0o640, "others can read it"),
+        (None, 0o604, "others can read it"),
+        ("00" * 32, 0o600, "only zeros"),
+        ("ab" * 31, 0o600, "hexadecimal"),
+        ("ab" * 65, 0o600, "hexadecimal"),
+        ("ab" * 32 + "\n" + "cd" * 4, 0o600, "hexadecimal"),
+        ("correct horse battery staple correct", 0o600, "hexadecimal"),
+    ],
+)
+def test_a_preshared_key_that_others_know_or_that_is_none_is_refused_at_the_start(site, text, mode, cause):
+    async def act(*_):
+        pytest.fail("the door was opened")
+
+    with pytest.raises(ConfigurationError, match=cause) as refusal:
+        served(site, psk_entry(site, text, mode), act)
+    assert "\n" not in str(refusal.value)
+    assert (text or "0102030405").strip()[:16] not in str(refusal.value)
+
+
+def test_one_preshared_key_for_two_identities_is_refused(site):
+    (site.directory / "router-b.psk").write_text(bytes(range(1, 33)).hex())
+    (site.directory / "router-b.psk").chmod(0o600)
+    entry = psk_entry(site)
+    entry["skip"]["psk"] = {**PSK, "router-b": {"sae": "sae-b", "file": "router-b.psk"}}
+
+    async def act(*_):
+        pytest.fail("the door was opened")
+
+    with pytest.raises(ConfigurationError, match=r"same key|is in no pair"):
+        served(site, entry, act)
+
+
 REFUSED = {
+    "skip no door": ({"skip": SKIP}, "opens no door"),
+    "skip psk without a door": ({"skip": {**SKIP, "listen": "127.0.0.1:1", "psk": PSK}}, "go together"),
+    "skip door without psk": ({"skip": {**SKIP, "psk_listen": "127.0.0.1:1"}}, "go together"),
+    "skip psk identity": (
+        {"skip": {**SKIP, "psk_listen": "127.0.0.1:1", "psk": {"a b": PSK["router-a"]}}},
+        "printable ASCII",
+    ),
+    "skip psk twice": (
+        {"skip": {**SKIP, "psk_listen": "127.0.0.1:1", "psk": {**PSK, "x": PSK["router-a"]}}},
+        "comes twice",
+    ),
+    "skip psk of a stranger": (
+        {"skip": {**SKIP, "psk_listen": "127.0.0.1:1", "psk": {"x": {"sae": "sae-x", "file": "x"}}}},
+        "in no pair",
+    ),
+    "skip psk beside a certificate": (
+        {"skip": {**SKIP, "psk_listen": "127.0.0.1:1", "psk": PSK}, "boundary": {"certificates": ["sae-a"]}},
+        "two ways",
+    ),
     "skip without systems": ({"skip": {"listen": "127.0.0.1:1", "local_system_id": "x", "remote_systems": {}}}, "skip"),
     "skip address": ({"skip": {"listen": "here", "local_system_id": "x", "remote_systems": {"y": ["z"]}}}, "host:port"),
     "skip psk": ({"skip": {"listen": "127.0.0.1:1", "local_system_id": "x", "remote_systems": {}, "psk": "k"}}, "psk"),
@@ -190,6 +299,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_an_entry_that_could_not_be_served_is_refused_at_the_start(site, case):
     declared, cause = REFUSED[case]
+    site.set(agent=None)
     site.write({**site.document(), **declared})
     with pytest.raises(ConfigurationError, match=cause) as refusal:
         read_site(site.toml)

@@ -1,0 +1,144 @@
+"""TLS 1.3 under external preshared keys, as bytes in and bytes out. No I/O.
+
+Python's ssl module has no preshared keys before 3.13, and binds those of TLS 1.3 to SHA-256 after. pyOpenSSL is on the
+OpenSSL of ``cryptography``, whose binding has the calls that leave the hash to us: a preshared key is a session with a
+suite, and good for suites with the same hash (RFC 8446 4.2.11). Here a key belongs to one suite and to no other.
+
+There are no certificates: a peer without the key fails the handshake. Key exchange is (EC)DHE or ML-KEM beside the key
+in any case (psk_dhe_ke). Each connection has a context of its own, which forgets: OpenSSL still gives tickets out, but
+they open nothing, so nothing can be resumed past the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from OpenSSL import SSL
+
+__all__ = [
+    "AES_256_GCM_SHA384",
+    "CHACHA20_POLY1305_SHA256",
+    "PskConnection",
+    "Suite",
+    "psk_client",
+    "psk_server",
+    "reason",
+]
+
+PSK_BYTES_MAX: Final = 512  # OpenSSL's TLS13_MAX_RESUMPTION_PSK_LENGTH
+_CHUNK_BYTES: Final = 256 * 1024
+_lib: Final[Any] = SSL._lib  # type: ignore[attr-defined]  # noqa: SLF001  - ADR 0049: pyOpenSSL has no call for it
+_ffi: Final[Any] = SSL._ffi  # type: ignore[attr-defined]  # noqa: SLF001  - the same
+_FIND: Final = "int (*)(SSL *, const unsigned char *, size_t, SSL_SESSION **)"
+_USE: Final = "int (*)(SSL *, const EVP_MD *, const unsigned char **, size_t *, SSL_SESSION **)"
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A cipher suite of TLS 1.3 (RFC 8446 B.4): its name and its two bytes."""
+
+    name: bytes
+    code: bytes
+
+
+CHACHA20_POLY1305_SHA256: Final = Suite(b"TLS_CHACHA20_POLY1305_SHA256", b"\x13\x03")
+AES_256_GCM_SHA384: Final = Suite(b"TLS_AES_256_GCM_SHA384", b"\x13\x02")
+
+
+@dataclass(slots=True, eq=False)
+class PskConnection:
+    """One connection. ``used``: the identity whose key the handshake was made under, empty before."""
+
+    connection: SSL.Connection
+    used: list[bytes]
+    _keep: tuple[object, ...] = field(repr=False)  # the callback must live as long as the context
+
+    def take(self, data: bytes) -> None:
+        """Take bytes that came from the peer."""
+        view = memoryview(data)
+        while view:
+            view = view[self.connection.bio_write(view) :]
+
+    def give(self) -> bytes:
+        """Return the bytes that the peer is owed."""
+        parts = []
+        while True:
+            try:
+                parts.append(self.connection.bio_read(_CHUNK_BYTES))
+            except SSL.WantReadError:
+                return b"".join(parts)
+
+
+def psk_client(suite: Suite, identity: bytes, psk: bytes) -> PskConnection:
+    """Return a client's connection, which offers one key and takes no certificate in place of it."""
+    named = _ffi.new("unsigned char[]", identity)
+
+    def offer(ssl: Any, _digest: object, name: Any, size: Any, session: Any) -> int:  # noqa: ANN401
+        session[0] = _session(ssl, suite, psk)
+        name[0], size[0] = named, len(identity)
+        return 1 if session[0] != _ffi.NULL else 0
+
+    callback = _ffi.callback(_USE, offer)
+    context = _context(suite)
+    # No authority is trusted: a server that shows a certificate in place of the key is refused.
+    context.set_verify(SSL.VERIFY_PEER, lambda *_: False)
+    _lib.SSL_CTX_set_psk_use_session_callback(context._context, callback)  # noqa: SLF001  - the same
+    connection = SSL.Connection(context, None)
+    connection.set_connect_state()
+    return PskConnection(connection, [identity], (callback, context, named))
+
+
+def psk_server(suite: Suite, find: Callable[[bytes], bytes | None]) -> PskConnection:
+    """Return a server's connection. ``find``: identity to preshared key, None for one that is refused."""
+    used: list[bytes] = []
+
+    def look_up(ssl: Any, name: Any, size: int, session: Any) -> int:  # noqa: ANN401
+        identity = bytes(_ffi.buffer(name, size))
+        psk = find(identity)
+        session[0] = _ffi.NULL if psk is None else _session(ssl, suite, psk)
+        if session[0] != _ffi.NULL:
+            used[:] = [identity]
+        return 1  # without a session it goes on to certificates, of which there are none
+
+    callback = _ffi.callback(_FIND, look_up)
+    context = _context(suite)
+    _lib.SSL_CTX_set_psk_find_session_callback(context._context, callback)  # noqa: SLF001  - the same
+    connection = SSL.Connection(context, None)
+    connection.set_accept_state()
+    return PskConnection(connection, used, (callback, context))
+
+
+def reason(why: SSL.Error) -> str:
+    """Return OpenSSL's words for an error: no key material is in them."""
+    errors = why.args[0] if why.args and isinstance(why.args[0], list) else []
+    return ", ".join(str(error[-1]) for error in errors) or type(why).__name__
+
+
+def _session(ssl: Any, suite: Suite, psk: bytes) -> Any:  # noqa: ANN401
+    """Return a session that says: this key, this suite, TLS 1.3. OpenSSL frees it. NULL if it cannot be made."""
+    session = _lib.Cryptography_SSL_SESSION_new()
+    if session == _ffi.NULL:
+        return session
+    cipher = _lib.SSL_CIPHER_find(ssl, suite.code)
+    sound = (
+        1 <= len(psk) <= PSK_BYTES_MAX
+        and cipher != _ffi.NULL
+        and _lib.SSL_SESSION_set1_master_key(session, psk, len(psk)) == 1
+        and _lib.SSL_SESSION_set_cipher(session, cipher) == 1
+        and _lib.SSL_SESSION_set_protocol_version(session, SSL.TLS1_3_VERSION) == 1
+    )
+    if not sound:
+        _lib.SSL_SESSION_free(session)
+        return _ffi.NULL
+    return session
+
+
+def _context(suite: Suite) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_min_proto_version(SSL.TLS1_3_VERSION)
+    context.set_tls13_ciphersuites(suite.name)
+    context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    return context
