@@ -24,7 +24,7 @@ from heliograph.errors import (
     NotPermitted,
 )
 from heliograph.http.diagnosis import explain
-from heliograph.kme import etsi014
+from heliograph.kme import etsi014, etsi014_consumer
 from heliograph.kme.supply import SupplyStatus
 from heliograph.types import DeliveredKey
 
@@ -105,7 +105,7 @@ class Etsi014Client:
 
     async def status(self) -> SupplyStatus:
         """Ask how many keys are stored for the pair. Raises NotPermitted or KeySupplyError."""
-        status = etsi014.read_status(await self._ask("status", None))
+        status = etsi014_consumer.read_status(await self._ask("status", None))
         if self._own_sae is not None and status.caller_sae != self._own_sae:
             raise KeySupplyError(
                 f"the KME takes this client for SAE {status.caller_sae!r}, not {self._own_sae!r}; check its certificate"
@@ -122,8 +122,8 @@ class Etsi014Client:
         ``mandatory``: what the keys must be (6.2), or none is handed out.
         """
         size = await self._size()
-        answer = await self._ask("enc_keys", etsi014.key_request_document(number, size, mandatory))
-        return etsi014.read_container(answer, number, size)
+        answer = await self._ask("enc_keys", etsi014_consumer.key_request_document(number, size, mandatory))
+        return etsi014_consumer.read_container(answer, number, size)
 
     async def get_key_with_id(self, key_id: str) -> DeliveredKey:
         """Fetch the key that the peer named, as slave. Raises KeyNotFound, NotPermitted or KeySupplyError."""
@@ -131,9 +131,9 @@ class Etsi014Client:
 
     async def get_keys_with_ids(self, key_ids: Sequence[str]) -> list[DeliveredKey]:
         """Fetch the keys that the peer named, in that order, all or none. Raises as ``get_key_with_id``."""
-        answer = await self._ask("dec_keys", etsi014.key_ids_document(key_ids))
+        answer = await self._ask("dec_keys", etsi014_consumer.key_ids_document(key_ids))
         # The master chose the size, of those that the pair has; whoever expects one has said so.
-        keys = {key.key_id: key for key in etsi014.read_container(answer, len(key_ids), self._size_bits)}
+        keys = {key.key_id: key for key in etsi014_consumer.read_container(answer, len(key_ids), self._size_bits)}
         try:
             return [keys[key_id.lower()] for key_id in key_ids]
         except KeyError:
@@ -153,7 +153,7 @@ class Etsi014Client:
             raise KeySupplyError(f"{self._place}: {explain(error)}") from None
         if status == 200:
             return answer
-        raise _refusal(method, status, etsi014.read_error(answer))
+        raise _refusal(method, status, etsi014_consumer.read_error(answer))
 
     async def _exchange(self, method: str, body: bytes | None) -> tuple[int, bytes]:
         async with self._opened().request(

@@ -10,9 +10,8 @@ caller beyond its quota, is a 503 that says so.
 
 from __future__ import annotations
 
-import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, TypeVar
@@ -28,28 +27,25 @@ from heliograph.errors import (
     StoreUnavailable,
 )
 from heliograph.kme.key_facts import KNOWN, KeyFacts, Wishes, read_wishes, wants_facts
-from heliograph.kme.key_sizes import read_extension, status_extension
+from heliograph.kme.key_sizes import status_extension
 from heliograph.kme.query import read_integer, read_query
 from heliograph.kme.strict_json import MalformedDocument, read_document
 from heliograph.kme.supply import Limits, OwnerUnreachable, RequestRefused, SupplyStatus, WishUnmet
-from heliograph.types import DeliveredKey, StoredKey
+from heliograph.types import StoredKey
 
 __all__ = [
     "MESSAGE_NOT_FOUND",
+    "UUID_TEXT",
     "KeyIds",
     "KeyRequest",
+    "Status",
     "container_document",
     "error_answer",
     "error_document",
-    "key_ids_document",
-    "key_request_document",
-    "read_container",
-    "read_error",
     "read_key_ids",
     "read_key_ids_query",
     "read_key_request",
     "read_key_request_query",
-    "read_status",
     "status_document",
 ]
 
@@ -68,7 +64,7 @@ MAX_NAME_LENGTH = 64
 _SMALL_BODY = 128
 _BODIES_REMEMBERED = 256
 
-_UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+UUID_TEXT = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 
 _Extensions = list[dict[str, object]]
 _Record = TypeVar("_Record")
@@ -113,17 +109,6 @@ class _KeyIds(msgspec.Struct, forbid_unknown_fields=True):
     key_IDs_extension: dict[str, object] | msgspec.UnsetType = msgspec.UNSET  # noqa: N815  - the same
 
 
-class _Key(msgspec.Struct):
-    key_ID: str  # noqa: N815  - 6.3's name
-    key: str
-    key_extension: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
-
-
-class _Container(msgspec.Struct):
-    keys: list[_Key]
-    key_container_extension: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
-
-
 class _GivenKey(msgspec.Struct, gc=False):
     """``_Key`` before it is text: msgspec writes bytes as base64 (RFC 4648 4), as 6.3 has it."""
 
@@ -140,7 +125,9 @@ class _Given(msgspec.Struct):
 _WRITE: Final = msgspec.json.Encoder().encode
 
 
-class _Status(msgspec.Struct):
+class Status(msgspec.Struct):
+    """The Status document (6.1)."""
+
     source_KME_ID: str  # noqa: N815  - 6.1's names
     target_KME_ID: str  # noqa: N815
     master_SAE_ID: str  # noqa: N815
@@ -252,7 +239,7 @@ def _check(number: int, size: int | None, limits: Limits) -> None:
 
 
 def _uuid(text: str) -> str:
-    if not _UUID.fullmatch(text):
+    if not UUID_TEXT.fullmatch(text):
         raise RequestRefused("a key_ID is not a UUID (RFC 4122)")
     return text.lower()
 
@@ -270,7 +257,7 @@ def _convert(document: object, record: type[_Record]) -> _Record:
 def status_document(status: SupplyStatus) -> bytes:
     """Return the Status document (6.1)."""
     return msgspec.json.encode(
-        _Status(
+        Status(
             source_KME_ID=status.source_kme,
             target_KME_ID=status.target_kme,
             master_SAE_ID=status.caller_sae,
@@ -326,87 +313,3 @@ def error_answer(error: HeliographError) -> tuple[int, bytes]:
         case KeySupplyError():
             status, message = 400, str(error)
     return status, error_document(message, details)
-
-
-# -- the other end: an SAE writes requests and reads answers --------------------------------------------------------
-
-
-def key_request_document(number: int, size_bits: int, mandatory: Mapping[str, object] | None = None) -> bytes:
-    """Return the body of POST enc_keys. ``mandatory``: extensions that the KME must meet (6.2)."""
-    request: dict[str, object] = {"number": number, "size": size_bits}
-    if mandatory:
-        request["extension_mandatory"] = [{name: value} for name, value in mandatory.items()]
-    return msgspec.json.encode(request)
-
-
-def key_ids_document(key_ids: Sequence[str]) -> bytes:
-    """Return the body of POST dec_keys."""
-    return msgspec.json.encode({"key_IDs": [{"key_ID": key_id} for key_id in key_ids]})
-
-
-def read_container(document: bytes, number: int, size_bits: int | None) -> list[DeliveredKey]:
-    """Read a Key container that must hold ``number`` different keys of ``size_bits``, any if None.
-
-    Raises KeySupplyError.
-
-    Extension members are ignored, as 6.3 makes them optional.
-    """
-    container = _answer(document, _Container)
-    keys: list[DeliveredKey] = []
-    for entry in container.keys:
-        if not _UUID.fullmatch(entry.key_ID):
-            raise KeySupplyError("the KME's answer has a key_ID that is not a UUID")
-        try:
-            material = base64.b64decode(entry.key, validate=True)
-        except ValueError:
-            material = b""
-        # Decoding is not injective: only what encodes back to the same text is taken.
-        sound = base64.b64encode(material).decode("ascii") == entry.key and material != b""
-        if not sound or size_bits not in {None, 8 * len(material)}:
-            wanted = "some" if size_bits is None else size_bits
-            raise KeySupplyError(f"the KME's answer has a key that is not {wanted} bits of base64")
-        keys.append(DeliveredKey(entry.key_ID.lower(), material))
-    if len(keys) != number or len({key.key_id for key in keys}) != number:
-        raise KeySupplyError(f"the KME answered with {len(keys)} keys where {number} different ones were asked for")
-    return keys
-
-
-def read_status(document: bytes) -> SupplyStatus:
-    """Read a Status document. Raises KeySupplyError."""
-    status = _answer(document, _Status)
-    return SupplyStatus(
-        source_kme=status.source_KME_ID,
-        target_kme=status.target_KME_ID,
-        caller_sae=status.master_SAE_ID,
-        peer_sae=status.slave_SAE_ID,
-        key_size_bits=status.key_size,
-        stored_key_count=status.stored_key_count,
-        max_key_count=status.max_key_count,
-        max_key_per_request=status.max_key_per_request,
-        max_sae_id_count=status.max_SAE_ID_count,
-        min_key_size_bits=status.min_key_size if status.min_key_size < status.key_size else None,
-        max_key_size_bits=status.max_key_size if status.max_key_size > status.key_size else None,
-        stored_by_size=read_extension(status.status_extension),
-    )
-
-
-def read_error(document: bytes) -> str:
-    """Return an Error document's message in one line of at most 200 characters, or a remark that there was none."""
-    try:
-        content = read_document(document)
-    except MalformedDocument:
-        content = None
-    message = content.get("message") if isinstance(content, dict) else None
-    if not isinstance(message, str) or not message.strip():
-        return "no reason given"
-    return "".join(character if character.isprintable() else " " for character in message[:200])
-
-
-def _answer(document: bytes, record: type[_Record]) -> _Record:
-    try:
-        return msgspec.convert(read_document(document), record, strict=True)
-    except MalformedDocument as error:
-        raise KeySupplyError(f"the KME's answer cannot be read: {error}") from None
-    except msgspec.ValidationError:
-        # The parser's text could quote what it saw, and this document holds keys.
-        raise KeySupplyError(f"the KME's answer is not the standard's {record.__name__.strip('_')}") from None

@@ -93,7 +93,8 @@ def _strongswan(facts: SnippetFacts) -> str:
     header = [
         "strongSwan, swanctl.conf: https://docs.strongswan.org/docs/latest/swanctl/swanctlConf.html",
         "Read by swanctl 5.9.8 in this software's tests. The agent loads this by itself, with ppk_id and an end for",
-        "each key: the file is for reading, or for a gateway driven by hand. Without a key nothing comes up.",
+        "each key, and refuses to run beside it: the file is for reading, or for a gateway driven by hand. Without a",
+        "key nothing comes up.",
     ]
     return _text("#", header, lines)
 

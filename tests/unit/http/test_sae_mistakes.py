@@ -10,8 +10,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from heliograph.errors import ConfigurationError, HeliographError, InsufficientKeys, KeyNotFound, NotPermitted
+from heliograph.http import tls
 from heliograph.http.client import Etsi014Client
-from heliograph.http.tls import client_tls, server_tls
+from heliograph.http.tls import client_tls
 from heliograph.sae import AsyncSae
 from heliograph.vault.certificates import SiteCa
 
@@ -241,7 +242,7 @@ LOGGED = {
 @pytest.mark.parametrize("mistake", LOGGED)
 def test_the_key_manager_logs_why_it_refused_and_not_more_than_once_a_second(site, sae, mistake, caplog):
     make, text = LOGGED[mistake]
-    server_tls(*site.kme_files).sslobject_class._logged.clear()
+    tls._logged.clear()
     files = sae[2:] if make is None else (*in_directory(site, make(site), "theirs")[:2], sae[2])
     with caplog.at_level(logging.WARNING, "heliograph.kme"):
         refused_by_kme(site, files)

@@ -68,7 +68,7 @@ def entries():
     }
 
 
-def served(site, declared, act, *, renewing=False):
+def served(site, declared, act, *, reloading=False):
     document = site.document()
     site.write({**document, **declared})
     config = read_site(site.toml)
@@ -89,9 +89,9 @@ def served(site, declared, act, *, renewing=False):
             kme = config.file.kme
             tls = server_tls(config.path(kme.certificate), config.path(kme.key), config.path(kme.ca))
             async with AsyncExitStack() as stack:
-                renewals = site_reloads(config)
-                await open_doors(stack, config, supply, store, tls, renewals)
-                return await act(config, supply, rows, *([renewals] if renewing else []))
+                reloads = site_reloads(config)
+                await open_doors(stack, config, supply, store, tls, reloads)
+                return await act(config, supply, rows, *([reloads] if reloading else []))
         finally:
             database.close()
 
@@ -200,20 +200,20 @@ def test_a_renewed_preshared_key_replaces_the_old_one_and_a_bad_file_replaces_no
     declared = psk_entry(site)
     old, new = bytes(range(1, 33)), bytes(range(50, 114))
 
-    async def act(_config, _supply, _rows, renewals):
+    async def act(_config, _supply, _rows, reloads):
         path = site.directory / "router-a.psk"
         path.write_text("not hexadecimal")
         with pytest.raises(ConfigurationError, match="hexadecimal"):
-            await renewals.renew()
+            await reloads.reload("SIGHUP")
         before = await ask_psk(declared, old, "/capabilities")
         path.write_text(new.hex())
-        await renewals.renew()
+        await reloads.reload("SIGHUP")
         after = await ask_psk(declared, new, "/capabilities")
         with pytest.raises(PskRefused):
             await ask_psk(declared, old, "/capabilities")
         return before[0], after[0]
 
-    assert served(site, declared, act, renewing=True) == (200, 200)
+    assert served(site, declared, act, reloading=True) == (200, 200)
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def test_every_door_shows_a_renewed_certificate_and_a_bad_one_changes_none(site)
     declared = entries()
     doors = [declared[name]["listen"] for name in ("skip", "etsi004", "etsi020")]
 
-    async def act(config, _supply, _rows, renewals):
+    async def act(config, _supply, _rows, reloads):
         pki = config.directory / "pki"
         host, port = declared["etsi004"]["listen"].split(":")
         async with Etsi004Client(host, int(port), sae_tls(config)) as app:
@@ -328,10 +328,10 @@ def test_every_door_shows_a_renewed_certificate_and_a_bad_one_changes_none(site)
             fresh = SiteCa.load(pki).issue_kme("kme-a", ["127.0.0.1"])
             (pki / "kme.pem").write_bytes(fresh.certificate)
             with pytest.raises(ConfigurationError, match="does not belong to"):
-                await renewals.reload("Ann")
+                await reloads.reload("Ann")
             assert {await shown(door, sae_tls(config)) for door in doors} == old
             (pki / "kme.key").write_bytes(fresh.key)
-            assert await renewals.reload("Ann") == "certificates renewed; no setting changed"
+            assert await reloads.reload("Ann") == "certificates renewed; no setting changed"
             serial = x509.load_pem_x509_certificate(fresh.certificate).serial_number
             assert [await shown(door, sae_tls(config)) for door in doors] == [serial] * 3
             assert serial not in old
@@ -339,4 +339,4 @@ def test_every_door_shows_a_renewed_certificate_and_a_bad_one_changes_none(site)
             opened = await app.open_connect("qkd://a", "sae:sae-b", Qos(32, ttl_s=60))
             assert opened.status is Status.NO_QKD_CONNECTION
 
-    served(site, declared, act, renewing=True)
+    served(site, declared, act, reloading=True)
