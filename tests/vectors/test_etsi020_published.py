@@ -18,7 +18,7 @@ ID = PUBLISHED["void_document"]["key_ids"][0]
 def read(what, document):
     data = json.dumps(document).encode()
     if what == "ext_keys":
-        return etsi020.read_ext_keys(data, 256)
+        return etsi020.read_ext_keys(data)
     return etsi020.read_acks(data) if what == "ack" else etsi020.read_void(data)
 
 
