@@ -25,8 +25,8 @@ def bench(
     """Measure one stage on this machine; exit 1 if something that must hold does not.
 
     `kme` runs the server and its clients on a processor each, and reports what came in a second and what came for each
-    second of the server's own processor time. `--pool 10000000` needs 1.1 GB of disk and, on a busy machine, half an
-    hour.
+    second of the server's own processor time. `--pool 10000000` needs 2.2 GB of disk and some
+    minutes.
     """
     with refusals(as_json=as_json):
         # Imported here, so that `heliograph --help` is quick.
