@@ -10,7 +10,9 @@ from typing import Any, Protocol, TypeVar
 
 __all__ = ["GROUP_MAX", "SETTLE_SECONDS", "RunGroup", "StoreGroups", "Unsettled"]
 
-SETTLE_SECONDS = 1.0  # our choice: so long erased segment keys may stay in the log, for as many answers as one settling
+SETTLE_SECONDS = (
+    1.0  # our choice: so long erased segment keys may stay in the file, for as many answers as one settling
+)
 GROUP_MAX = 64  # our choice: the link's own transactions wait for at most one group
 
 _Result = TypeVar("_Result")
@@ -20,7 +22,7 @@ RunGroup = Callable[[Sequence[Callable[[], Any]]], Sequence[Any]]
 
 
 class Unsettled(Protocol):
-    """A store that leaves for later what no answer has to wait for: erased bytes still stand in its log."""
+    """A store that leaves for later what no answer has to wait for: erased bytes still stand in its file until its log is emptied into it."""
 
     @property
     def unsettled(self) -> bool:

@@ -44,7 +44,7 @@ Issue = Callable[[str, str, int, int, float, Accept], list[StoredKey]]
 
 
 class KeyStore(Protocol):
-    """Where allocated keys wait. A key leaves at most once, and is durably gone before the method returns.
+    """Where allocated keys wait. A key leaves at most once; that it is gone is durable before the method returns.
 
     The first two arguments of each method name a pair of SAEs as ``StoredKey`` does. Raises StoreUnavailable.
     """

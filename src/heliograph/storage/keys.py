@@ -1,4 +1,4 @@
-"""Keys at rest and their states: each leaves the store at most once, and is gone from it before it leaves.
+"""Keys at rest and their states: each leaves the store at most once, and its erasure is durable before it leaves.
 
     pending --acknowledge--> deliverable --delivery, expiry, discard--> tombstone
 
