@@ -22,7 +22,7 @@ RunGroup = Callable[[Sequence[Callable[[], Any]]], Sequence[Any]]
 
 
 class Unsettled(Protocol):
-    """A store that leaves for later what no answer waits for: erased bytes stand in its file until its log is emptied."""
+    """A store that leaves for later what no answer waits for: its file has erased bytes until its log is emptied."""
 
     @property
     def unsettled(self) -> bool:
