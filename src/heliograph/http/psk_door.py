@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Final
 
 from OpenSSL import SSL
 
 from heliograph.http.tls import note_refusal
-from heliograph.openssl import AES_256_GCM_SHA384, psk_server, reason
+from heliograph.openssl import AES_256_GCM_SHA384, PskConnection, psk_server, reason
 
 __all__ = ["PSK_IDENTITY", "PskDoor"]
 
@@ -77,10 +79,23 @@ class PskDoor(asyncio.Protocol):
     def __init__(
         self, find: Callable[[bytes], bytes | None], make: Callable[[], asyncio.BaseProtocol], handshake_s: float
     ) -> None:
-        self._psk = psk_server(AES_256_GCM_SHA384, find)
+        self._find = find
+        self._given: list[bytes] = []  # the key that the handshake is made under, until that is complete
         self._make = make
         self._handshake_s = handshake_s
         self.inside: asyncio.Protocol | None = None
+
+    @cached_property
+    def _psk(self) -> PskConnection:
+        # Made when the first bytes come: a stranger who is silent costs a socket only.
+        find, given = self._find, self._given
+
+        def look_up(identity: bytes) -> bytes | None:
+            psk = find(identity)
+            given[:] = [] if psk is None else [psk]
+            return psk
+
+        return psk_server(AES_256_GCM_SHA384, look_up)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the handshake, not for ever."""
@@ -167,12 +182,22 @@ class PskDoor(asyncio.Protocol):
         if not self._psk.used:  # it cannot be: without a certificate there is no other way through the handshake
             self._raw.abort()
             return False
+        if not self._still_valid(self._psk.used[0]):
+            note_refusal("the preshared key was replaced or taken away during the handshake")
+            self._raw.abort()
+            return False
         self._flush()
         made = self._make()
         assert isinstance(made, asyncio.Protocol)
         self.inside = made
         made.connection_made(_Inside(self, self._raw, self._psk.used[0]))
         return True
+
+    def _still_valid(self, identity: bytes) -> bool:
+        """Tell whether the key of the handshake is the one of this identity now: a reload may have come between."""
+        given, now = self._given.copy(), self._find(identity)
+        self._given.clear()
+        return bool(given) and now is not None and hmac.compare_digest(given[0], now)
 
     def _late(self) -> None:
         note_refusal(f"the handshake was not complete after {self._handshake_s:.0f} s")

@@ -138,7 +138,7 @@ class Streams:
 
     def get_key(self, caller: str, request: GetKey) -> GetKeyReply | Missing:
         """Answer GET_KEY, or say that the chunk is not there yet. What is answered is gone from the store."""
-        stream = self._store.find(request.ksid)
+        stream = self._declared(request.ksid)
         if stream is None or stream.local_sae != caller or not stream.opened_here or stream.closed_here:
             return GetKeyReply(Status.PEER_NOT_YET_CONNECTED)
         if self._is_over(stream):
@@ -182,7 +182,7 @@ class Streams:
 
         What was taken before and is not acknowledged goes first. None if there is nothing to reserve now.
         """
-        stream = self._store.find(ksid)
+        stream = self._declared(ksid)
         if stream is None or not stream.owner_here or not (stream.opened_here and stream.opened_there):
             return None
         if stream.closed_here or stream.closed_there or self._is_over(stream):
@@ -364,6 +364,12 @@ class Streams:
         except HeliographError:
             return None
         return remote, owner_here
+
+    def _declared(self, ksid: bytes) -> Stream | None:
+        """Return a registered stream, unless its own end's URI is not its SAE's any more."""
+        stream = self._store.find(ksid)
+        own = stream and (stream.source if stream.owner_here else stream.destination)
+        return stream if stream and own and self._sae(own) == stream.local_sae else None
 
     def _sae(self, uri: str) -> str | None:
         if uri in self._applications:

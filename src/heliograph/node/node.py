@@ -70,6 +70,7 @@ async def run_node(
         stack.push_async_callback(_end, reloading)
         work = asyncio.create_task(node.origin.run())
         stack.push_async_callback(_end, work)
+        stack.push_async_callback(node.reloads.close)  # before the door closes: no reload opens it again
         await ready()
         waiting = asyncio.create_task(stop.wait())
         stack.push_async_callback(_end, waiting)

@@ -86,6 +86,7 @@ async def run_front_end(
             asyncio.create_task(work) for work in (tidier.run(), reloads.watch(reload), stop.wait())
         ]
         stack.push_async_callback(_end, tasks)
+        stack.push_async_callback(reloads.close)  # before the door closes: no reload opens it again
         await ready()
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:

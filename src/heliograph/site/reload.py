@@ -69,6 +69,7 @@ class Reloads(Generic[_Config]):
         self._rules: Final = rules
         self._entries: list[Callable[[_Config], Awaitable[Prepared]]] = []
         self._turn = asyncio.Lock()
+        self._closed = False
         self._since, self._done, self._refused, self._last = WallClock().now(), 0, 0, ""
 
     @property
@@ -97,6 +98,11 @@ class Reloads(Generic[_Config]):
 
         self._entries.append(prepared)
 
+    async def close(self) -> None:
+        """Wait for a reload that is under way, then refuse every other: called before anything is closed."""
+        async with self._turn:
+            self._closed = True
+
     async def watch(self, asked: asyncio.Event) -> None:
         """Reload each time that ``asked`` is set. Never ends by itself."""
         while True:
@@ -112,6 +118,8 @@ class Reloads(Generic[_Config]):
         consumers that may not come any more.
         """
         async with self._turn:
+            if self._closed:
+                raise self._refuse("nothing was reloaded: the site is ending")
             prepared: list[Prepared] = []
             try:
                 fresh, names = await self._check(who, prepared)

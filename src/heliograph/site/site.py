@@ -81,6 +81,7 @@ async def run_site(
         if reload is not None:
             reloading = asyncio.create_task(site.reloads.watch(reload))
             stack.push_async_callback(_end, reloading)
+        stack.push_async_callback(site.reloads.close)  # before a door closes: no reload opens it again
         await ready()
         waiting = asyncio.create_task(stop.wait())
         stack.push_async_callback(_end, waiting)

@@ -85,7 +85,12 @@ class Etsi004Server:
     async def renew(self, fresh: list[asyncio.Server]) -> None:
         """Use their certificate for every connection from now on. Established ones go on, none that waits is lost."""
         for server in fresh:
-            await server.start_serving()
+            if self._servers:
+                await server.start_serving()
+        if not self._servers:  # closed meanwhile: a closed door stays closed
+            for server in fresh:
+                server.close()
+            return
         for server in self._servers:
             server.close()
         self._servers = fresh

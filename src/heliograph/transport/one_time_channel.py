@@ -11,6 +11,7 @@ elsewhere push none of them out, however many they are; who has proved itself ha
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Awaitable, Callable, Iterable
 
 from heliograph.errors import AuthenticationFailed, HeliographError, RemoteProtocolError, TransportClosed
@@ -78,7 +79,8 @@ class OneTimeServer:
     """Listens for the other key manager. ``answer``: the reply to a request; raises HeliographError for none.
 
     It calls its second argument once the request's tag was right, before anything that takes long.
-    ``known``: addresses at which peers are expected.
+    ``known``: addresses at which peers are expected, in any spelling. The name of a host matches no address: a peer
+    that is declared by one is a stranger until it has proved itself.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class OneTimeServer:
     ) -> None:
         self._answer = answer
         self._server: asyncio.Server | None = None
-        self._known = dict.fromkeys(known)
+        self._known = dict.fromkeys(map(_plain, known))
         self._strangers, self._expected = Strangers(STRANGERS_MAX), Strangers(STRANGERS_MAX)
         self._proved = 0
         self.refused = 0
@@ -104,10 +106,10 @@ class OneTimeServer:
     def expect(self, hosts: Iterable[str]) -> None:
         """Keep room for peers that were moved to ``hosts``, as for those that it was made with."""
         for host in hosts:
-            self._learn(host)
+            self._learn(_plain(host))
 
     async def _accept(self, transport: TcpTransport) -> None:
-        host, has_proved = transport.peer_host, False
+        host, has_proved = _plain(transport.peer_host), False
         waiting = self._expected if host in self._known else self._strangers
 
         def proved() -> None:
@@ -140,3 +142,13 @@ class OneTimeServer:
         self._known[host] = None  # behind the others: the one that was quiet longest is forgotten first
         if len(self._known) > KNOWN_MAX:
             del self._known[next(iter(self._known))]
+
+
+def _plain(host: str) -> str:
+    """Return an address as one text, whatever its spelling, an IPv4 address that IPv6 maps as IPv4; a name as it is."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)

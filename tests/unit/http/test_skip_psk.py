@@ -2,15 +2,18 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import shutil
 import subprocess
 
 import pytest
+from OpenSSL import SSL
 from psk_session import session_file
 
 from heliograph.http.callers import PskCallers
+from heliograph.http.psk_door import PskDoor
 from heliograph.http.skip_server import SkipServer
 from heliograph.kme.boundary import Boundary
 from heliograph.kme.skip import SkipSystems
@@ -226,3 +229,61 @@ def test_a_changed_record_ends_the_connection_before_its_request_is_served(site)
 
     served(site, act)
     assert site.keys.stored_key_count("sae-a", "sae-b") == 1
+
+
+@pytest.mark.parametrize("now", [None, bytes(32)])
+def test_a_handshake_begun_under_a_key_that_goes_meanwhile_opens_nothing(site, now):
+    keys = dict(PSK)
+
+    async def act(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        tls = psk_client(AES_256_GCM_SHA384, b"router-a", PSK[b"router-a"])
+        with pytest.raises(SSL.WantReadError):
+            tls.connection.do_handshake()
+        writer.write(tls.give())
+        tls.take(await reader.read(65536))  # the door has taken the key
+        del keys[b"router-a"]
+        if now:
+            keys[b"router-a"] = now
+        tls.connection.do_handshake()
+        tls.connection.sendall(b"GET /capabilities HTTP/1.1\r\nHost: kme\r\n\r\n")
+        writer.write(tls.give())
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            answer = await asyncio.wait_for(reader.read(65536), 10)
+        writer.close()
+        return answer
+
+    assert served(site, act, keys) == b""
+
+
+def test_a_silent_stranger_costs_no_tls_connection():
+    def held():
+        return sum(isinstance(one, SSL.Connection) for one in gc.get_objects())
+
+    async def main():
+        before = held()
+        door = PskDoor(PSK.get, asyncio.Protocol, 60.0)
+        door.connection_made(asyncio.Transport())
+        silent = held() - before
+        door.connection_lost(None)
+        return silent
+
+    gc.collect()
+    assert asyncio.run(main()) == 0
+
+
+@pytest.mark.parametrize("end", ["server", "client"])
+def test_a_fault_while_a_key_is_looked_up_fails_the_handshake_and_prints_nothing(end, capfd):
+    def find(identity):
+        raise ValueError(f"a fault beside a secret: {identity}")
+
+    client = psk_client(AES_256_GCM_SHA384, b"router-a", None if end == "client" else PSK[b"router-a"])
+    server = psk_server(AES_256_GCM_SHA384, find)
+    with pytest.raises(SSL.Error) as refused:  # noqa: PT012  - whichever end has the fault
+        with contextlib.suppress(SSL.WantReadError):
+            client.connection.do_handshake()
+        server.take(client.give())
+        server.connection.do_handshake()
+    assert not isinstance(refused.value, SSL.WantReadError)
+    assert "".join(capfd.readouterr()) == ""

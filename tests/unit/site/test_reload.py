@@ -2,10 +2,14 @@
 
 import asyncio
 import dataclasses
+import fcntl
 import json
 import os
 import shutil
+import socket
+import sys
 import tempfile
+import traceback
 import uuid
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,17 +19,21 @@ from site_on_disk import OsRandom, SiteOnDisk, listening, make_site
 
 from heliograph.errors import ConfigurationError, KeySupplyError, TransportClosed
 from heliograph.http.client import Etsi014Client
+from heliograph.http.server import KmeServer
 from heliograph.http.tls import client_tls
+from heliograph.kme.boundary import Boundary
 from heliograph.lab.rehearsal import free_ports
 from heliograph.site.audit import AuditLog
 from heliograph.site.config import read_site
 from heliograph.site.control_socket import give_order
+from heliograph.site.kme_doors import kme_tls
 from heliograph.site.live_settings import _LIVE, site_changes, site_reloads
 from heliograph.site.reload import Prepared
 from heliograph.site.site import run_site
 from heliograph.site.status_socket import read_status
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords, NewKey
+from heliograph.transport.etsi004_server import Etsi004Server
 from heliograph.vault.certificates import SiteCa
 from heliograph.vault.filekek import FileKek
 
@@ -469,3 +477,65 @@ def test_every_setting_of_the_file_is_decided_and_a_new_one_waits_for_a_restart(
 def test_nobody_answers_a_reload_of_a_site_that_does_not_run(site):
     with pytest.raises(TransportClosed, match="is it running"):
         asyncio.run(give_order(read_site(site.toml), "reload", b"Ann"))
+
+
+def writes_audit():
+    """Whether a thread is inside the audit log."""
+    frames = sys._current_frames().values()
+    return any(
+        of.f_code.co_filename.endswith("site/audit.py") for frame in frames for of, _ in traceback.walk_stack(frame)
+    )
+
+
+def takes_connections(address):
+    host, _, port = address.rpartition(":")
+    with socket.socket() as caller:
+        return caller.connect_ex((host, int(port))) == 0
+
+
+def test_a_reload_under_way_when_the_site_ends_opens_no_door_again(site):
+    document = site.document()
+    doors = [document[section]["listen"] for section in ("kme", "skip", "etsi004", "etsi020")]
+
+    async def act():
+        async with running(site) as there:
+            assert all(map(takes_connections, doors))
+            held = os.open(there.config.audit, os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(held, fcntl.LOCK_EX)
+            site.set(kme__reserve=3)
+            order = asyncio.create_task(there.order())
+            while not writes_audit():  # in a thread, where it waits for the lock of the file
+                assert not order.done()
+                await asyncio.sleep(0)
+            asyncio.get_running_loop().call_later(0.5, os.close, held)
+        # The reload was whole before anything was closed.
+        assert await asyncio.wait_for(order, 10) == "certificates renewed; changed: [kme] reserve"
+        assert not any(map(takes_connections, doors))
+
+    asyncio.run(act())
+
+
+def test_a_reload_asked_for_when_the_site_is_ending_is_refused_in_one_line(site):
+    async def act():
+        reloads = site_reloads(read_site(site.toml))
+        await reloads.close()
+        with pytest.raises(ConfigurationError, match=r"^nothing was reloaded: the site is ending$"):
+            await reloads.reload("Ann")
+        assert (reloads.status().reloads, reloads.status().refused) == (0, 1)
+
+    asyncio.run(act())
+
+
+@pytest.mark.parametrize("section", ["kme", "etsi004"])
+def test_a_certificate_for_a_door_that_was_closed_opens_it_not(site, section):
+    async def act():
+        config = read_site(site.toml)
+        door = Etsi004Server(None, Boundary()) if section == "etsi004" else KmeServer(config)
+        await door.start("127.0.0.1", 0, kme_tls(config))
+        port = door.port
+        fresh = await door.prepare(kme_tls(config))
+        await door.close()
+        await door.renew(fresh)
+        assert not takes_connections(f"127.0.0.1:{port}")
+
+    asyncio.run(act())

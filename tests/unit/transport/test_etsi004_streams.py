@@ -88,6 +88,27 @@ def test_uris_that_are_declared_name_their_applications(tmp_path):
     run(act, tmp_path)
 
 
+def test_an_application_that_is_not_declared_any_more_gets_no_key_of_its_open_stream(tmp_path):
+    async def act(w):
+        first = await w.one.open_connect("qkd://app@a", "qkd://app@b", QOS)
+        await w.two.open_connect("qkd://app@a", "qkd://app@b", QOS, first.ksid)
+        assert (await w.one.get_key(first.ksid, 0)).status is Status.SUCCESSFUL
+        everybody = {"qkd://app@a": "sae-a", "qkd://app@b": "sae-b"}
+        for now in ({}, {**everybody, "qkd://app@a": "sae-x", "qkd://app@b": "sae-x"}):
+            for site, app in ((w.a, w.one), (w.b, w.two)):
+                site.streams.declare(now, POLICY)
+                reply = await app.get_key(first.ksid, 1)
+                assert (reply.status, reply.key) == (Status.PEER_NOT_YET_CONNECTED, b"")
+        stored = w.a.stored()
+        assert w.a.streams.plan_reservation(first.ksid, 40) is None
+        assert w.a.stored() == stored
+        for site in (w.a, w.b):
+            site.streams.declare(everybody, POLICY)
+        assert (await w.one.get_key(first.ksid, 1)).key == (await w.two.get_key(first.ksid, 1)).key != b""
+
+    run(act, tmp_path)
+
+
 # -- OPEN_CONNECT -----------------------------------------------------------------------------------------------------
 
 

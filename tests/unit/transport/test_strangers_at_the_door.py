@@ -85,7 +85,7 @@ def test_a_peer_gets_in_while_strangers_at_one_address_hold_every_place(say):
     run(act)
 
 
-@pytest.mark.parametrize("how", ["declared", "proved before"])
+@pytest.mark.parametrize("how", ["127.0.0.7", "::ffff:127.0.0.7", "::FFFF:7f00:7", "proved before"])
 def test_strangers_at_many_addresses_do_not_push_out_a_peer_whose_address_is_known(how):
     crowd = [f"127.0.1.{n}" for n in range(1, FLOOD + 1)]
 
@@ -97,7 +97,7 @@ def test_strangers_at_many_addresses_do_not_push_out_a_peer_whose_address_is_kno
         await door.flood(crowd)
         assert (await door.ask(peer))[4:] == b"yes"
 
-    run(act, {"127.0.0.7"} if how == "declared" else ())
+    run(act, {how} if how != "proved before" else ())
 
 
 def test_a_peer_that_is_being_answered_makes_way_for_nobody():
