@@ -25,9 +25,7 @@ def segment_context(epoch: int, block: int) -> bytes:
     try:
         return struct.pack(">24sQQ", b"heliograph key segment 1", epoch, block)
     except struct.error:
-        raise StoreUnavailable(
-            f"there is no block {block!r:.30} of epoch {epoch!r:.30}: altered in the store"
-        ) from None
+        raise StoreUnavailable(f"there is no block {block!r:.30} of epoch {epoch!r:.30}: it was altered") from None
 
 
 def key_context(key_id: str, master: str, slave: str, epoch: int, block: int) -> bytes:

@@ -7,18 +7,19 @@ import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from heliograph.testing.fakes import FakeVault
 from structlog.testing import capture_logs
 
 import heliograph
 from heliograph.errors import StoreUnavailable
 from heliograph.site import sweeper
 from heliograph.storage.database import Database
+from heliograph.vault.filekek import FileKek
+from heliograph.vault.randomness import SystemRandomness
 
 
-def test_a_step_that_meets_an_altered_row_is_told_once_and_the_sweeper_goes_on(monkeypatch):
+def test_a_step_that_meets_an_altered_row_is_told_once_and_the_sweeper_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(sweeper, "SWEEP_S", 0.0)
-    database = Database(":memory:", FakeVault())
+    database = Database(":memory:", FileKek.create(tmp_path / "kek", SystemRandomness()))
     rounds = []
 
     def altered():

@@ -358,9 +358,9 @@ class Anchor:
     """A seal whose anchor a test can stop at, or refuse."""
 
     def __init__(self, witness):
-        self.marks, self.witness = 0, lambda mark: witness()
+        self.marks, self.witness = 0, lambda _: witness()
 
-    def mark(self, cursor):
+    def mark(self, _cursor):
         self.marks += 1
         return self.marks
 
