@@ -63,7 +63,7 @@ class DealtLink:
             limits = Limits(8 * self._key_bytes)
             pair = SaePair(name, self._other(name), self._kme(self._other(name)))
             server = KmeServer(Supply(self.keys[name], self._kme(name), [pair], limits, WallClock()))
-            server.commit_together(partial(run_group, database))
+            server.commit_together(partial(run_group, database), database)
             await server.start(_HOST, 0, server_tls(*kme))
             self.servers[name] = server
         self.deal(number)

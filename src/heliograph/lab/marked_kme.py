@@ -71,7 +71,7 @@ async def _serve(directory: Path, saes: int, number: int, requests_per_s: float)
     quota = Quota(max(1.0, requests_per_s), requests_per_s) if requests_per_s else None
     supply = Supply(keys, "kme-a", pairs, Limits(), WallClock(), quotas=Quotas(MonotonicClock(), quota))
     server = KmeServer(supply)
-    server.commit_together(partial(run_group, database))
+    server.commit_together(partial(run_group, database), database)
     await server.start("127.0.0.1", 0, server_tls(*files))
     _tell({"port": server.port, "held": held})
     while await asyncio.to_thread(sys.stdin.readline):

@@ -37,6 +37,7 @@ from heliograph.site.kek import open_kek
 from heliograph.site.renewing import renews
 from heliograph.site.status_socket import serve_status
 from heliograph.site.store import open_store
+from heliograph.site.sweeper import sweep
 from heliograph.storage.database import Database
 from heliograph.storage.group_commit import run_group
 from heliograph.storage.keys import KeyRecords
@@ -127,6 +128,7 @@ class Node:
         )
         node = cls(config, parts, _supply(config, opened.keys), opened.keys)
         node._follow_file(opened.keys)
+        stack.push_async_callback(_end, asyncio.create_task(sweep(database, store)))
         await node._listen(stack, database, tls)
         return node
 

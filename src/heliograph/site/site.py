@@ -8,7 +8,7 @@ import os
 import ssl
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
@@ -17,7 +17,6 @@ from heliograph.agent.agent import Agent
 from heliograph.agent.config import AgentConfig
 from heliograph.authentication.authenticator import Authenticator
 from heliograph.authentication.methods.registry import running_method
-from heliograph.errors import StoreUnavailable
 from heliograph.http.client import Etsi014Client
 from heliograph.http.tls import client_tls
 from heliograph.kme.supply import Supply
@@ -42,6 +41,7 @@ from heliograph.site.site_supply import make_supply
 from heliograph.site.status_socket import serve_status
 from heliograph.site.store import SiteStore, open_store
 from heliograph.site.supply_plan import SupplyPlan
+from heliograph.site.sweeper import sweep
 from heliograph.site.workers import Workers
 from heliograph.status import KmeStatus, LinkStatus, SiteStatus
 from heliograph.storage.commit_records import CommitRecords
@@ -53,8 +53,6 @@ from heliograph.storage.pg_keys import PgKeys
 from heliograph.vault.randomness import SystemRandomness
 
 __all__ = ["run_site"]
-
-_SWEEP_S = 5.0  # our choice
 
 
 async def run_site(
@@ -108,16 +106,6 @@ def _orders(site: _Site, kek: Vault, sealed: asyncio.Event) -> Orders:
 async def _end(task: asyncio.Task[Any]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-async def _sweep(database: Database, store: ThreadPoolExecutor, *steps: Callable[[], object]) -> None:
-    """Now and then destroy keys that nobody fetches, and empty the log, so that erased bytes leave the disk soon."""
-    loop = asyncio.get_running_loop()
-    while True:
-        await asyncio.sleep(_SWEEP_S)
-        for step in (*steps, database.checkpoint):
-            with suppress(StoreUnavailable):  # whoever needs the store next is told
-                await loop.run_in_executor(store, step)
 
 
 def _trim(keys: KeyRecords | PgKeys, plan: SupplyPlan, keys_max: int, ttl_s: float | None) -> None:
@@ -285,7 +273,7 @@ class _Site:
         else:
             local = LocalKeys(database, opened.keys, SystemRandomness())
             steps.append(lambda: local.forget(WallClock().now()))
-        sweeper = asyncio.create_task(_sweep(database, store, *steps))
+        sweeper = asyncio.create_task(sweep(database, store, *steps))
         stack.push_async_callback(_end, sweeper)
         if delivery is None:  # else its front ends do
             await site._open_kme(stack, (clock, wall), tls[0], opened)

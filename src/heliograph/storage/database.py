@@ -70,8 +70,8 @@ class Database:
         self._deferred: list[Callable[[], None]] | None = None  # not None while a group is open
         self._in_savepoint = False
         self._batch_in_use = False  # its owner is changing it: nothing may write it now
-        self._grouped = False  # a group is open, or its answers are not out yet
-        self._log_due = False  # the log holds what a group has erased
+        self._grouped: set[int] = set()  # threads whose group is open, or whose answers are not out yet
+        self._log_due = True  # the log may hold what was erased: before a crash, too
         self._batch: tuple[BatchOwner[Any], Any, sqlite3.Cursor] | None = None  # of the open group
         in_memory = self._name == ":memory:"
         if not in_memory:
@@ -86,6 +86,7 @@ class Database:
                     self._connection.execute(f"PRAGMA cache_size={-1024 * cache_mib}")
             for script in schemas:
                 self.define(script)
+            self.settle()
         except BaseException:
             self.close()
             raise
@@ -245,7 +246,8 @@ class Database:
             connection = self._open()
             if connection.in_transaction or self._deferred is not None:
                 raise LocalProtocolError("a transaction or a group is open already")
-            self._deferred, self._grouped = [], True
+            self._deferred, thread = [], threading.get_ident()
+            self._grouped.add(thread)
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 yield
@@ -254,7 +256,7 @@ class Database:
                 deferred = self._deferred
             except BaseException:
                 self._roll_back(connection)
-                self._grouped = False
+                self._grouped.discard(thread)
                 raise
             finally:
                 self._deferred = self._batch = None
@@ -263,7 +265,7 @@ class Database:
             for call in reversed(deferred):
                 call()
         finally:
-            self._grouped = False
+            self._grouped.discard(thread)
 
     def when_durable(self, call: Callable[[], None]) -> None:
         """Run ``call`` now; inside a ``group``, once it is on the disk. For what must not precede the commit."""
@@ -292,15 +294,21 @@ class Database:
         """
         with self._turn, self._translated:
             busy, _, _ = self._open().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if not busy:
+                self._log_due = False
             return not busy
 
-    def checkpoint_soon(self) -> None:
-        """Run ``checkpoint``; inside a ``group``, at the next ``settle``: no answer waits for it. Raises nothing.
+    def checkpoint_due(self) -> None:
+        """Note that the open transaction erases: whatever fails after it, the next ``settle`` empties the log."""
+        self._log_due = True
 
-        If it fails, what was committed stands, and the next checkpoint does the rest.
+    def checkpoint_soon(self) -> None:
+        """Run ``checkpoint``; in a thread's ``group``, at the next ``settle``: no answer waits for it. Raises nothing.
+
+        If it fails, what was committed stands, the checkpoint stays due, and the next one does the rest.
         """
         self._log_due = True
-        if not self._grouped:
+        if threading.get_ident() not in self._grouped:
             self.settle()
 
     @property
@@ -311,7 +319,6 @@ class Database:
     def settle(self) -> None:
         """Do what groups have left to be done once their answers are on their way. Raises nothing."""
         if self._log_due:
-            self._log_due = False
             with suppress(StoreUnavailable):
                 self.checkpoint()
 

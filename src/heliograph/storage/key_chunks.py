@@ -27,6 +27,7 @@ from heliograph.storage.key_rows import (
     key_id_bytes,
     key_id_text,
     key_name,
+    names_and_fates,
 )
 
 __all__ = [
@@ -87,9 +88,12 @@ class Chunk:
     erased: list[int] = field(default_factory=list)
     changed_at: float = 0.0
     is_group: bool = field(init=False)  # whether several slaves share these keys
+    fits: bool = field(init=False)  # else the row was altered, and none of its keys can be opened
 
     def __post_init__(self) -> None:
-        self.fates = bytearray(self.fates)
+        self.key_ids, self.fates, self.fits = names_and_fates(self.key_ids, self.fates)
+        if not isinstance(self.ciphertexts, bytes):
+            self.ciphertexts = None
         self.is_group = len(audience_members(self.slave)) > 1
 
     def key_id(self, at: int) -> str:
@@ -260,7 +264,7 @@ class KeyChanges:
             if number and state in TOTALS:
                 column = TOTALS[state]
                 self._cursor.execute(
-                    f"UPDATE key_audiences SET {column} = {column} + ? WHERE audience = ?",  # noqa: S608
+                    f"UPDATE key_audiences SET {column} = max(0, {column} + ?) WHERE audience = ?",  # noqa: S608
                     (number, audience),
                 )
         gone = self._cursor.executemany(

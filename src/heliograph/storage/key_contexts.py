@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from functools import lru_cache
 
+from heliograph.errors import StoreUnavailable
+
 __all__ = ["TAG_BYTES", "key_context", "key_context_parts", "nonce", "segment_context"]
 
 TAG_BYTES = 16  # of AES-GCM: a ciphertext is so much longer than its key
@@ -19,8 +21,11 @@ def nonce(position: int) -> bytes:
 
 
 def segment_context(epoch: int, block: int) -> bytes:
-    """Return what a sealed segment key is bound to."""
-    return struct.pack(">24sQQ", b"heliograph key segment 1", epoch, block)
+    """Return what a sealed segment key is bound to. Raises StoreUnavailable for numbers that no block has."""
+    try:
+        return struct.pack(">24sQQ", b"heliograph key segment 1", epoch, block)
+    except struct.error:
+        raise StoreUnavailable(f"there is no block {block!r:.30} of epoch {epoch!r:.30}: it was altered") from None
 
 
 def key_context(key_id: str, master: str, slave: str, epoch: int, block: int) -> bytes:

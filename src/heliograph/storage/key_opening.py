@@ -7,6 +7,7 @@ the slave here is refused the key_ID that its master was given.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
@@ -21,6 +22,9 @@ from heliograph.storage.key_rows import DAMAGED, KEPT, key_id_texts
 from heliograph.types import StoredKey
 
 __all__ = ["open_keys"]
+
+# What an altered row makes of opening, by the column; ValueError also for a ciphertext shorter than a tag.
+_ALTERED = (InvalidTag, ValueError, TypeError, OverflowError, struct.error)
 
 
 def open_keys(
@@ -65,22 +69,29 @@ def _set_aside(changes: KeyChanges, places: Iterable[Place], now: float) -> int:
 
 def _open(chunk: Chunk, cipher: AESGCM, places: Sequence[int]) -> list[StoredKey]:
     """Return the keys at these places of a chunk, as far as the first that does not open."""
-    if not places:
+    if not places or not chunk.fits:
         return []
+    try:
+        return _open_run(chunk, cipher, places)
+    except _ALTERED:
+        return []
+
+
+def _open_run(chunk: Chunk, cipher: AESGCM, places: Sequence[int]) -> list[StoredKey]:
     origin = chunk.epoch, chunk.block or 0
     before, after = key_context_parts(chunk.master, chunk.slave, *origin)
     # One slice and one text for all of the run; where it leaves places out, what lies between is passed over.
     low, high = min(places), max(places) + 1
     names = key_id_texts(chunk.key_ids[16 * low : 16 * high])
-    size = len(chunk.ciphertexts or b"") // len(chunk.fates)
-    if size != chunk.size + TAG_BYTES:  # keys of another size than their pool's are not to be handed out
+    size = chunk.size + TAG_BYTES
+    if len(chunk.ciphertexts or b"") != size * len(chunk.fates):  # keys of another size than their pool's stay here
         return []
     sealed = (chunk.ciphertexts or b"")[size * low : size * high]
     starts = [at - low for at in places]
     bound = [before + names[36 * at : 36 * at + 36] + after for at in starts]
     pieces = [sealed[size * at : size * at + size] for at in starts]
     materials: list[bytes] = []
-    with suppress(InvalidTag, ValueError):  # ValueError: shorter than a tag
+    with suppress(*_ALTERED):
         # Without a step of Python between two keys. What was opened before one that does not open is in the list.
         materials.extend(map(cipher.decrypt, map(nonce, chunk.positions_of(places)), pieces, bound))
     text, master, slave = names.decode("ascii"), chunk.master, chunk.slave

@@ -24,6 +24,7 @@ __all__ = [
     "key_id_text",
     "key_id_texts",
     "key_name",
+    "names_and_fates",
 ]
 
 CHUNK_KEYS = 128  # our choice: max_key_per_request by default, and a row that fits into one page
@@ -116,6 +117,16 @@ def key_id_bytes(text: str) -> bytes | None:
     # 16 bytes and dashes where they belong, and nowhere else: no other text of 36 has them (fromhex skips spaces).
     sound = len(raw) == 16 and len(text) == 36 and text[8] == text[13] == text[18] == text[23] == "-"
     return raw if sound else None
+
+
+def names_and_fates(key_ids: object, fates: object) -> tuple[bytes, bytearray, bool]:
+    """Return what a chunk's row holds, one fate for each key_ID, and whether it held just that: else it was altered."""
+    ids, found = (value if isinstance(value, bytes) else b"" for value in (key_ids, fates))
+    if len(ids) == 16 * len(found) > 0:
+        return ids, bytearray(found), True
+    # No more keys than have names. Of one without a fate nobody knows that it has left.
+    number = len(ids) // 16
+    return ids, bytearray(found[:number].ljust(number, bytes([WAITING]))), False
 
 
 def key_name(raw: bytes) -> int:

@@ -82,7 +82,10 @@ class KeyRecords:
 
     def finish(self, batch: KeyChanges, cursor: sqlite3.Cursor) -> list[Callable[[], None]]:
         """Write a batch; return what is to be done once it is on the disk (``database.BatchOwner``)."""
-        afterwards: list[Callable[[], None]] = [self._database.checkpoint_soon] if batch.write() else []
+        afterwards: list[Callable[[], None]] = []
+        if batch.write():
+            self._database.checkpoint_due()  # now: the anchor's call comes before the other, and may raise
+            afterwards.append(self._database.checkpoint_soon)
         if self._seal is not None and batch.delivers:
             afterwards.append(partial(self._tell, self._seal, self._seal.mark(cursor)))
         return afterwards
@@ -290,6 +293,7 @@ class KeyRecords:
                     gone += len(over)
                 segment_gone = changes.write() or segment_gone
         if segment_gone:
+            self._database.checkpoint_due()
             self._database.when_durable(self._database.checkpoint_soon)
         return gone
 

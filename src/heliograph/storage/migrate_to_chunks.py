@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import groupby, islice
 from typing import Any
 
-__all__ = ["UnknownRow", "gather_keys"]
+__all__ = ["REMEDY", "UnknownRow", "gather_keys"]
 
 
 class UnknownRow(Exception):
@@ -20,7 +20,7 @@ class UnknownRow(Exception):
 
 _CHUNK_KEYS = 128
 _PENDING, _DELIVERABLE = 0, 1
-_REMEDY = (
+REMEDY = (
     "nothing was changed; with the release that wrote the store, let its keys be fetched or expire and migrate then, "
     "or destroy them all with `heliograph store erase`"
 )
@@ -80,12 +80,12 @@ def _check(connection: sqlite3.Connection, table: str, forms: dict[str, _Form], 
             if not forms[column](value):
                 # Key_IDs and names are no secrets; what else stands in a wrong place is not shown.
                 shown = f" is {value!r:.60}" if column == "key_id" else " has an unknown form"
-                raise UnknownRow(f"{table}, key_ID {row[0]!r:.60}: {column}{shown}; {_REMEDY}")
+                raise UnknownRow(f"{table}, key_ID {row[0]!r:.60}: {column}{shown}; {REMEDY}")
     if table == "key_records":
         missing = "segment NOT IN (SELECT segment FROM key_segments)" if joined else "1"
         lost = connection.execute(f"SELECT key_id FROM key_records WHERE {missing} LIMIT 1").fetchone()  # noqa: S608
         if lost is not None:
-            raise UnknownRow(f"key_records, key_ID {lost[0]!r:.60}: its segment is not there; {_REMEDY}")
+            raise UnknownRow(f"key_records, key_ID {lost[0]!r:.60}: its segment is not there; {REMEDY}")
 
 
 # As schema 3 was when it came; later changes are steps of their own.

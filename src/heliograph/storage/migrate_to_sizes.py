@@ -9,10 +9,13 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter, defaultdict
 
+from heliograph.storage.migrate_to_chunks import REMEDY, UnknownRow
+
 __all__ = ["divide_audiences"]
 
 _TAG_BYTES = 16
 _PENDING = 0
+_KEPT = (0, 2, 3)
 _COLUMNS = ("pending", "deliverable", "damaged", "released")
 
 # As schema 4 was when it came; later changes are steps of their own.
@@ -24,14 +27,22 @@ _TABLE = """CREATE TABLE key_audiences(
 
 
 def divide_audiences(connection: sqlite3.Connection) -> None:
-    """Give each audience its size, and the chunks of a further size an audience of their own. Raises sqlite3.Error."""
+    """Give each audience its size, and the chunks of a further size an audience of their own. Raises sqlite3.Error.
+
+    Raises UnknownRow, before anything is changed, for a chunk whose keys would be lost or not be the same after it.
+    """
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'key_audiences'").fetchone():
         return  # closed, or killed, before its first keys
     pools: defaultdict[int, defaultdict[int, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
     chunks: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
-    for chunk, audience, state, fates, length in connection.execute(
-        "SELECT chunk, audience, state, fates, length(ciphertexts) FROM key_chunks JOIN key_ciphertexts USING (chunk)"
+    for chunk, audience, state, fates, key_ids, length, known in connection.execute(
+        "SELECT chunk, audience, state, fates, key_ids, "
+        "CASE typeof(ciphertexts) WHEN 'blob' THEN length(ciphertexts) END, key_audiences.audience IS NOT NULL "
+        "FROM key_chunks LEFT JOIN key_ciphertexts USING (chunk) LEFT JOIN key_audiences USING (audience)"
     ):
+        _check(chunk, fates, key_ids, length, known)
+        if length is None:
+            continue  # tombstones
         size = max(0, length // len(fates) - _TAG_BYTES)
         waiting = "pending" if state == _PENDING else "deliverable"
         pools[audience][size].update({waiting: fates.count(0), "damaged": fates.count(2), "released": fates.count(3)})
@@ -49,6 +60,18 @@ def divide_audiences(connection: sqlite3.Connection) -> None:
             connection.executemany(
                 "UPDATE key_chunks SET audience = ? WHERE chunk = ?", [(new, chunk) for chunk in chunks[audience, size]]
             )
+
+
+def _check(chunk: int, fates: object, key_ids: object, length: int | None, known: int) -> None:
+    wrong = None
+    if not isinstance(fates, bytes) or not isinstance(key_ids, bytes) or not len(key_ids) == 16 * len(fates) > 0:
+        wrong = "fates has an unknown form"
+    elif not known:
+        wrong = "its audience is not there"
+    elif length is None and any(fate in fates for fate in _KEPT):
+        wrong = "its ciphertexts are not there"
+    if wrong is not None:
+        raise UnknownRow(f"key_chunks, chunk {chunk}: {wrong}; {REMEDY}")
 
 
 def _insert(

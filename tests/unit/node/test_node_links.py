@@ -13,6 +13,8 @@ from heliograph.errors import AuthenticationFailed, RollbackDetected
 from heliograph.kme.key_facts import KeyFacts
 from heliograph.lab.network_layout import NetworkPlan
 from heliograph.network.stocks import VENDOR
+from heliograph.node.config import read_node
+from heliograph.site import sweeper
 
 pytestmark = pytest.mark.slow  # real stores, sockets and TLS
 
@@ -205,5 +207,22 @@ def test_a_node_whose_store_was_put_back_does_not_start_and_is_made_anew(tmp_pat
             await net.open("node-a")
             await net.transfer(2)
             await same_keys(net, 2)
+
+    run(scenario())
+
+
+def test_a_nodes_log_is_emptied_now_and_then(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweeper, "SWEEP_S", 0.0)
+
+    async def scenario():
+        async with dealt_network(tmp_path, CHAIN) as net, asyncio.timeout(20):
+            path = read_node(net.files["node-a"])
+            log = path.path(path.file.store + "-wal")
+            await net.transfer(2)
+            for _ in range(1000):
+                await net.nodes["node-a"].parts.in_store(lambda: None)  # takes turns with the sweeper
+                if log.stat().st_size == 0:
+                    break
+            assert log.stat().st_size == 0
 
     run(scenario())

@@ -3,8 +3,10 @@
 import os
 import shutil
 import sqlite3
+import threading
 import uuid
 from collections import Counter
+from contextlib import closing
 
 import pytest
 
@@ -350,3 +352,119 @@ def test_many_key_ids_are_written_as_one_is():
     assert key_id_texts(raw[:16]).decode() == one_by_one[0]
     assert key_id_texts(b"") == b""
     assert [key_id_bytes(text) for text in one_by_one] == [raw[at : at + 16] for at in range(0, len(raw), 16)]
+
+
+class Anchor:
+    """A seal whose anchor a test can stop at, or refuse."""
+
+    def __init__(self, witness):
+        self.marks, self.witness = 0, lambda _: witness()
+
+    def mark(self, _cursor):
+        self.marks += 1
+        return self.marks
+
+
+def test_a_delivery_beside_another_doors_group_empties_the_log_before_its_answer(store):
+    alone = store.add([key("sae-s")])
+    store.add([key(), key(), key()])
+    sealed = store.ciphertext(alone[0])
+    store.database.checkpoint()
+    inside, go_on = threading.Event(), threading.Event()
+
+    def witness():
+        if threading.current_thread() is door:
+            inside.set()
+            assert go_on.wait(20)
+
+    store.keys._seal = Anchor(witness)
+    door = threading.Thread(target=lambda: run_group(store.database, [take(store)] * 2))
+    door.start()
+    try:
+        assert inside.wait(20)  # its group is on the disk, its answers are not out
+        take(store, slave="sae-s")()
+        assert sealed not in store.path.read_bytes()
+    finally:
+        go_on.set()
+        door.join()
+
+
+def test_a_checkpoint_that_a_reader_prevents_stays_due(store):
+    store.add([key(), key()])
+    store.database.checkpoint()
+    store.database._connection.execute("PRAGMA busy_timeout=0")
+    with closing(sqlite3.connect(store.path)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM key_chunks").fetchone()
+        run_group(store.database, [take(store)] * 2)
+        store.database.settle()
+        assert store.database.unsettled
+        reader.execute("ROLLBACK")
+    store.database.settle()
+    assert not store.database.unsettled
+    assert store.path.with_name("s.db-wal").stat().st_size == 0
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_a_checkpoint_stays_due_when_the_anchor_refuses(store, calls):
+    def refuse():
+        raise StoreUnavailable("the anchor cannot be written")
+
+    store.add([key() for _ in range(calls)])
+    store.database.checkpoint()
+    store.keys._seal = Anchor(refuse)
+    got = run_group(store.database, [take(store)] * calls)
+    assert [type(one) for one in got] == [StoreUnavailable] * calls
+    assert store.database.unsettled
+
+
+def test_what_a_killed_process_left_in_the_log_is_gone_when_its_store_is_open_again(store, tmp_path):
+    rows = store.add([key(), key()])
+    sealed = store.ciphertext(rows[0])
+    store.database.checkpoint()
+    run_group(store.database, [take(store)] * 2)  # and killed before it is settled
+    copy = tmp_path / "copy" / "s.db"
+    copy.parent.mkdir(mode=0o700)
+    for name in ("s.db", "s.db-wal"):
+        shutil.copy(store.path.with_name(name), copy.with_name(name))
+    assert sealed in copy.read_bytes()
+    with closing(Database(copy, store.database.vault)):
+        assert sealed not in copy.read_bytes()
+
+
+ALTERED = [
+    "key_chunks SET first = -1",
+    "key_chunks SET first = 'x'",
+    "key_chunks SET epoch = -1",
+    "key_chunks SET positions = 'abc'",
+    "key_chunks SET key_ids = x'00'",
+    "key_chunks SET key_ids = zeroblob(40)",
+    "key_chunks SET fates = x''",
+    "key_chunks SET fates = 'abc'",
+    "key_chunks SET fates = x'00'",
+    "key_chunks SET fates = zeroblob(99)",
+    "key_segments SET block = -5",
+    "key_segments SET block = 'x'",
+    "key_ciphertexts SET ciphertexts = zeroblob(3)",
+    "key_ciphertexts SET ciphertexts = 7",
+]
+
+
+@pytest.mark.parametrize("change", ALTERED)
+def test_whatever_stands_in_an_altered_row_the_next_blocks_keys_are_served_and_no_count_is_negative(store, change):
+    store.keys._seal = Anchor(lambda: None)
+    store.add([key() for _ in range(3)])
+    rows = store.add([key() for _ in range(30)])
+    with store.database.transaction() as cursor:
+        cursor.execute(f"UPDATE {change} WHERE rowid = 1")
+    if "x'00'" not in change or "fates" in change:  # a chunk without one whole name has no key to set aside
+        with pytest.raises(StoreUnavailable, match="altered"):
+            take(store)()
+    assert take(store)()[0].material == rows[0].material
+    counts = store.keys.counts("sae-a", "sae-b")
+    assert counts.deliverable >= 29
+    assert counts.damaged <= 3
+    store.keys.expire(1e12, 2.0)
+    counts = store.keys.counts("sae-a", "sae-b")
+    assert counts.deliverable >= 0
+    assert counts.damaged == 0

@@ -341,3 +341,25 @@ def test_the_slaves_side_a_group_and_what_was_gone_are_divided_too(mixed):
 def test_a_store_that_never_had_a_key_is_brought_up_too(tmp_path):
     path = written(tmp_path, "-- kek: " + "00" * 32 + "\nPRAGMA user_version=3;")
     assert migrate_store(path) == (3, SCHEMA_VERSION)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ("DELETE FROM key_ciphertexts", "its ciphertexts are not there"),
+        ("UPDATE key_ciphertexts SET ciphertexts = 'abc'", "its ciphertexts are not there"),
+        ("UPDATE key_chunks SET fates = x''", "fates has an unknown form"),
+        ("UPDATE key_chunks SET fates = 'abc'", "fates has an unknown form"),
+        ("UPDATE key_chunks SET fates = zeroblob(99)", "fates has an unknown form"),
+        ("UPDATE key_chunks SET audience = 99", "its audience is not there"),
+    ],
+)
+def test_a_chunk_whose_keys_would_be_lost_is_named_with_its_remedy_and_nothing_is_changed(mixed, change, what):
+    with closing(sqlite3.connect(mixed)) as connection, connection:
+        connection.execute(change)
+    before = mixed.read_bytes()
+    refusal = refused_migration(mixed)
+    assert f"{what}; nothing was changed; with" in refusal
+    assert "key_chunks, chunk " in refusal
+    assert "\n" not in refusal
+    assert mixed.read_bytes() == before
