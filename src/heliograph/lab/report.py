@@ -23,6 +23,7 @@ _BEGUN: Final = {
     "psk+pki": "a pre-shared key book and certificates together",
     "psk+openpgp": "a pre-shared key book and OpenPGP keys together",
 }
+_CIPHERS = {"aes-256-gcm": "AES-256-GCM", "tls-psk": "TLS 1.3 (ChaCha20-Poly1305)"}
 _DECOYS: Final = {1: "one decoy", 2: "two decoys"}
 
 
@@ -101,7 +102,7 @@ def build_report(
             "kek": a.kek,
         },
         "traffic": {
-            "encryptor": "built-in, AES-256-GCM",
+            "encryptor": f"built-in, {_CIPHERS[options.cipher]}",
             "payload_bytes": len(payload),
             "passes": outcome.passes,
             "sha256_sent": hashlib.sha256(payload).hexdigest(),
@@ -147,6 +148,7 @@ def render(report: Mapping[str, Any]) -> str:
     same = traffic["sha256_sent"] == traffic["sha256_received"]
     rate = traffic["payload_bytes"] * traffic["passes"] / traffic["seconds"] / 1e6 if traffic["seconds"] else 0.0
     refilled = auth["bits_refilled"] / link["secret_key_bits"] if link["secret_key_bits"] else None
+    cipher = traffic["encryptor"].removeprefix("built-in, ")
     share, qber_z, qber_x = _percent(refilled), _percent(link["qber_z"]), _percent(link["qber_x"])
     sifted, key_rate = link["sifted_bits"], link["secret_key_rate_bps"] / 1e3
     delivered, first_byte = report["kme"]["keys_delivered"], timing["first_encrypted_byte_s"]
@@ -163,7 +165,7 @@ def render(report: Mapping[str, Any]) -> str:
         f"          {auth['bits_spent']:,} key bits spent on tags, {auth['bits_refilled']:,} refilled from the new key",
         f"          ({share} of it; blocks of full size spend {_percent(auth['share_of_steady_block'])})",
         f"SUPPLY    {delivered} keys fetched from the key managers (ETSI GS QKD 014, mutual TLS)",
-        f"TRAFFIC   {traffic['payload_bytes']:,} bytes x {traffic['passes']} through AES-256-GCM at {rate:,.0f} MB/s,",
+        f"TRAFFIC   {traffic['payload_bytes']:,} bytes x {traffic['passes']} through {cipher} at {rate:,.0f} MB/s,",
         f"          {traffic['rekeys']} rekeys on the way",
         f"          SHA-256 at host A  {traffic['sha256_sent']}",
         f"          SHA-256 at host B  {traffic['sha256_received']}  {'the same' if same else 'NOT THE SAME'}",
@@ -172,7 +174,7 @@ def render(report: Mapping[str, Any]) -> str:
         f"TIME      first key after {timing['first_key_s']:.1f} s, first encrypted byte after {first_byte:.1f} s,",
         f"          all in {timing['total_s']:.1f} s",
         "",
-        "Proven under assumptions: the key's secrecy, by the theorem above. Computational: AES-256-GCM under that key,",
+        f"Proven under assumptions: the key's secrecy, by the theorem above. Computational: {cipher} under that key,",
         "and the operating system's randomness. Simulated: the light. No hardware side channel was tested.",
     ]
     return "\n".join(lines)

@@ -34,6 +34,17 @@ def run(*arguments):
 
 
 @pytest.mark.slow
+def test_the_report_names_the_cipher_that_carried_the_payload():
+    """A demo over TLS said that its payload had crossed under AES-256-GCM."""
+    program = [sys.executable, "-m", "heliograph.cli.main", "demo", "--tunnel", "tls-psk", "--seed", "4", "--json"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    traffic = json.loads(done.stdout)["traffic"]
+    assert traffic["encryptor"] == "built-in, TLS 1.3 (ChaCha20-Poly1305)"
+    assert traffic["cleartext_bytes_seen"] == 0
+
+
+@pytest.mark.slow
 def test_the_report_has_the_promised_fields_and_the_payload_arrives(tmp_path):
     payload = tmp_path / "letter.bin"
     payload.write_bytes(os.urandom(3_000_001))
