@@ -66,7 +66,7 @@ class JsonHttpServer(ABC):
         self._together: StoreGroups | None = None
         self._waiting = 0
         self._runner: web.ServerRunner | None = None
-        self._servers: list[asyncio.Server] = []
+        self.servers: list[asyncio.Server] = []
         self._plain: PlainDoor | None = None
 
     @abstractmethod
@@ -84,9 +84,9 @@ class JsonHttpServer(ABC):
     @property
     def port(self) -> int:
         """The port it listens on; the real one when 0 was asked for."""
-        if not self._servers:
+        if not self.servers:
             raise ConfigurationError(f"the {self.what} is not listening")
-        return int(self._servers[0].sockets[0].getsockname()[1])
+        return int(self.servers[0].sockets[0].getsockname()[1])
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext) -> None:
         """Listen with TLS. Raises ConfigurationError if the address cannot be used."""
@@ -99,7 +99,7 @@ class JsonHttpServer(ABC):
         except OSError as error:
             await self.close()
             raise ConfigurationError(f"{self.what} address {host}:{port}: {_reason(error)}") from error
-        self._servers = [listening]
+        self.servers = [listening]
 
     async def start_psk(self, host: str, port: int, find: Callable[[bytes], bytes | None]) -> None:
         """Listen with TLS under preshared keys; ``find``: identity to key. Raises ConfigurationError."""
@@ -111,41 +111,18 @@ class JsonHttpServer(ABC):
         except OSError as error:
             await self.close()
             raise ConfigurationError(f"{self.what} address {host}:{port}: {_reason(error)}") from error
-        self._servers = [listening]
+        self.servers = [listening]
 
-    async def prepare(self, tls: ssl.SSLContext) -> list[asyncio.Server]:
-        """Return what ``renew`` takes: all that can fail is done then. Raises ConfigurationError. Or close them."""
-        fresh: list[asyncio.Server] = []
-        try:
-            for raw in [raw for server in self._servers for raw in server.sockets]:
-                # The same listening socket under a second descriptor: closing the first one does not close it.
-                listening = await asyncio.get_running_loop().create_server(
-                    self._factory,
-                    sock=raw.dup(),
-                    ssl=tls,
-                    ssl_handshake_timeout=HANDSHAKE_SECONDS,
-                    backlog=BACKLOG,
-                    start_serving=False,
-                )
-                fresh.append(listening)
-        except OSError as error:
-            for server in fresh:
-                server.close()
-            raise ConfigurationError(f"{self.what}: {error.strerror or error}") from None
-        return fresh
-
-    async def renew(self, fresh: list[asyncio.Server]) -> None:
-        """Use their certificate for every connection from now on. Established ones go on, none that waits is lost."""
-        for server in fresh:
-            if self._servers:
-                await server.start_serving()
-        if not self._servers:  # closed meanwhile: a closed door stays closed
-            for server in fresh:
-                server.close()
-            return
-        for server in self._servers:
-            server.close()
-        self._servers = fresh
+    async def listen_again(self, raw: socket.socket, tls: ssl.SSLContext) -> asyncio.Server:
+        """Return a server at a socket that listens already; it takes no connection yet. Raises OSError."""
+        return await asyncio.get_running_loop().create_server(
+            self._factory,
+            sock=raw,
+            ssl=tls,
+            ssl_handshake_timeout=HANDSHAKE_SECONDS,
+            backlog=BACKLOG,
+            start_serving=False,
+        )
 
     def admit_from(self, networks: Sequence[Network], stays: Callable[[asyncio.BaseTransport], bool]) -> None:
         """Take connections from ``networks`` only, and end at once those that do not come from there or not stay.
@@ -168,13 +145,13 @@ class JsonHttpServer(ABC):
         except ConfigurationError:
             await self.close()
             raise
-        self._servers = [await asyncio.get_running_loop().create_unix_server(server, sock=raw, backlog=BACKLOG)]
+        self.servers = [await asyncio.get_running_loop().create_unix_server(server, sock=raw, backlog=BACKLOG)]
 
     async def close(self) -> None:
         """Stop listening, finish what is under way, close every connection."""
-        for server in self._servers:
+        for server in self.servers:
             server.close()
-        self._servers = []
+        self.servers = []
         if self._plain is not None:
             await self._plain.close(SHUTDOWN_SECONDS)
         if self._runner is not None:

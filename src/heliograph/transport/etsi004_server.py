@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from typing import ClassVar
 
 from heliograph.errors import ConfigurationError, HeliographError, NotPermitted, RemoteProtocolError
 from heliograph.kme.boundary import Boundary, Network, Way
@@ -36,6 +38,8 @@ _log = logging.getLogger("heliograph.kme")
 class Etsi004Server:
     """``handle``: answers one call of the SAE whose certificate was shown. A malformed request ends the connection."""
 
+    what: ClassVar[str] = "ETSI 004"
+
     def __init__(
         self,
         handle: Callable[[str, Request], Awaitable[Reply]],
@@ -45,15 +49,15 @@ class Etsi004Server:
         self._handle = handle
         self._boundary = boundary
         self._networks = tuple(networks)
-        self._servers: list[asyncio.Server] = []
+        self.servers: list[asyncio.Server] = []
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     @property
     def port(self) -> int:
         """The port it listens on."""
-        if not self._servers:
+        if not self.servers:
             raise ConfigurationError("ETSI 004 is not listening")
-        return int(self._servers[0].sockets[0].getsockname()[1])
+        return int(self.servers[0].sockets[0].getsockname()[1])
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext) -> None:
         """Listen. Raises ConfigurationError."""
@@ -63,37 +67,13 @@ class Etsi004Server:
             raise ConfigurationError(
                 f"ETSI 004 address {host}:{port}: {error.strerror or error}; free the port or name another"
             ) from None
-        self._servers = [listening]
+        self.servers = [listening]
 
-    async def prepare(self, tls: ssl.SSLContext) -> list[asyncio.Server]:
-        """Return what ``renew`` takes: all that can fail is done then. Raises ConfigurationError. Or close them."""
-        fresh: list[asyncio.Server] = []
-        try:
-            for raw in [raw for server in self._servers for raw in server.sockets]:
-                # The same listening socket under a second descriptor: closing the first one does not close it.
-                again = raw.dup()
-                listening = await asyncio.start_server(
-                    self._accept, sock=again, ssl=tls, ssl_handshake_timeout=HANDSHAKE_S, start_serving=False
-                )
-                fresh.append(listening)
-        except OSError as error:
-            for server in fresh:
-                server.close()
-            raise ConfigurationError(f"ETSI 004: {error.strerror or error}") from None
-        return fresh
-
-    async def renew(self, fresh: list[asyncio.Server]) -> None:
-        """Use their certificate for every connection from now on. Established ones go on, none that waits is lost."""
-        for server in fresh:
-            if self._servers:
-                await server.start_serving()
-        if not self._servers:  # closed meanwhile: a closed door stays closed
-            for server in fresh:
-                server.close()
-            return
-        for server in self._servers:
-            server.close()
-        self._servers = fresh
+    async def listen_again(self, raw: socket.socket, tls: ssl.SSLContext) -> asyncio.Server:
+        """Return a server at a socket that listens already; it takes no connection yet. Raises OSError."""
+        return await asyncio.start_server(
+            self._accept, sock=raw, ssl=tls, ssl_handshake_timeout=HANDSHAKE_S, start_serving=False
+        )
 
     def admit(self, boundary: Boundary, networks: Sequence[Network], serves: Callable[[str], bool]) -> None:
         """Let these in from now on and nobody else; a connection of somebody else ends at once.
@@ -113,9 +93,9 @@ class Etsi004Server:
 
     async def close(self) -> None:
         """Stop listening and end every connection."""
-        for server in self._servers:
+        for server in self.servers:
             server.close()
-        self._servers = []
+        self.servers = []
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)

@@ -1,6 +1,7 @@
 """SITE.toml opens every delivery protocol over one supply, opens nothing that is not declared, and refuses nonsense."""
 
 import asyncio
+import contextlib
 import json
 import os
 import ssl
@@ -10,6 +11,7 @@ from contextlib import AsyncExitStack
 import pytest
 from boundary_capture import listeners
 from cryptography import x509
+from OpenSSL import SSL
 from site_on_disk import OsRandom, SiteOnDisk, make_site
 
 from heliograph.errors import ConfigurationError, HeliographError, InsufficientKeys
@@ -18,6 +20,7 @@ from heliograph.http.tls import client_tls, server_tls
 from heliograph.kme.etsi004 import Qos, Status
 from heliograph.kme.supply import Limits, SaePair, Supply
 from heliograph.lab.rehearsal import free_ports
+from heliograph.openssl import AES_256_GCM_SHA384, psk_client
 from heliograph.site.clocks import WallClock
 from heliograph.site.config import read_site
 from heliograph.site.kme_doors import foreign_pairs, open_doors
@@ -27,6 +30,7 @@ from heliograph.storage.database import Database
 from heliograph.storage.keys import NewKey
 from heliograph.testing.psk_client import Refused as PskRefused
 from heliograph.testing.psk_client import ask as psk_ask
+from heliograph.testing.psk_client import shake_hands
 from heliograph.transport.etsi004_client import Etsi004Client
 from heliograph.vault.certificates import SiteCa
 from heliograph.vault.filekek import FileKek
@@ -214,6 +218,43 @@ def test_a_renewed_preshared_key_replaces_the_old_one_and_a_bad_file_replaces_no
         return before[0], after[0]
 
     assert served(site, declared, act, reloading=True) == (200, 200)
+
+
+async def open_psk(declared, psk):
+    port = int(declared["skip"]["psk_listen"].rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    tls = psk_client(AES_256_GCM_SHA384, b"router-a", psk)
+    await shake_hands(tls, reader, writer)
+    return tls, reader, writer
+
+
+async def answers(connection):
+    """Ask over an open connection; tell whether there was an answer before it ended."""
+    tls, reader, writer = connection
+    with contextlib.suppress(ConnectionError):
+        tls.connection.sendall(b"GET /capabilities HTTP/1.1\r\nHost: kme\r\n\r\n")
+        writer.write(tls.give())
+        while got := await reader.read(65536):
+            tls.take(got)
+            with contextlib.suppress(SSL.WantReadError):
+                return b" 200 " in tls.connection.recv(16384)
+    return False
+
+
+def test_a_connection_under_a_preshared_key_ends_when_the_key_is_replaced_and_not_before(site):
+    declared = psk_entry(site)
+
+    async def act(_config, _supply, _rows, reloads):
+        kept = await open_psk(declared, bytes(range(1, 33)))
+        assert await answers(kept)
+        await reloads.reload("SIGHUP")
+        assert await answers(kept)
+        (site.directory / "router-a.psk").write_text(bytes(range(50, 114)).hex())
+        await reloads.reload("SIGHUP")
+        assert not await answers(kept)
+        kept[2].close()
+
+    served(site, declared, act, reloading=True)
 
 
 @pytest.mark.parametrize(
