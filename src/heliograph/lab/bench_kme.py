@@ -208,6 +208,7 @@ async def _under_load(place: str, keys: int, mode: str, cpu: int) -> asyncio.sub
         *(sys.executable, "-m", "heliograph.lab.kme_under_load", place, str(keys), mode, str(cpu)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C reaches the command only, which then ends this
     )
 
 

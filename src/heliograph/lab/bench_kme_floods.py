@@ -138,7 +138,11 @@ async def _phases(manager: MarkedKme, directory: Path, seconds: float, rounds: i
 async def _flooder(directory: Path, port: int, what: str) -> asyncio.subprocess.Process:
     words = ["-m", "heliograph.lab.kme_flooder", str(directory), str(port), what]
     flooder = await asyncio.create_subprocess_exec(
-        sys.executable, *words, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        *words,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C reaches the command only, which then ends this
     )
     assert flooder.stdout is not None
     await flooder.stdout.readline()

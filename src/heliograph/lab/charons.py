@@ -122,6 +122,7 @@ def start_charon(words: Sequence[str], place: Path) -> subprocess.Popen[str]:
             stdout=out,
             stderr=out,
             text=True,
+            start_new_session=True,  # Ctrl-C reaches the command only, which then ends this
         )
     until = time.monotonic() + _PATIENCE_SECONDS
     while True:

@@ -94,6 +94,7 @@ def programs(path: NetworkPath, *commands: tuple[int, list[str]]) -> Iterator[li
                     stdout=subprocess.PIPE,
                     stderr=_ERRORS.get(words[0]),
                     text=True,
+                    start_new_session=True,  # Ctrl-C reaches the command only, which then ends this
                 )
             )
         yield started

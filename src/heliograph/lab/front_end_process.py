@@ -31,7 +31,11 @@ async def move_keys(toml: Path) -> None:
     """Make the delivery server's tables and move the stopped site's keys there. Raises ConfigurationError."""
     words = ["-m", "heliograph.cli.main", "store", "move", str(toml)]
     done = await asyncio.create_subprocess_exec(
-        sys.executable, *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        sys.executable,
+        *words,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,  # Ctrl-C reaches the command only, which then ends this
     )
     out, _ = await done.communicate()
     if done.returncode:
@@ -52,7 +56,7 @@ class FrontEndProcess:
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "heliograph.lab.child", *words,
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log,
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True,
             )  # fmt: skip
         assert self._process.stdout is not None
         try:

@@ -8,10 +8,12 @@ its own, and every key new.
 from __future__ import annotations
 
 import tempfile
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -91,13 +93,19 @@ def _run(manager: MarkedKme, directory: Path, number: int, seed: int, keys: int)
         WireCases(seed * SAES + sae, f"peer-{sae}", f"peer-{(sae + 1) % SAES}", manager.held[(sae + 1) % SAES])
         for sae in range(SAES)
     ]
+    stop = threading.Event()
     began = time.perf_counter()
     with ThreadPoolExecutor(SAES) as pool:
-        for part in (0, 1):  # memory is looked at after a tenth, and at the end
-            counts = [share // 10 if part == 0 else share - share // 10 for share in shares]
-            list(pool.map(_send, clients, cases, counts))
-            if part == 0:
-                early = manager.state()["rss_kib"]
+        try:
+            for part in (0, 1):  # memory is looked at after a tenth, and at the end
+                counts = [share // 10 if part == 0 else share - share // 10 for share in shares]
+                list(pool.map(partial(_send, stop), clients, cases, counts))
+                if part == 0:
+                    early = manager.state()["rss_kib"]
+        except BaseException:  # such as Ctrl-C, which only this thread hears of
+            stop.set()
+            manager.kill()
+            raise
     seconds = time.perf_counter() - began
     total = WireCounts()
     for client in clients:
@@ -132,8 +140,10 @@ def _run(manager: MarkedKme, directory: Path, number: int, seed: int, keys: int)
     )
 
 
-def _send(client: WireClient, cases: WireCases, number: int) -> None:
+def _send(stop: threading.Event, client: WireClient, cases: WireCases, number: int) -> None:
     for _ in range(number):
+        if stop.is_set():
+            return
         client.send(cases.next())
         if (sent := client.counts.cases.total()) % _EVERY == 0:
             client.ask(sent // _EVERY)

@@ -24,7 +24,11 @@ class MarkedKme:
         command = [sys.executable, "-m", "heliograph.lab.marked_kme", *words]
         self._errors = (directory / "errors").open("w+b")
         self._process = subprocess.Popen(  # noqa: S603  - our own program
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            start_new_session=True,  # Ctrl-C reaches the command only, which then ends this
         )
         ready = self._line()
         self.port, self.held = int(ready["port"]), list(ready["held"])
@@ -45,6 +49,10 @@ class MarkedKme:
         self._process.stdin.write(b"\n")
         self._process.stdin.flush()
         return self._line()
+
+    def kill(self) -> None:
+        """Let nobody wait for its answers any more; ``close`` is still to be called."""
+        self._process.kill()
 
     def close(self) -> None:
         """End it."""

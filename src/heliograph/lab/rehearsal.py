@@ -191,7 +191,11 @@ class Rehearsal:
         log = (self.directory / f"{name}.log").open("ab")
         with log:
             process = await asyncio.create_subprocess_exec(
-                *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log
+                *command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C reaches the command only, which then ends this
             )
         self.processes[name] = process
         assert process.stdout is not None

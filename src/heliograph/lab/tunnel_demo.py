@@ -121,10 +121,18 @@ def _in_clear(file: Path) -> int:
     return sum(_WORD in frame for frame in frames(file))
 
 
+async def _begun(words: list[str]) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *words,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C reaches the command only, which then ends this
+    )
+
+
 async def _sink(path: NetworkPath, port: int, stack: AsyncExitStack) -> None:
     """Run the host at site 1 that counts packets; it listens on every address, so that a leak arrives, too."""
     words = path.words(1, sys.executable, "-m", "heliograph.lab.bulk", "packet-sink", "0.0.0.0", str(port))  # noqa: S104
-    process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
+    process = await _begun(words)
 
     async def end() -> None:
         process.kill()
@@ -138,7 +146,7 @@ async def _sink(path: NetworkPath, port: int, stack: AsyncExitStack) -> None:
 async def _packets(path: NetworkPath, host: str, port: int, count: int) -> dict[str, Any]:
     """Send paced packets from a host at site 0; return what its source says."""
     words = [sys.executable, "-m", "heliograph.lab.bulk", "packet-source", host, str(port), str(count), str(_RATE)]
-    process = await asyncio.create_subprocess_exec(*path.words(0, *words), stdout=asyncio.subprocess.PIPE)
+    process = await _begun(path.words(0, *words))
     try:
         out, _ = await process.communicate()
     except asyncio.CancelledError:

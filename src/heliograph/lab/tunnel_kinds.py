@@ -178,7 +178,12 @@ def _ended() -> Iterator[list[subprocess.Popen[str]]]:
 
 def _begin(words: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(  # noqa: S603  - our own words
-        words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,  # Ctrl-C reaches the command only, which then ends this
     )
 
 

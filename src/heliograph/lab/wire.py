@@ -31,7 +31,8 @@ with open(sys.argv[2], "wb", buffering=0) as out:
 def recorded(path: NetworkPath, file: Path) -> Iterator[None]:
     """Record site 0's end of the wire into ``file``, until the end of the block. Raises ConfigurationError."""
     words = path.words(0, sys.executable, "-c", _RECORD, path.wire(0), str(file))
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as recorder:  # noqa: S603  - our own words
+    # A session of its own: Ctrl-C reaches the command only, which then ends this.
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True) as recorder:  # noqa: S603
         try:
             assert recorder.stdout is not None
             if recorder.stdout.readline() != "ready\n":

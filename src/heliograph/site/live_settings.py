@@ -69,7 +69,7 @@ def _entries(table: str, before: Mapping[str, Any], after: Mapping[str, Any]) ->
 
 
 def _a_door(table: str, name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Tell whether the change needs a door that is not there, or shuts one: a port, or a consumer that moves into or out of this process."""
+    """Tell whether the change needs a port that is not open, or moves a consumer into or out of this process."""
     if (table, name) == ("boundary", "certificates"):
         return bool(before[name] == [])  # there is no port; the other way it stays open, and lets nobody in
     return table == "agent" and (before.get(name) is None) is not (after.get(name) is None)
