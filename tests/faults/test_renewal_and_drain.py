@@ -105,12 +105,12 @@ async def renew(rehearsal):
     new.close()
 
 
-def test_certificates_are_renewed_without_a_restart_and_bad_ones_leave_the_old_in_force():
+def played(scene):
     rehearsal = small_blocks()
 
     async def main():
         try:
-            await renew(rehearsal)
+            await scene(rehearsal)
         finally:
             await rehearsal.stop_all()
 
@@ -118,6 +118,10 @@ def test_certificates_are_renewed_without_a_restart_and_bad_ones_leave_the_old_i
         asyncio.run(main())
     finally:
         rehearsal.remove()
+
+
+def test_certificates_are_renewed_without_a_restart_and_bad_ones_leave_the_old_in_force():
+    played(renew)
 
 
 async def reload_under_load(rehearsal):
@@ -180,18 +184,7 @@ async def _echo(reader, writer):
 
 
 def test_link_tunnel_and_requests_go_on_through_reloads():
-    rehearsal = small_blocks()
-
-    async def main():
-        try:
-            await reload_under_load(rehearsal)
-        finally:
-            await rehearsal.stop_all()
-
-    try:
-        asyncio.run(main())
-    finally:
-        rehearsal.remove()
+    played(reload_under_load)
 
 
 async def consume(consumer, received):
@@ -245,15 +238,4 @@ async def drain(rehearsal):
 
 
 def test_sigterm_answers_what_runs_takes_nothing_new_and_ends_with_0():
-    rehearsal = small_blocks()
-
-    async def main():
-        try:
-            await drain(rehearsal)
-        finally:
-            await rehearsal.stop_all()
-
-    try:
-        asyncio.run(main())
-    finally:
-        rehearsal.remove()
+    played(drain)

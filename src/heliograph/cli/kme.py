@@ -59,8 +59,8 @@ async def _rehearse(peer: KmePeer) -> None:
 
 @app.command(cls=Once)
 def serve(
-    site: Annotated[Path, typer.Argument(metavar="SITE.toml", help="The site's configuration, with [delivery].")],
-    front_end: Annotated[str, typer.Option("--front-end", help="Which of [delivery] front_ends this process is.")],
+    site: Annotated[Path, typer.Argument(metavar="SITE.toml", help="The site's configuration, with \\[delivery].")],
+    front_end: Annotated[str, typer.Option("--front-end", help="Which of \\[delivery] front_ends this process is.")],
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"] | None,
         typer.Option(help="What to log, unless the configuration says it. Default: info."),

@@ -60,7 +60,7 @@ def kme_chaos(
         if over_tls and malformed is None:
             raise ConfigurationError("--over-tls belongs to --malformed")
         if sum(what is not None for what in (malformed, partitions, front_end_kills)) > 1:
-            raise ConfigurationError("one of --malformed, --partitions and --front-end-kills")
+            raise ConfigurationError("give only one of --malformed, --partitions and --front-end-kills")
         if malformed is not None:
             answered = _malformed(malformed, seed, over_tls=over_tls)
             if as_json:
@@ -104,7 +104,13 @@ def _print_cuts(report: PartitionReport) -> None:
     )
     for name, pair in report.pairs.items():
         times = pair.resume_s
-        took = f"back after {times[len(times) // 2]} s (median), {times[-1]} s (longest)" if times else "not back"
+        took = (
+            f"back after {times[len(times) // 2]} s (median), {times[-1]} s (longest)"
+            if times
+            else "not back"
+            if pair.cuts
+            else "not cut"
+        )
         print(f"  {name}: {pair.cuts} cuts, {pair.one_way} one way, {pair.hard} hard; {took}; stuck: {pair.stuck}")
         print(f"    keys fetched while it was cut: {pair.served_during}; then until it was back: ", end="")
         print(pair.served_until_resumed)

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
+from heliograph.cli.kek_options import Kek, Pkcs11Module, Pkcs11Token, Secret
 from heliograph.cli.logs import configure_logs
 from heliograph.cli.once import Once
 from heliograph.cli.process import harden_process, shorten_pauses
@@ -46,14 +47,10 @@ def init(
         list[str] | None, typer.Option(help="Ends between which this node hands shares on, NODE:NODE.")
     ] = None,
     sae: Annotated[str | None, typer.Option(help="An SAE of this node, for which a certificate is made.")] = None,
-    kek: Annotated[
-        Literal["file", "passphrase", "pkcs11"], typer.Option(help="What protects the key-encryption key.")
-    ] = "file",
-    secret: Annotated[
-        str, typer.Option(help="Where passphrase or PIN comes from: terminal, fd:N or credential:/PATH.")
-    ] = "terminal",  # noqa: S107  - where it comes from, not what it is
-    pkcs11_module: Annotated[Path | None, typer.Option(help="The token's PKCS#11 library.")] = None,
-    pkcs11_token: Annotated[str | None, typer.Option(help="The token's label.")] = None,
+    kek: Kek = "file",
+    secret: Secret = "terminal",  # noqa: S107  - where it comes from, not what it is
+    pkcs11_module: Pkcs11Module = None,
+    pkcs11_token: Pkcs11Token = None,
 ) -> None:
     """Set up a node: its secrets, a small certificate authority, NODE.toml without links and pairs."""
     with refusals():

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from heliograph.cli.refusals import refusals
+from heliograph.errors import ConfigurationError
 from heliograph.site.audit import check_approver
 from heliograph.site.config import read_site
 from heliograph.site.control_socket import give_order
@@ -22,4 +23,8 @@ def reload(
 ) -> None:
     """Reload a running site's configuration and certificates: all of it, or nothing, with the reason."""
     with refusals():
-        print(asyncio.run(give_order(read_site(site), "reload", check_approver(approver).encode())))
+        try:
+            config = read_site(site)
+        except ConfigurationError as why:
+            raise ConfigurationError(f"nothing was reloaded, the running configuration stays in force: {why}") from None
+        print(asyncio.run(give_order(config, "reload", check_approver(approver).encode())))

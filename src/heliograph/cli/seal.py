@@ -20,7 +20,7 @@ SiteFile = Annotated[Path, typer.Argument(metavar="SITE.toml", help="The site's 
 
 
 def unseal(site: SiteFile) -> None:
-    """Give a running, sealed site its passphrase or PIN: from [seal] secret, or typed."""
+    """Give a running, sealed site its passphrase or PIN: from where SITE.toml says, or typed."""
     with refusals():
         harden_process()
         config = read_site(site)

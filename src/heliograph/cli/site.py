@@ -18,6 +18,7 @@ from heliograph.authentication.anchors.psk import book_size, fingerprint, parse_
 from heliograph.authentication.methods.registry import DEFAULT_METHOD, MACS
 from heliograph.authentication.registration import anchor_kinds
 from heliograph.cli import chain, policy, register, reload, seal, snippet
+from heliograph.cli.kek_options import Kek, Pkcs11Module, Pkcs11Token, Secret
 from heliograph.cli.logs import configure_logs
 from heliograph.cli.once import Once
 from heliograph.cli.process import harden_process, shorten_pauses
@@ -105,14 +106,10 @@ def init(
     kme_listen: Annotated[str, typer.Option(help="host:port of this site's key manager.")] = "127.0.0.1:8443",
     module: Annotated[str | None, typer.Option(help="Entry point of the QKD module.")] = None,
     module_address: Annotated[str, typer.Option(help="The module's address.")] = "unix:/run/heliograph/light.sock",
-    kek: Annotated[
-        Literal["file", "passphrase", "pkcs11"], typer.Option(help="What protects the key-encryption key.")
-    ] = "file",
-    secret: Annotated[
-        str, typer.Option(help="Where passphrase or PIN comes from: terminal, fd:N or credential:/PATH.")
-    ] = "terminal",  # noqa: S107  - where it comes from, not what it is
-    pkcs11_module: Annotated[Path | None, typer.Option(help="The token's PKCS#11 library.")] = None,
-    pkcs11_token: Annotated[str | None, typer.Option(help="The token's label.")] = None,
+    kek: Kek = "file",
+    secret: Secret = "terminal",  # noqa: S107  - where it comes from, not what it is
+    pkcs11_module: Pkcs11Module = None,
+    pkcs11_token: Pkcs11Token = None,
 ) -> None:
     """Set up a site: its secrets, a small certificate authority, link.json, SITE.toml; not what trust starts from."""
     with refusals():

@@ -19,7 +19,7 @@ __all__ = ["print_snippet"]
 def print_snippet(
     site: Annotated[Path, typer.Argument(metavar="SITE.toml", help="The site's configuration.")],
     device: Annotated[str, typer.Option("--for", help=f"The kind of device: {', '.join(TEXTS)}.")],
-    sae: Annotated[str | None, typer.Option(help="The device's SAE ID; [agent]'s without it.")] = None,
+    sae: Annotated[str | None, typer.Option(help="The device's SAE ID; \\[agent]'s without it.")] = None,
     peer_sae: Annotated[str | None, typer.Option(help="The SAE ID of the device at the other site.")] = None,
     address: Annotated[str | None, typer.Option(help="Where devices reach this site's key manager.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,

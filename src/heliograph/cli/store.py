@@ -36,7 +36,7 @@ def migrate(site: SiteFile) -> None:
 
 @app.command(cls=Once)
 def move(site: SiteFile) -> None:
-    """Make the tables of [delivery] if there are none, and move the site's keys there. Stop the site first."""
+    """Make the tables of the delivery server if there are none, and move the site's keys there. Stop the site first."""
     with refusals():
         harden_process()
         # Imported here, as below, so that the other commands start without the servers.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import uuid
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -36,7 +37,7 @@ from heliograph.vault.randomness import SystemRandomness
 __all__ = ["FIRST_PORT", "PORTS_EACH", "KmePeer"]
 
 FIRST_PORT, PORTS_EACH = 8443, 10  # our choice: site B's ports are ten further
-_HOST = "127.0.0.1"
+_HOST, _DOORS = "127.0.0.1", 5
 _STOCK, _EPOCH, _LOOK_S = 256, 1, 0.5
 _ABOUT = json.dumps({"protocol": "dealt", "assurance": "computational"})
 _PAIRS = (("sae-a", "sae-b"), ("router-a", "router-b"))
@@ -56,8 +57,11 @@ class KmePeer:
         if not 1024 <= first_port <= 65_000:
             raise ConfigurationError(f"--first-port {first_port}: between 1024 and 65000")
         if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-            raise ConfigurationError(f"{directory}: not empty; name a new directory")
+            raise ConfigurationError(f"{directory}: no new or empty directory; name another, or remove it")
         self._directory, self._first = directory, first_port
+        for site in "ab":  # before a file is written: the directory would be refused the next time
+            for door in range(_DOORS):
+                _require_free(self._port(site, door))
         self._sites: list[_Running] = []
         self._blocks = 0
 
@@ -161,3 +165,13 @@ peer_dial = "{self._port(there, 4)}"
 def _supply(running: _Running) -> Supply:
     issue = LocalKeys(running.database, running.store.keys, SystemRandomness()).issue
     return make_supply(running.config, running.store.keys, (MonotonicClock(), WallClock()), lambda: True, issue=issue)
+
+
+def _require_free(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError as why:
+            raise ConfigurationError(f"{address}: {why.strerror}; name another --first-port") from None

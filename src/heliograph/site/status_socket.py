@@ -61,7 +61,7 @@ async def read_document(path: Path) -> bytes:
         finally:
             writer.close()
     except OSError as error:
-        raise TransportClosed(f"no site answers at {path}: {error}; is it running?") from None
+        raise TransportClosed(f"no site answers at {path}: {error.strerror}; is it running?") from None
     if data.startswith(b'{"error":'):
         raise TransportClosed(f"the site at {path} has no status: {msgspec.json.decode(data)['error']}")
     return data

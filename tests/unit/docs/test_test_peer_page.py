@@ -75,11 +75,19 @@ def test_the_peer_serves_every_door_as_the_page_says(tmp_path):
 
 def test_a_directory_that_holds_something_is_never_written_into(tmp_path):
     (tmp_path / "theirs").write_text("theirs")
-    with pytest.raises(ConfigurationError, match="not empty"):
+    with pytest.raises(ConfigurationError, match="no new or empty directory"):
         KmePeer(tmp_path)
     with pytest.raises(ConfigurationError, match="--first-port"):
         KmePeer(tmp_path / "new", 80)
     assert [entry.name for entry in tmp_path.iterdir()] == ["theirs"]
+
+
+def test_a_port_in_use_is_named_before_a_file_is_written(tmp_path):
+    first = first_free()
+    with socket.create_server(("127.0.0.1", first + 12)), pytest.raises(ConfigurationError, match=str(first + 12)):
+        KmePeer(tmp_path / "new", first)
+    assert not (tmp_path / "new").exists()
+    KmePeer(tmp_path / "new", first)
 
 
 def test_keys_that_were_fetched_are_followed_by_new_ones(tmp_path):

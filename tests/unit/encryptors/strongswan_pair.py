@@ -11,19 +11,17 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 import pytest
+from agent_pair import AgentPair
 
 from heliograph.agent.agent import Agent
 from heliograph.agent.config import AgentConfig
 from heliograph.agent.identity import PeerIdentity
 from heliograph.lab.charons import CHARON, GatewayAuthority, charon_socket, start_charon, why_no_charon
 from heliograph.lab.network_path import why_no_namespaces
-from heliograph.testing.keysource import MemoryKeyManagers
 from heliograph.vault.randomness import SystemRandomness
 
 _ECHO = """
@@ -295,33 +293,17 @@ class Gateways:
                 run("ip", "netns", "del", space)
 
 
-class JumpingClock:
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def now(self) -> float:
-        return time.monotonic() + self.ahead
-
-
-class Pair:
+class Pair(AgentPair):
     """Two agents, each beside its charon; the agents talk over the loopback interface, the gateways over the wire."""
 
     def __init__(self, gateways: Gateways, tables=None, **more: object) -> None:
+        super().__init__()
         self.gateways = gateways
         self.tables = tables or [gateways.table(side) for side in (0, 1)]
         self.more = more
-        self.clock = JumpingClock()
-        self.keys = MemoryKeyManagers()
         self.secret = secrets.token_bytes(32)
 
-    async def __aenter__(self):
-        self.b = self._agent(1, "responder", "127.0.0.1:0", self.keys.slave)
-        await self.b.start()
-        self.a = self._agent(0, "initiator", str(self.b.control_address), self.keys.master)
-        await self.a.start()
-        return self
-
-    def _agent(self, side, role, control, source):
+    def agent(self, side, role, control, source):
         entry = {"role": role, "control": control, "strongswan": self.tables[side]} | self.more
         identity = None
         if "policy" in self.more:
@@ -329,14 +311,6 @@ class Pair:
             names = ("sae-a", "sae-b") if side == 0 else ("sae-b", "sae-a")
             identity = PeerIdentity(*names, self.secret, SystemRandomness())
         return Agent(AgentConfig.from_mapping(entry), source, self.clock, identity)
-
-    async def until(self, condition: Callable[[], bool], seconds: float = 30.0) -> None:
-        async with asyncio.timeout(seconds):
-            while not condition():
-                self.clock.ahead += 0.05
-                self.a.tick()
-                self.b.tick()
-                await asyncio.sleep(0.01)
 
     async def encrypting(self, mode: str = "encrypting") -> None:
         await self.until(
@@ -362,7 +336,3 @@ class Pair:
 
     async def passes(self, **how: int) -> bool:
         return await asyncio.to_thread(self.gateways.passes, **how)
-
-    async def __aexit__(self, *_):
-        await self.a.close()
-        await self.b.close()

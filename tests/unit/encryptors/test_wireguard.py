@@ -3,56 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
 
 import pytest
+from agent_pair import AgentPair
 from wireguard_pair import Gateways, require_wireguard, run
 
 from heliograph.agent.agent import Agent
 from heliograph.agent.config import AgentConfig
 from heliograph.errors import ConfigurationError
-from heliograph.testing.keysource import MemoryKeyManagers
 
 
-class JumpingClock:
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def now(self) -> float:
-        return time.monotonic() + self.ahead
-
-
-class Pair:
+class Pair(AgentPair):
     def __init__(self, gateways: Gateways) -> None:
+        super().__init__()
         self.gateways = gateways
-        self.clock = JumpingClock()
-        self.keys = MemoryKeyManagers()
 
-    async def __aenter__(self):
-        self.b = Agent(self._config(1, "responder", "127.0.0.1:0"), self.keys.slave, self.clock)
-        await self.b.start()
-        self.a = Agent(self._config(0, "initiator", str(self.b.control_address)), self.keys.master, self.clock)
-        await self.a.start()
-        return self
-
-    def _config(self, side, role, control):
-        return AgentConfig.from_mapping({"role": role, "control": control, "wireguard": self.gateways.table(side)})
-
-    async def until(self, condition: Callable[[], bool], seconds: float = 15.0) -> None:
-        async with asyncio.timeout(seconds):
-            while not condition():
-                self.clock.ahead += 0.05
-                self.a.tick()
-                self.b.tick()
-                await asyncio.sleep(0.01)
+    def agent(self, side, role, control, source):
+        entry = {"role": role, "control": control, "wireguard": self.gateways.table(side)}
+        return Agent(AgentConfig.from_mapping(entry), source, self.clock)
 
     async def encrypting(self) -> None:
         await self.until(lambda: self.a.status().mode == self.b.status().mode == "encrypting")
-
-    async def __aexit__(self, *_):
-        await self.a.close()
-        await self.b.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Ctrl-C in a terminal reaches a whole group of processes: only the command may hear it, which then ends its children."""
+"""Ctrl-C in a terminal reaches a group of processes: only the command may hear it, which then ends its children."""
 
 import ast
 from pathlib import Path
