@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from heliograph.errors import ConfigurationError, TransportClosed
 from heliograph.lab.introductions import introduce
+from heliograph.lab.ports import free_ports
 from heliograph.protocol.registration import LinkRegistration
 from heliograph.site.setup import SiteSetup, plan_registration, set_up_site
 from heliograph.site.status_socket import read_status
@@ -30,31 +30,6 @@ __all__ = ["Ports", "Rehearsal", "free_ports"]
 
 _HOST = "127.0.0.1"
 _START_S = 30.0
-
-
-# Our choices: below what systems give to outgoing connections, so that none takes a port before it is listened on, or
-# while a site that was stopped is started again; and a slice for each process, so that two seldom choose the same one.
-_FIRST_PORT, _PORTS_EACH, _SLICES = 10_240, 704, 32
-
-
-def free_ports(count: int) -> list[int]:
-    """Return TCP ports of the loopback interface that nobody uses now."""
-    randomness, held = SystemRandomness(), dict[int, socket.socket]()
-    first = _FIRST_PORT + os.getpid() % _SLICES * _PORTS_EACH
-    try:
-        while len(held) < count:
-            port = first + int.from_bytes(randomness.draw(4), "big") % _PORTS_EACH
-            if port in held:
-                continue
-            held[port] = socket.socket()
-            try:
-                held[port].bind((_HOST, port))
-            except OSError:
-                held.pop(port).close()
-        return list(held)
-    finally:
-        for one in held.values():
-            one.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -328,6 +328,17 @@ class Pair(AgentPair):
         await self.until(lambda: self.a.status().rekeys > before and self.b.status().rekeys > before)
         await self.encrypting()
 
+    async def only(self, count: int) -> None:
+        """Wait until ``count`` associations are left, each under a preshared key: old ones end after new ones stand."""
+        found: list[list[bytes]] = []
+
+        def alone() -> bool:
+            found[:] = ([sa["ppk"] for sa in self.gateways.associations(side)] for side in (0, 1))
+            return [len(one) for one in found] == [count, count]
+
+        await self.until(alone)
+        assert found == [[b"yes"] * count] * 2
+
     def kill(self) -> None:
         """Let both agents say nothing more to their charons, not even farewell."""
         for agent in (self.a, self.b):
