@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 
-from tunnel_pair import TO_INITIATOR, ManualClock, RawRelay, Sites, until
+from tunnel_pair import TO_INITIATOR, RawRelay, Sites, until
+
+from heliograph.testing.clock import ManualClock
 
 
 class Gate(RawRelay):

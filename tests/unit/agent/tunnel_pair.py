@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -14,6 +13,7 @@ import numpy as np
 from heliograph.agent.agent import Agent
 from heliograph.agent.config import AgentConfig
 from heliograph.encryptors.records import HEADER_BYTES, RecordHeader, parse_header
+from heliograph.site.clocks import MonotonicClock
 from heliograph.testing.keysource import MemoryKeyManagers
 
 TO_RESPONDER, TO_INITIATOR = 0, 1
@@ -35,19 +35,6 @@ def clear_windows(wire: bytes, payload: bytes) -> int:
         at = np.minimum(np.searchsorted(words, there), len(words) - 1)
         found += int(np.count_nonzero(words[at] == there))
     return found
-
-
-class RealClock:
-    def now(self) -> float:
-        return time.monotonic()
-
-
-@dataclass
-class ManualClock:
-    seconds: float = 0.0
-
-    def now(self) -> float:
-        return self.seconds
 
 
 async def until(condition: Callable[[], bool], seconds: float = 8.0) -> None:
@@ -199,7 +186,7 @@ class Sites:
         identities=None,
         **settings,
     ) -> None:
-        self.clock = clock or RealClock()
+        self.clock = clock or MonotonicClock()
         self.relay = relay or Relay()
         self.keys = MemoryKeyManagers(stock)
         self.forwarder_changes = forwarder_changes or {}
