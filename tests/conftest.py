@@ -1,4 +1,4 @@
-"""Where the tests put their files: into memory where the machine has room for them there.
+"""Where the tests put their files, into memory where the machine has room for them there; and their order.
 
 A store syncs at each commit, and a suite commits many thousand times; a busy disk makes minutes of that. What a test
 proves is the same: a process that is killed loses nothing that it wrote on either, and disks that fail are played by
@@ -25,3 +25,9 @@ def _has_room(place):
 if "TMPDIR" not in os.environ and _has_room(_MEMORY):
     os.environ["TMPDIR"] = _MEMORY  # the processes that tests start look there too
     tempfile.tempdir = None
+
+
+def pytest_collection_modifyitems(items):
+    """Put the files with slow tests first: a long one that a worker begins last is waited for by all."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
