@@ -125,7 +125,7 @@ def test_tls_connections_end_with_their_key():
             pair.b.tick()
             await until(lambda: pair.a.status().mode == pair.b.status().mode == "fail-closed")
             with pytest.raises(ConnectionResetError):
-                async with asyncio.timeout(8):
+                async with asyncio.timeout(30):
                     await reader.read(1)
             await until(lambda: pair.b.status().live_connections == 0)
             assert pair.host.whole == [False]

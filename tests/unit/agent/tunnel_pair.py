@@ -37,7 +37,7 @@ def clear_windows(wire: bytes, payload: bytes) -> int:
     return found
 
 
-async def until(condition: Callable[[], bool], seconds: float = 8.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     """Give the loop turns until something is true; fails the test after ``seconds``."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  - turns of the loop, no time
@@ -237,7 +237,7 @@ class Sites:
     async def dial(self):
         return await asyncio.open_connection(*self.a.forwarder.inner_addresses["web"], limit=1 << 20)
 
-    async def exchange(self, payload: bytes, seconds: float = 20.0) -> bytes:
+    async def exchange(self, payload: bytes, seconds: float = 60.0) -> bytes:
         """Send a payload from a host behind A, end the sending half, and return the whole answer."""
         async with asyncio.timeout(seconds):
             reader, writer = await self.dial()

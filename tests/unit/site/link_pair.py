@@ -120,7 +120,7 @@ async def running(tx, rx):
             await end.link.close()
 
 
-async def until(condition, seconds=20.0):
+async def until(condition, seconds=60.0):
     async with asyncio.timeout(seconds):
         while True:
             if condition():
