@@ -13,6 +13,9 @@ SITE    = $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purel
 # Four, also on two processors: the long ones wait for processes that they started.
 WORKERS = -n 4 --dist loadfile --no-loadscope-reorder
 
+# The suite starts a thousand processes. Where an image forbids it, each of them would compile our sources anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo test check soak lint format lock wheels clean
 
 help:
@@ -54,8 +57,9 @@ check: lint
 test: lint
 	$(BIN)/pytest $(WORKERS) -m "not soak"
 
+# On the disk, not in memory (tests/conftest.py).
 soak: setup
-	$(BIN)/pytest -m "soak" --durations=20
+	TMPDIR=$${TMPDIR:-/tmp} $(BIN)/pytest -m "soak" --durations=20
 
 format: setup
 	$(BIN)/ruff format .

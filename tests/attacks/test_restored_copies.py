@@ -15,15 +15,9 @@ from heliograph.site.store import open_store, reopen_for_operator
 from heliograph.storage.database import Database
 from heliograph.storage.keys import NewKey
 from heliograph.vault.filekek import FileKek
+from heliograph.vault.randomness import SystemRandomness
 
 PAIR = ("sae-a", "sae-b")
-
-
-class OsRandom:
-    kind = "computational"
-
-    def draw(self, size):
-        return os.urandom(size)
 
 
 class Copyable:
@@ -32,13 +26,13 @@ class Copyable:
     def __init__(self, where):
         self.where = where
         (where / "store").mkdir(mode=0o700)
-        self.kek = FileKek.create(where / "kek", OsRandom())
+        self.kek = FileKek.create(where / "kek", SystemRandomness())
         self.open()
 
     def open(self):
         self.database = Database(self.where / "store" / "site.db", self.kek)
         try:
-            self.store = open_store(self.database, self.where / "anchor", OsRandom())
+            self.store = open_store(self.database, self.where / "anchor", SystemRandomness())
         except BaseException:
             self.database.close()
             raise
@@ -78,7 +72,7 @@ def test_a_copy_of_the_running_store_put_back_after_a_crash_delivers_nothing(sit
     with pytest.raises(RollbackDetected, match="old copy"):
         site.open()
     reopened = Database(site.where / "store" / "site.db", site.kek)
-    reopen_for_operator(reopened, site.where / "anchor", OsRandom())
+    reopen_for_operator(reopened, site.where / "anchor", SystemRandomness())
     reopened.close()
     site.open()
     with pytest.raises(InsufficientKeys):

@@ -38,6 +38,7 @@ def small_blocks(directory=None, *, ports=None, target_bits=100_000, bootstrap="
         limits,
         registration=replace(example_registration(target_bits), bootstrap=bootstrap),
         bootstrap=bootstrap,
+        start_s=120.0,  # a bound on what hangs; a busy machine takes long
         **more,
     )
     rehearsal.prepare()
@@ -58,7 +59,7 @@ async def blocks(rehearsal, name="site_a"):
     return (await rehearsal.status(name)).link.blocks
 
 
-async def new_block(rehearsal, seconds=40.0):
+async def new_block(rehearsal, seconds=90.0):
     """Wait until the link has made one more key, as site A counts."""
     seen = -1
 

@@ -16,15 +16,9 @@ from heliograph.site.kek import open_kek
 from heliograph.site.setup import _value
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords, NewKey
+from heliograph.vault.randomness import SystemRandomness
 
 COMMAND = [sys.executable, "-m", "heliograph.cli.main"]
-
-
-class OsRandom:
-    kind = "computational"
-
-    def draw(self, size):
-        return os.urandom(size)
 
 
 def add_delivery(toml, server, names, addresses=None):
@@ -44,7 +38,7 @@ def fill(toml, block, *, owned, held):
     """Store keys in a stopped site's own file, as a committed block leaves them; return them by key_ID."""
     config = read_site(toml)
     entry, database = config.file.agent, Database(config.path(config.file.store), open_kek(config))
-    keys = KeyRecords(database, OsRandom())
+    keys = KeyRecords(database, SystemRandomness())
     rows = [
         NewKey(str(uuid.uuid4()), *pair, here, os.urandom(32), 100.0)
         for number, pair, here in (

@@ -38,7 +38,7 @@ def sql(rehearsal, name, *statements):
     return rows
 
 
-async def state_says(rehearsal, name, words, seconds=20):
+async def state_says(rehearsal, name, words, seconds=60):
     async def said():
         return words in (await rehearsal.status(name)).link.state
 

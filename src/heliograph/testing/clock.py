@@ -6,15 +6,15 @@ __all__ = ["ManualClock"]
 
 
 class ManualClock:
-    """Implements ``ports.Clock``."""
+    """Implements ``ports.Clock``; ``seconds`` is what it shows, and may be set."""
 
-    def __init__(self, start: float = 0.0) -> None:
-        self._now = start
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
 
     def now(self) -> float:
         """Return the time that was set."""
-        return self._now
+        return self.seconds
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
-        self._now += seconds
+        self.seconds += seconds

@@ -11,10 +11,11 @@ import struct
 import uuid
 
 import pytest
-from tunnel_pair import TO_INITIATOR, TO_RESPONDER, ManualClock, Relay, Sites, until
+from tunnel_pair import TO_INITIATOR, TO_RESPONDER, Relay, Sites, until
 
 from heliograph.consumer.messages import Prepare, encode
 from heliograph.encryptors.records import HEADER_BYTES, RecordType, parse_header
+from heliograph.testing.clock import ManualClock
 from heliograph.types import DeliveredKey
 
 PAYLOAD = random.Random(7).randbytes(600_000)

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 
 import pytest
-from tunnel_pair import TO_INITIATOR, TO_RESPONDER, ManualClock, RawRelay, Sites, until
+from tunnel_pair import TO_INITIATOR, TO_RESPONDER, RawRelay, Sites, until
+
+from heliograph.testing.clock import ManualClock
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,7 @@ import random
 import re
 
 import pytest
-from tunnel_pair import TO_INITIATOR, TO_RESPONDER, ManualClock, RawRelay, Sites, clear_windows, until
+from tunnel_pair import TO_INITIATOR, TO_RESPONDER, RawRelay, Sites, clear_windows, until
 
 from heliograph.agent.config import AgentConfig
 from heliograph.agent.identity import PeerIdentity
@@ -19,6 +19,7 @@ from heliograph.encryptors.records import RecordType, connection_index
 from heliograph.encryptors.tls_stream import accept_tls, open_tls
 from heliograph.encryptors.tls_tunnel import CONTINUE, INDEX, MOVED, send_frame
 from heliograph.errors import ConfigurationError, HeliographError, RemoteProtocolError, TransportClosed
+from heliograph.testing.clock import ManualClock
 from heliograph.types import DeliveredKey
 from heliograph.vault.randomness import SystemRandomness
 
@@ -124,7 +125,7 @@ def test_tls_connections_end_with_their_key():
             pair.b.tick()
             await until(lambda: pair.a.status().mode == pair.b.status().mode == "fail-closed")
             with pytest.raises(ConnectionResetError):
-                async with asyncio.timeout(8):
+                async with asyncio.timeout(30):
                     await reader.read(1)
             await until(lambda: pair.b.status().live_connections == 0)
             assert pair.host.whole == [False]

@@ -7,7 +7,9 @@ import os
 import random
 
 import pytest
-from tunnel_pair import ManualClock, Relay, Sites, clear_windows, until
+from tunnel_pair import Relay, Sites, clear_windows, until
+
+from heliograph.testing.clock import ManualClock
 
 MIB = 1 << 20
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -14,6 +13,7 @@ import numpy as np
 from heliograph.agent.agent import Agent
 from heliograph.agent.config import AgentConfig
 from heliograph.encryptors.records import HEADER_BYTES, RecordHeader, parse_header
+from heliograph.site.clocks import MonotonicClock
 from heliograph.testing.keysource import MemoryKeyManagers
 
 TO_RESPONDER, TO_INITIATOR = 0, 1
@@ -37,20 +37,7 @@ def clear_windows(wire: bytes, payload: bytes) -> int:
     return found
 
 
-class RealClock:
-    def now(self) -> float:
-        return time.monotonic()
-
-
-@dataclass
-class ManualClock:
-    seconds: float = 0.0
-
-    def now(self) -> float:
-        return self.seconds
-
-
-async def until(condition: Callable[[], bool], seconds: float = 8.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     """Give the loop turns until something is true; fails the test after ``seconds``."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  - turns of the loop, no time
@@ -199,7 +186,7 @@ class Sites:
         identities=None,
         **settings,
     ) -> None:
-        self.clock = clock or RealClock()
+        self.clock = clock or MonotonicClock()
         self.relay = relay or Relay()
         self.keys = MemoryKeyManagers(stock)
         self.forwarder_changes = forwarder_changes or {}
@@ -250,7 +237,7 @@ class Sites:
     async def dial(self):
         return await asyncio.open_connection(*self.a.forwarder.inner_addresses["web"], limit=1 << 20)
 
-    async def exchange(self, payload: bytes, seconds: float = 20.0) -> bytes:
+    async def exchange(self, payload: bytes, seconds: float = 60.0) -> bytes:
         """Send a payload from a host behind A, end the sending half, and return the whole answer."""
         async with asyncio.timeout(seconds):
             reader, writer = await self.dial()

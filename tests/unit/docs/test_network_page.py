@@ -6,7 +6,6 @@ import shutil
 from contextlib import ExitStack
 
 import pytest
-import test_walkthroughs
 from markdown_pages import ROOT, blocks
 from test_walkthroughs import _running, _shell
 
@@ -14,12 +13,6 @@ from heliograph.lab.rehearsal import free_ports
 
 pytestmark = pytest.mark.slow  # real processes
 PORTS = ("7001", "7002", "7101", "7102", "7103", "8441", "8442", "8443", "8444", "8451", "8452", "8453")
-
-
-@pytest.fixture(autouse=True)
-def _more_patience(monkeypatch):
-    """Wait longer: a network is many processes."""
-    monkeypatch.setattr(test_walkthroughs, "PATIENCE_S", 300)
 
 
 def page(ports=None):

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from test_walkthroughs import _block, _running, _shell
+from test_walkthroughs import _block, _running, _shell, _until_status
 
 from heliograph.lab.rehearsal import Ports, Rehearsal
 from heliograph.testing.links import example_registration
@@ -17,15 +17,6 @@ pytestmark = pytest.mark.slow  # real processes
 
 def block(marker):
     return _block("operate.md", marker)
-
-
-def until_reloaded(directory):
-    """Return once the signal's reload is over: the file that it reads is changed next."""
-    for _ in range(60):  # a second each
-        status = json.loads(_shell("heliograph site status site-a/SITE.toml --json", directory).stdout)
-        if status["configuration"]["reloads"] + status["configuration"]["refused"]:
-            return
-    raise AssertionError("the signal was not followed")
 
 
 def test_certificates_and_settings_are_taken_over_as_the_page_says():
@@ -40,7 +31,8 @@ def test_certificates_and_settings_are_taken_over_as_the_page_says():
             with _running("heliograph site run site-a/SITE.toml", directory, "stdout", "ready"):
                 renewed = _shell(block("renew"), directory)
                 assert renewed.returncode == 0, renewed.stderr
-                until_reloaded(directory)
+                # The signal's reload is over: the file that it reads is changed next.
+                _until_status(directory / "site-a", lambda s: s.configuration.reloads + s.configuration.refused)
                 done = _shell(block("reload"), directory)
                 assert done.returncode == 0, done.stderr
                 assert "certificates renewed; changed: [kme] requests_per_s\n" in done.stdout

@@ -6,6 +6,17 @@ from collections.abc import Callable
 
 from heliograph.testing.keysource import MemoryKeyManagers
 
+# A host behind an encryptor, as a program: its address is its argument.
+ECHO = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((sys.argv[1], 7007))
+print("ready", flush=True)
+while True:
+    data, sender = s.recvfrom(2048)
+    s.sendto(data, sender)
+"""
+
 
 class JumpingClock:
     def __init__(self) -> None:

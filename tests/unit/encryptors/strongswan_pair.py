@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from agent_pair import AgentPair
+from agent_pair import ECHO, AgentPair
 
 from heliograph.agent.agent import Agent
 from heliograph.agent.config import AgentConfig
@@ -24,15 +24,6 @@ from heliograph.lab.charons import CHARON, GatewayAuthority, charon_socket, star
 from heliograph.lab.network_path import why_no_namespaces
 from heliograph.vault.randomness import SystemRandomness
 
-_ECHO = """
-import socket, sys
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.bind((sys.argv[1], 7007))
-print("ready", flush=True)
-while True:
-    data, sender = s.recvfrom(2048)
-    s.sendto(data, sender)
-"""
 # Asks until it is answered or gives up; every question carries the marker that must never be seen on the wire.
 _ASK = """
 import socket, sys
@@ -127,7 +118,7 @@ class Gateways:
     certified = (("gw-a.example", "second.gw-a.example"), ("gw-b.example", "second.gw-b.example"))
 
     def __init__(self, place: Path) -> None:
-        tag = f"{os.getpid() % 100000}"
+        tag = f"{os.getpid()}"
         self.spaces = [f"hgs{tag}a", f"hgs{tag}b"]
         self.wires = [f"hgs{tag}av", f"hgs{tag}bv"]
         self.places = [place / "a", place / "b"]
@@ -153,7 +144,7 @@ class Gateways:
             # The way round the tunnel that must never be taken: without it, nothing could leak and nothing is proved.
             self.inside(side, "ip", "route", "add", "default", "via", f"192.0.2.{2 - side}")
             self.start(side)
-            self._helper(side, _ECHO, f"10.{side + 1}.0.1")
+            self._helper(side, ECHO, f"10.{side + 1}.0.1")
         self._recorder = self._helper(0, _CAPTURE, self.wires[0], str(self._recording))
         return self
 
@@ -216,7 +207,7 @@ class Gateways:
         """Put another network behind each gateway; return what a tunnel between those two is told apart by."""
         for side in (0, 1):
             self.inside(side, "ip", "addr", "add", f"10.{side + 1}.1.1/32", "dev", "lo")
-            self._helper(side, _ECHO, f"10.{side + 1}.1.1")
+            self._helper(side, ECHO, f"10.{side + 1}.1.1")
         return [
             {
                 "name": "second",

@@ -26,16 +26,10 @@ from heliograph.encryptors.records import (
     parse_header,
 )
 from heliograph.errors import ConfigurationError, KeySupplyError, LocalProtocolError, RemoteProtocolError
+from heliograph.testing.clock import ManualClock
 from heliograph.types import DeliveredKey
 
 LIMITS = GenerationLimits(rekey_bytes=65536, max_key_age_s=100)
-
-
-class ManualClock:
-    seconds = 0.0
-
-    def now(self):
-        return self.seconds
 
 
 def tunnel_keys(number):

@@ -13,16 +13,8 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from agent_pair import ECHO
 
-_ECHO = """
-import socket, sys
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.bind((sys.argv[1], 7007))
-print("ready", flush=True)
-while True:
-    data, sender = s.recvfrom(2048)
-    s.sendto(data, sender)
-"""
 _ASK = """
 import socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -62,7 +54,7 @@ class Gateways:
     """Namespaces a and b, a wire between, wireguard-go in each: 10.77.0.1 and 10.77.0.2."""
 
     def __init__(self) -> None:
-        tag = f"{os.getpid() % 10000}"
+        tag = f"{os.getpid()}"
         self.spaces = [f"hg{tag}a", f"hg{tag}b"]
         self.interfaces = [f"hgw{tag}a", f"hgw{tag}b"]
         self.programs: list[subprocess.Popen[str] | None] = [None, None]
@@ -93,7 +85,7 @@ class Gateways:
             self.inside(side, "ip", "link", "set", veth[side], "up")
             self.start(side)
         self.echo = subprocess.Popen(
-            ["ip", "netns", "exec", self.spaces[1], sys.executable, "-c", _ECHO, "0.0.0.0"],
+            ["ip", "netns", "exec", self.spaces[1], sys.executable, "-c", ECHO, "0.0.0.0"],
             stdout=subprocess.PIPE,
             text=True,
         )

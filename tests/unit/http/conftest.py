@@ -15,26 +15,16 @@ from heliograph.http.tls import client_tls, server_tls
 from heliograph.kme.supply import Limits, SaePair, Supply
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords, NewKey
+from heliograph.testing.clock import ManualClock
 from heliograph.vault.certificates import SiteCa
 from heliograph.vault.filekek import FileKek
+from heliograph.vault.randomness import SystemRandomness
 
 PAIRS = [
     SaePair("sae-a", "sae-b", "kme-b"),
     SaePair("sae-a", "sae/with slash", "kme-b"),
     SaePair("sae-2", "sae-b", "kme-b"),
 ]
-
-
-class OsRandom:
-    kind = "computational"
-
-    def draw(self, size):
-        return os.urandom(size)
-
-
-class StoppedClock:
-    def now(self):
-        return 200.0
 
 
 def new_key(master, slave, *, here):
@@ -48,14 +38,16 @@ class Site:
         self.directory = directory
         self.ca = SiteCa.create("site A")
         self.kme_files = self.ca.issue_kme("kme-a", ["127.0.0.1", "localhost"]).write(directory, "kme")
-        FileKek.create(directory / "kek", OsRandom())
+        FileKek.create(directory / "kek", SystemRandomness())
         self.blocks = 0
         self.owner_reachable = True
         self.open()
 
     def open(self):
-        self.database = Database(self.directory / "site" / "store.db", FileKek(self.directory / "kek", OsRandom()))
-        self.keys = KeyRecords(self.database, OsRandom())
+        self.database = Database(
+            self.directory / "site" / "store.db", FileKek(self.directory / "kek", SystemRandomness())
+        )
+        self.keys = KeyRecords(self.database, SystemRandomness())
 
     def add(self, rows, metadata="{}"):
         self.blocks += 1
@@ -85,7 +77,7 @@ class Site:
                 "kme-a",
                 PAIRS,
                 limits or Limits(),
-                StoppedClock(),
+                ManualClock(200.0),
                 owner_reachable=lambda _: self.owner_reachable,
                 **more,
             )

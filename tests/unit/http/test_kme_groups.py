@@ -16,6 +16,7 @@ from heliograph.protocol.audience import audience_name
 from heliograph.storage.keys import NewKey
 from heliograph.storage.local_keys import LocalKeys
 from heliograph.testing.clock import ManualClock
+from heliograph.vault.randomness import SystemRandomness
 
 ENC = "/api/v1/keys/sae-b/enc_keys"
 UNMET = "not all extension_mandatory request options could be met"
@@ -30,13 +31,6 @@ REPORT = {
     "key": {"detections": [900, 100], "errors": [9, 1]},
     "assurance": "information-theoretic since the bootstrap",
 }
-
-
-class OsRandom:
-    kind = "computational"
-
-    def draw(self, size):
-        return os.urandom(size)
 
 
 def group_keys(number, master, slaves, *, here, shares):
@@ -98,7 +92,7 @@ def test_saes_of_one_key_manager_share_keys_that_never_cross_the_link(site, wire
         dec = f"/api/v1/keys/sae-a/dec_keys?key_ID={key_id}"
         return answer, [await wire.ask(kme.port, tls[name], "GET", dec) for name in ("sae-2", "sae-3", "sae-3")]
 
-    issue = LocalKeys(site.database, site.keys, OsRandom()).issue
+    issue = LocalKeys(site.database, site.keys, SystemRandomness()).issue
     answer, slaves = site.run(act, groups=GROUPS, issue=issue)
     assert wire.served(slaves[0][2]) == wire.served(slaves[1][2]) == wire.served(answer[2])
     assert slaves[2][0] == 400

@@ -17,6 +17,7 @@ from heliograph.http.server import KmeServer
 from heliograph.http.tls import server_tls
 from heliograph.kme.boundary import Boundary, read_network
 from heliograph.kme.supply import Limits, SaePair, Supply
+from heliograph.testing.clock import ManualClock
 
 PAIRS = [SaePair("sae-a", "sae-b", "kme-b"), SaePair("sae-2", "sae-b", "kme-b")]
 ME = os.getuid()
@@ -51,11 +52,6 @@ class OtherUser:
         return answer
 
 
-class StoppedClock:
-    def now(self):
-        return 200.0
-
-
 @pytest.fixture
 def place():
     """Make a directory that every user of this machine can enter, and only this one can write."""
@@ -70,7 +66,7 @@ def served_on(site, path, act, users=None, boundary=None):
     users = {ME: "sae-a"} if users is None else users
 
     async def main():
-        supply = Supply(site.keys, "kme-a", PAIRS, Limits(), StoppedClock())
+        supply = Supply(site.keys, "kme-a", PAIRS, Limits(), ManualClock(200.0))
         server = KmeServer(supply, UserCallers(users, boundary))
         await server.start_unix(path)
         try:
@@ -141,7 +137,7 @@ def test_the_boundary_shuts_the_lan_for_a_consumer_of_this_host(site, wire):
     boundary = Boundary(users={"me": "sae-a"})
 
     async def main():
-        supply = Supply(site.keys, "kme-a", PAIRS, Limits(), StoppedClock())
+        supply = Supply(site.keys, "kme-a", PAIRS, Limits(), ManualClock(200.0))
         server = KmeServer(supply, CertificateCallers(boundary))
         await server.start("127.0.0.1", 0, server_tls(*site.kme_files))
         try:
@@ -161,7 +157,7 @@ def test_a_connection_from_outside_the_declared_networks_is_closed_unread(site, 
     tls = site.sae_tls("sae-a")
 
     async def main():
-        supply = Supply(site.keys, "kme-a", PAIRS, Limits(), StoppedClock())
+        supply = Supply(site.keys, "kme-a", PAIRS, Limits(), ManualClock(200.0))
         server = KmeServer(supply, networks=(read_network(network),))
         await server.start("127.0.0.1", 0, server_tls(*site.kme_files))
         try:
@@ -179,7 +175,7 @@ def test_tcp_is_no_way_to_claim_a_user(site, wire):
     tls = site.sae_tls("sae-a")
 
     async def main():
-        supply = Supply(site.keys, "kme-a", PAIRS, Limits(), StoppedClock())
+        supply = Supply(site.keys, "kme-a", PAIRS, Limits(), ManualClock(200.0))
         server = KmeServer(supply, UserCallers({ME: "sae-a"}, Boundary(users={"me": "sae-a"})))
         await server.start("127.0.0.1", 0, server_tls(*site.kme_files))
         try:

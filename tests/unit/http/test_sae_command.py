@@ -18,6 +18,7 @@ from heliograph.kme.boundary import Boundary
 from heliograph.kme.supply import Limits, SaePair, Supply
 from heliograph.sae import AsyncSae, Sae
 from heliograph.storage.group_commit import run_group
+from heliograph.testing.clock import ManualClock
 
 PROGRAM = (sys.executable, "-m", "heliograph.cli.main", "sae")
 
@@ -116,11 +117,6 @@ def test_plain_calls_need_no_event_loop(site):
     assert keys == [(row.key_id, row.material) for row in (*rows, *held)]
 
 
-class StoppedClock:
-    def now(self):
-        return 200.0
-
-
 def test_a_consumer_on_the_same_host_needs_no_certificate_and_many_at_once_get_different_keys(site):
     rows = site.add_owned(40)
     place = Path(tempfile.mkdtemp(prefix="hgs"))  # short, for a Unix socket
@@ -128,7 +124,7 @@ def test_a_consumer_on_the_same_host_needs_no_certificate_and_many_at_once_get_d
     path = place / "kme.sock"
 
     async def main():
-        supply = Supply(site.keys, "kme-a", [SaePair("sae-a", "sae-b", "kme-b")], Limits(), StoppedClock())
+        supply = Supply(site.keys, "kme-a", [SaePair("sae-a", "sae-b", "kme-b")], Limits(), ManualClock(200.0))
         server = KmeServer(supply, UserCallers({os.getuid(): "sae-a"}, Boundary(users={"me": "sae-a"})))
         sizes = []
 

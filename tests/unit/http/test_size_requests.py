@@ -17,14 +17,11 @@ from heliograph.kme.key_sizes import KeySizes
 from heliograph.kme.skip import SkipSystems
 from heliograph.kme.supply import Limits, SaePair, Supply
 from heliograph.storage.keys import NewKey
+from heliograph.testing.clock import ManualClock
+from heliograph.vault.randomness import SystemRandomness
 
 SIZES = KeySizes(256, {("sae-a", "sae-b"): (256, 128, 264, 512)})
 ENC, DEC = "/api/v1/keys/sae-b/enc_keys", "/api/v1/keys/sae-b/dec_keys"
-
-
-class StoppedClock:
-    def now(self):
-        return 200.0
 
 
 def stock(site, number=2, *, here=True):
@@ -134,16 +131,10 @@ def test_skip_serves_the_pairs_sizes(site, wire):
     stock(site)
     systems = SkipSystems("provider-a", {"site-b": ("sae-b",)})
 
-    class OsRandom:
-        kind = "computational"
-
-        def draw(self, size):
-            return os.urandom(size)
-
     async def main():
         pairs = [SaePair("sae-a", "sae-b", "kme-b")]
-        supply = Supply(site.keys, "kme-a", pairs, Limits(), StoppedClock(), sizes=SIZES)
-        server = SkipServer(supply, systems, OsRandom())
+        supply = Supply(site.keys, "kme-a", pairs, Limits(), ManualClock(200.0), sizes=SIZES)
+        server = SkipServer(supply, systems, SystemRandomness())
         await server.start("127.0.0.1", 0, skip_server_tls(*site.kme_files))
         tls = site.sae_tls("sae-a")
         try:

@@ -19,7 +19,9 @@ from heliograph.kme.boundary import Boundary
 from heliograph.kme.skip import SkipSystems
 from heliograph.kme.supply import Limits, SaePair, Supply
 from heliograph.openssl import AES_256_GCM_SHA384, CHACHA20_POLY1305_SHA256, psk_client, psk_server
+from heliograph.testing.clock import ManualClock
 from heliograph.testing.psk_client import Refused, ask, exchange, shake_hands
+from heliograph.vault.randomness import SystemRandomness
 
 PAIRS = [SaePair("sae-a", "sae-b", "kme-b"), SaePair("sae-2", "sae-b", "kme-b")]
 SYSTEMS = SkipSystems("key-provider-a", {"site-b": ("sae-b",)})
@@ -29,24 +31,12 @@ KEY = "/key?remoteSystemID=site-b"
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="apt-get install -y openssl")
 
 
-class OsRandom:
-    kind = "computational"
-
-    def draw(self, size):
-        return os.urandom(size)
-
-
-class StoppedClock:
-    def now(self):
-        return 200.0
-
-
 def served(site, act, keys=PSK, identities=IDENTITIES, boundary=None):
     boundary = boundary or Boundary(psk=frozenset({"sae-a", "sae-2"}))
 
     async def main():
-        supply = Supply(site.keys, "kme-a", PAIRS, Limits(), StoppedClock(), owner_reachable=lambda _: True)
-        server = SkipServer(supply, SYSTEMS, OsRandom(), PskCallers(identities, boundary), boundary.networks)
+        supply = Supply(site.keys, "kme-a", PAIRS, Limits(), ManualClock(200.0), owner_reachable=lambda _: True)
+        server = SkipServer(supply, SYSTEMS, SystemRandomness(), PskCallers(identities, boundary), boundary.networks)
         await server.start_psk("127.0.0.1", 0, keys.get)
         try:
             return await act(server.port)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import shutil
 import ssl
 import subprocess
@@ -16,23 +15,13 @@ from heliograph.kme.boundary import Boundary
 from heliograph.kme.quotas import Quota, Quotas
 from heliograph.kme.skip import SkipSystems
 from heliograph.kme.supply import Limits, SaePair, Supply
+from heliograph.testing.clock import ManualClock
+from heliograph.vault.randomness import SystemRandomness
 
 PAIRS = [SaePair("sae-a", "sae-b", "kme-b"), SaePair("sae-2", "sae-b", "kme-b"), SaePair("sae-a", "sae-c", "kme-c")]
 SYSTEMS = SkipSystems("key-provider-a", {"site-b-[0-9]": ("sae-b",), "site-c*": ("sae-c",), "*-[!0-9]": ("sae-c",)})
 ID = "00000000000040008000000000000000"
 KEY = "/key?remoteSystemID=site-b-1"
-
-
-class OsRandom:
-    kind = "computational"
-
-    def draw(self, size):
-        return os.urandom(size)
-
-
-class StoppedClock:
-    def now(self):
-        return 200.0
 
 
 def served(site, act, callers=None, systems=SYSTEMS, quotas=None):
@@ -42,11 +31,11 @@ def served(site, act, callers=None, systems=SYSTEMS, quotas=None):
             "kme-a",
             PAIRS,
             Limits(),
-            StoppedClock(),
+            ManualClock(200.0),
             owner_reachable=lambda _: site.owner_reachable,
             quotas=quotas,
         )
-        server = SkipServer(supply, systems, OsRandom(), callers)
+        server = SkipServer(supply, systems, SystemRandomness(), callers)
         await server.start("127.0.0.1", 0, skip_server_tls(*site.kme_files))
         try:
             return await act(server)
@@ -312,7 +301,7 @@ def test_the_rate_of_requests_bounds_every_request_of_one_sae_and_of_no_other(si
         mine = [await wire.ask(server.port, one, "GET", path) for path in ("/capabilities", "/entropy", KEY, KEY)]
         return mine, await wire.ask(server.port, two, "GET", "/capabilities")
 
-    mine, other = served(site, act, quotas=Quotas(StoppedClock(), requests=Quota(3, 0.001)))
+    mine, other = served(site, act, quotas=Quotas(ManualClock(200.0), requests=Quota(3, 0.001)))
     assert [status for status, _, _ in mine] == [200, 200, 200, 503]
     assert mine[3][1]["retry-after"] == "1"
     assert other[0] == 200

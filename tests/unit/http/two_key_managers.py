@@ -1,7 +1,6 @@
 """Two key managers of one protected site, each with its own store, over real TLS 1.3 (ETSI GS QKD 020)."""
 
 import contextlib
-import os
 import ssl
 from dataclasses import dataclass
 
@@ -18,15 +17,9 @@ from heliograph.storage.keys import KeyRecords
 from heliograph.testing.clock import ManualClock
 from heliograph.vault.certificates import SiteCa
 from heliograph.vault.filekek import FileKek
+from heliograph.vault.randomness import SystemRandomness
 
 ACK = "/kmapi/v1/ext_keys/ack"
-
-
-class OsRandom:
-    kind = "computational"
-
-    def draw(self, size):
-        return os.urandom(size)
 
 
 @dataclass
@@ -46,9 +39,9 @@ class Manager:
     def open(self, directory, other, clock, *, synchronous=False, stock=0):
         kek = directory / f"{self.kme}.kek"
         if not kek.exists():
-            FileKek.create(kek, OsRandom())
-        self.database = Database(directory / self.kme / "store.db", FileKek(kek, OsRandom()))
-        self.keys = KeyRecords(self.database, OsRandom())
+            FileKek.create(kek, SystemRandomness())
+        self.database = Database(directory / self.kme / "store.db", FileKek(kek, SystemRandomness()))
+        self.keys = KeyRecords(self.database, SystemRandomness())
         self.store = ForeignKeys(self.database, self.keys)
         pair = SaePair(self.local, self.foreign, other.kme)
         self.supply = Supply(self.keys, self.kme, [pair], Limits(), clock)
@@ -62,7 +55,7 @@ class Manager:
             {other.kme: self.client},
             f"{self.url}{ACK}",
             (ForeignPair(other.kme, self.local, self.foreign, stock),),
-            OsRandom(),
+            SystemRandomness(),
             clock,
         )
 

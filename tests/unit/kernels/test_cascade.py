@@ -76,9 +76,16 @@ def noisy(n, kind, seed=1):
             return bits, (rng.random(n) < kind).astype(np.uint8)
 
 
-@pytest.mark.parametrize("at_once", [0, 2, 1000])
 @pytest.mark.parametrize("kind", ["zeros", "ones", "burst", "ends", 0.02, 0.3])
-@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize(
+    ("n", "at_once"),
+    [
+        # Of the long ones one with each number: the others are the same search, with twins that take a second.
+        pytest.param(n, at_once, marks=[pytest.mark.soak] if n > 200 and n != 4097 and at_once != 2 else [])
+        for n in SIZES
+        for at_once in (0, 2, 1000)
+    ],
+)
 def test_both_kernels_say_and_find_the_same(n, kind, at_once):
     if n > 200 and kind == "ones":
         n = n % 200 + 1  # every bit wrong is a long search

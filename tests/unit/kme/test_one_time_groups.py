@@ -15,15 +15,9 @@ from heliograph.storage.keys import KeyRecords, NewKey
 from heliograph.testing.clock import ManualClock
 from heliograph.types import StoredKey
 from heliograph.vault.filekek import FileKek
+from heliograph.vault.randomness import SystemRandomness
 
 SLAVES = ("sae-b", "sae-b2")
-
-
-class OsRandom:
-    kind = "computational"
-
-    def draw(self, size):
-        return os.urandom(size)
 
 
 class NoAttempts:
@@ -33,9 +27,9 @@ class NoAttempts:
 
 @pytest.mark.parametrize(("audience", "shares"), [("sae-b", ()), (audience_name(SLAVES), SLAVES)])
 def test_a_member_of_a_group_cannot_write_in_anothers_name(tmp_path, audience, shares):
-    FileKek.create(tmp_path / "kek", OsRandom())
-    database = Database(":memory:", FileKek(tmp_path / "kek", OsRandom()))
-    store = KeyRecords(database, OsRandom())
+    FileKek.create(tmp_path / "kek", SystemRandomness())
+    database = Database(":memory:", FileKek(tmp_path / "kek", SystemRandomness()))
+    store = KeyRecords(database, SystemRandomness())
     rows = [NewKey(str(uuid.uuid4()), "sae-a", audience, False, os.urandom(32), 0.0, shares) for _ in range(2)]  # noqa: FBT003
     with database.transaction() as cursor:
         store.add(cursor, 1, 1, rows)
@@ -57,9 +51,9 @@ def test_a_member_of_a_group_cannot_write_in_anothers_name(tmp_path, audience, s
 
 def test_a_message_under_keys_that_are_too_short_for_one_is_refused_and_leaves_them(tmp_path):
     """A pair may have keys of 128 bits too; half a one-time key authenticates nothing."""
-    FileKek.create(tmp_path / "kek", OsRandom())
-    database = Database(":memory:", FileKek(tmp_path / "kek", OsRandom()))
-    store = KeyRecords(database, OsRandom())
+    FileKek.create(tmp_path / "kek", SystemRandomness())
+    database = Database(":memory:", FileKek(tmp_path / "kek", SystemRandomness()))
+    store = KeyRecords(database, SystemRandomness())
     rows = [NewKey(str(uuid.uuid4()), "sae-a", "sae-b", False, os.urandom(16), 0.0) for _ in range(2)]  # noqa: FBT003
     with database.transaction() as cursor:
         store.add(cursor, 1, 1, rows)

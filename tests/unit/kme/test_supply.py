@@ -6,6 +6,7 @@ from rich.pretty import Pretty
 
 from heliograph.errors import ConfigurationError, InsufficientKeys, KeyNotFound, NotPermitted
 from heliograph.kme.supply import Limits, OwnerUnreachable, RequestRefused, SaePair, Supply
+from heliograph.testing.clock import ManualClock
 from heliograph.types import StoredKey
 
 PAIRS = (SaePair("sae-a", "sae-b", "kme-b"), SaePair("sae-a", "sae-c", "kme-c"), SaePair("sae-2", "sae-b", "kme-b"))
@@ -38,18 +39,13 @@ class ListStore:
         return key_id == "known"
 
 
-class StoppedClock:
-    def now(self):
-        return 7.0
-
-
 @pytest.fixture
 def store():
     return ListStore()
 
 
 def supply(store, pairs=PAIRS, **more):
-    return Supply(store, "kme-a", pairs, Limits(max_key_per_request=3), StoppedClock(), **more)
+    return Supply(store, "kme-a", pairs, Limits(max_key_per_request=3), ManualClock(7.0), **more)
 
 
 def test_the_caller_is_master_of_what_it_fetches_and_slave_of_what_it_was_named(store):

@@ -53,7 +53,7 @@ def test_the_end_of_either_side_reaches_the_other(tmp_path):
 
     async def act(port):
         reader, writer = await asyncio.open_connection(HOST, port)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await reader.read() == b""
         writer.close()
 
@@ -66,7 +66,7 @@ def test_nobody_listening_behind_it_ends_the_connection(tmp_path):
         tap = Wiretap("line", tmp_path)
         await tap.start((HOST, listen), (HOST, target))
         reader, writer = await asyncio.open_connection(HOST, listen)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await reader.read() == b""
         writer.close()
         await tap.close()
@@ -84,7 +84,7 @@ def test_closing_it_cuts_open_connections(tmp_path):
         writer.write(b"abc")
         assert await reader.readexactly(3) == b"ABC"
         await tap.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await reader.read() == b""
         writer.close()
         server.close()

@@ -27,6 +27,24 @@ def prediction(key, test):
     return Prediction(key.detections, test.detections, key.errors, test.errors)
 
 
+EVES_CHOICES = ("honest", "photon number splitting", "blocks single photons", "random")
+
+
+def chosen_by_eve(choice, size, dark, rng):
+    """Return the yields and error rates of 0 to ``size`` - 1 photons; ``dark``: the yield of the vacuum."""
+    photons = np.arange(size)
+    errors = np.concatenate([[0.5], np.full(size - 1, 0.02)])
+    match choice:
+        case "honest":
+            return 1 - (1 - dark) * (1 - 0.05) ** photons, errors
+        case "photon number splitting":
+            return np.where(photons >= 2, 0.15, 0.01), errors
+        case "blocks single photons":
+            return np.where(photons == 1, 0.0, 0.05), errors
+        case _:
+            return rng.uniform(0, 0.1, size), np.concatenate([[0.5], rng.uniform(0, 0.3, size - 1)])
+
+
 def drawn(yields, errors, pulses, source, rng):
     """Draw one basis of any channel: photon numbers first, then intensities by Bayes' rule.
 

@@ -5,7 +5,7 @@ from decimal import Decimal, getcontext
 
 import numpy as np
 import pytest
-from counting_models import drawn, honest, prediction
+from counting_models import EVES_CHOICES, chosen_by_eve, drawn, honest, prediction
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -185,21 +185,11 @@ def light(source):
 
 
 @pytest.mark.parametrize("bound", list(Bound))
-@pytest.mark.parametrize("attack", ["honest", "photon number splitting", "blocks single photons", "random"])
+@pytest.mark.parametrize("attack", EVES_CHOICES)
 def test_the_bounds_hold_for_any_yields_an_eavesdropper_chooses(bound, attack):
     rng = np.random.default_rng(5)
-    photons = np.arange(14)
     for _ in range(40):
-        errors = np.concatenate([[0.5], np.full(13, 0.02)])
-        if attack == "honest":
-            yields = 1 - (1 - 1e-5) * (1 - 0.05) ** photons
-        elif attack == "photon number splitting":
-            yields = np.where(photons >= 2, 0.15, 0.01)
-        elif attack == "blocks single photons":
-            yields = np.where(photons == 1, 0.0, 0.05)
-        else:
-            yields = rng.uniform(0, 0.1, 14)
-            errors = np.concatenate([[0.5], rng.uniform(0, 0.3, 13)])
+        yields, errors = chosen_by_eve(attack, 14, 1e-5, rng)
         for theorem, source in ((lim2014, TWO), (rusca2018, ONE), (wiesemann2024, ONE)):
             key, s0, s1, _ = drawn(yields, errors, 10**8, source, rng)
             test, _, s1_test, v1 = drawn(yields, errors, 10**7, source, rng)

@@ -5,7 +5,7 @@ from decimal import Decimal, getcontext
 
 import numpy as np
 import pytest
-from counting_models import drawn
+from counting_models import EVES_CHOICES, chosen_by_eve, drawn
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -152,22 +152,12 @@ def test_without_any_count_nothing_is_known():
 
 
 @pytest.mark.parametrize("weakest", [2e-4, 0.0])
-@pytest.mark.parametrize("attack", ["honest", "photon number splitting", "blocks single photons", "random"])
+@pytest.mark.parametrize("attack", EVES_CHOICES)
 def test_the_bounds_hold_for_any_yields_an_eavesdropper_chooses(attack, weakest):
     source = WeakPulses((0.4, 0.1, weakest), (0.1, 0.5, 0.4))
     rng = np.random.default_rng(7)
-    photons = np.arange(12)
     for _ in range(150):
-        errors = np.concatenate([[0.5], np.full(11, 0.02)])
-        if attack == "honest":
-            yields = 1 - (1 - 1e-6) * (1 - 0.05) ** photons
-        elif attack == "photon number splitting":
-            yields = np.where(photons >= 2, 0.15, 0.01)
-        elif attack == "blocks single photons":
-            yields = np.where(photons == 1, 0.0, 0.05)
-        else:
-            yields = rng.uniform(0, 0.1, 12)
-            errors = np.concatenate([[0.5], rng.uniform(0, 0.3, 11)])
+        yields, errors = chosen_by_eve(attack, 12, 1e-6, rng)
         key, s0, s1, _ = drawn(yields, errors, 10**9, source, rng)
         test, _, s1_test, v1 = drawn(yields, errors, 10**8, source, rng)
         terms = bounds(key, test, light(source.intensities, source.probabilities), EPS)

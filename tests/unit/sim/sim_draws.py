@@ -2,15 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-
-class SystemRandom:
-    kind = "computational"
-
-    def draw(self, size):
-        return os.urandom(size)
-
 
 class CountingRandom:
     """Draws known bytes, so that a test sees what they were used for."""

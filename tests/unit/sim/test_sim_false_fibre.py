@@ -7,7 +7,7 @@ import contextlib
 
 import numpy as np
 import pytest
-from sim_draws import CountingRandom, SystemRandom
+from sim_draws import CountingRandom
 
 from heliograph.errors import RemoteProtocolError, TransportClosed
 from heliograph.protocol.module_link import (
@@ -22,6 +22,7 @@ from heliograph.protocol.module_link import (
 )
 from heliograph.sim.modules import open_receiver
 from heliograph.types import BlockId, LightParameters
+from heliograph.vault.randomness import SystemRandomness
 
 LIGHT = LightParameters(2 * 10**7, 1e9, (0.5, 0.1), (0.7, 0.3), 0.9, 0.8)
 LIMIT_S = 15
@@ -55,7 +56,7 @@ async def false_fibre(folder, answer):
 def collect_from(folder, answer, randomness=None, **settings):
     async def scenario():
         async with false_fibre(folder, answer) as address:
-            receiver = await open_receiver({"address": address, **settings}, randomness or SystemRandom())
+            receiver = await open_receiver({"address": address, **settings}, randomness or SystemRandomness())
             try:
                 return await receiver.collect(BlockId(0), LIGHT)
             finally:

@@ -12,11 +12,12 @@ import sys
 
 import numpy as np
 import pytest
-from sim_draws import CountingRandom, SystemRandom
+from sim_draws import CountingRandom
 
 from heliograph.errors import ConfigurationError, LocalProtocolError, RemoteProtocolError, TransportClosed
 from heliograph.sim.modules import open_receiver, open_transmitter
 from heliograph.types import BlockId, LightParameters
+from heliograph.vault.randomness import SystemRandomness
 
 pytestmark = pytest.mark.slow  # real processes or real time: `make test` runs it
 
@@ -56,8 +57,8 @@ def fibre_process(folder, extra=""):
 
 @contextlib.asynccontextmanager
 async def modules(fibre, randomness=None):
-    transmitter = await open_transmitter({"address": fibre.tx}, randomness or SystemRandom())
-    receiver = await open_receiver({"address": fibre.rx}, randomness or SystemRandom())
+    transmitter = await open_transmitter({"address": fibre.tx}, randomness or SystemRandomness())
+    receiver = await open_receiver({"address": fibre.rx}, randomness or SystemRandomness())
     try:
         async with asyncio.timeout(LIMIT_S):
             yield transmitter, receiver
@@ -252,7 +253,7 @@ def test_the_sockets_are_open_to_their_owner_only(folder):
 
 def test_a_module_on_the_wrong_line_or_sending_junk_loses_its_line(folder):
     async def scenario(fibre):
-        wrong = await open_transmitter({"address": fibre.rx}, SystemRandom())
+        wrong = await open_transmitter({"address": fibre.rx}, SystemRandomness())
         with pytest.raises(TransportClosed):
             await asyncio.wait_for(wrong.emit(BlockId(0), LIGHT), LIMIT_S)
         await wrong.close()
@@ -290,10 +291,10 @@ def test_a_module_on_the_wrong_line_or_sending_junk_loses_its_line(folder):
 )
 def test_settings_that_cannot_be_used_are_refused_in_one_line(settings):
     with pytest.raises(ConfigurationError) as refusal:
-        asyncio.run(open_receiver(settings, SystemRandom()))
+        asyncio.run(open_receiver(settings, SystemRandomness()))
     assert "\n" not in str(refusal.value)
 
 
 def test_opening_a_module_without_a_fibre_says_where_it_looked(folder):
     with pytest.raises(TransportClosed, match=str(folder)):
-        asyncio.run(open_transmitter({"address": f"unix:{folder}/tx"}, SystemRandom()))
+        asyncio.run(open_transmitter({"address": f"unix:{folder}/tx"}, SystemRandomness()))

@@ -14,7 +14,7 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from site_on_disk import OsRandom, SiteOnDisk, make_site
+from site_on_disk import SiteOnDisk, make_site
 
 from heliograph.http.client import Etsi014Client
 from heliograph.http.tls import client_tls, server_tls
@@ -28,6 +28,7 @@ from heliograph.site.store import SiteStore
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords, NewKey
 from heliograph.vault.filekek import FileKek
+from heliograph.vault.randomness import SystemRandomness
 
 KEYS = 5
 ETH_P_ALL, SIOCSIFFLAGS, IFF_UP = 3, 0x8914, 1
@@ -62,8 +63,8 @@ def listeners():
 
 
 def supply_of(config):
-    database = Database(config.path(config.file.store), FileKek(config.path(config.file.kek), OsRandom()))
-    keys = KeyRecords(database, OsRandom())
+    database = Database(config.path(config.file.store), FileKek(config.path(config.file.kek), SystemRandomness()))
+    keys = KeyRecords(database, SystemRandomness())
     rows = [
         NewKey(
             f"00000000-0000-4000-8000-{n:012d}",

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 from heliograph.authentication.authenticator import Authenticator
@@ -23,15 +22,9 @@ from heliograph.storage.database import Database
 from heliograph.testing.links import quick_channel, quick_registration
 from heliograph.vault.filekek import FileKek
 from heliograph.vault.pskfile import PskFile, create_book, write_book
+from heliograph.vault.randomness import SystemRandomness
 
 REGISTRATION, CHANNEL = quick_registration(), quick_channel()
-
-
-class OsRandom:
-    kind = "computational"
-
-    def draw(self, size):
-        return os.urandom(size)
 
 
 class End:
@@ -41,9 +34,9 @@ class End:
         directory.mkdir(mode=0o700)
         write_book(directory / "psk.book", book)
         self.is_transmitter = is_transmitter
-        kek = FileKek.create(directory / "kek", OsRandom())
+        kek = FileKek.create(directory / "kek", SystemRandomness())
         self.database = Database(directory / "store" / "site.db", kek)
-        self.store = open_store(self.database, directory / "anchor", OsRandom())
+        self.store = open_store(self.database, directory / "anchor", SystemRandomness())
         self.commits = CommitRecords(
             self.database,
             self.store.records,
@@ -54,8 +47,8 @@ class End:
         )
         self.workers, self.store_thread = Workers(2), ThreadPoolExecutor(1)
         parts = EngineParts(
-            self.store.records, self.commits, Authenticator(self.store.records), OsRandom(), MonotonicClock(), module,
-            self.workers, self.store_thread, 20.0,
+            self.store.records, self.commits, Authenticator(self.store.records), SystemRandomness(),
+            MonotonicClock(), module, self.workers, self.store_thread, 20.0,
         )  # fmt: skip
         here = registration.transmitter_site if is_transmitter else registration.receiver_site
         where = ("127.0.0.1", port)
@@ -64,7 +57,9 @@ class End:
         )
         hooks = SupplyHooks(lambda: 0, self.store.probe, self.store.destroy_all)
         anchors = anchors or LinkAnchors(PskFile(directory / "psk.book"))
-        doors = LinkDoors(registration, here, anchors, self.store.records, OsRandom(), OsRandom(), WallClock())
+        doors = LinkDoors(
+            registration, here, anchors, self.store.records, SystemRandomness(), SystemRandomness(), WallClock()
+        )
         self.link = LinkRunner(plan, registration, doors, parts, hooks)
 
     def committed(self):
@@ -82,7 +77,7 @@ class End:
 @contextlib.asynccontextmanager
 async def link_pair(directory, registrations=(REGISTRATION, REGISTRATION)):
     """Both ends, not yet running; ``run`` them inside."""
-    create_book(directory / "book", OsRandom())
+    create_book(directory / "book", SystemRandomness())
     book = (directory / "book").read_bytes()
     ends = Address(path=str(directory / "t.sock")), Address(path=str(directory / "r.sock"))
     fibre = Fibre(FibreConfig(*ends, lab_seed=1, realtime=False, channel=CHANNEL, attack=None))
@@ -90,8 +85,10 @@ async def link_pair(directory, registrations=(REGISTRATION, REGISTRATION)):
     light = asyncio.create_task(fibre.run(stop, ready.set))
     await ready.wait()
     modules = (
-        await open_transmitter({"address": str(ends[0])}, OsRandom()),
-        await open_receiver({"address": str(ends[1]), "dead_time_s": CHANNEL.detectors.dead_time_s}, OsRandom()),
+        await open_transmitter({"address": str(ends[0])}, SystemRandomness()),
+        await open_receiver(
+            {"address": str(ends[1]), "dead_time_s": CHANNEL.detectors.dead_time_s}, SystemRandomness()
+        ),
     )
     (port,) = free_ports(1)
     tx = End(directory / "tx", book, is_transmitter=True, port=port, module=modules[0], registration=registrations[0])
@@ -123,7 +120,7 @@ async def running(tx, rx):
             await end.link.close()
 
 
-async def until(condition, seconds=20.0):
+async def until(condition, seconds=60.0):
     async with asyncio.timeout(seconds):
         while True:
             if condition():

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import shutil
 import socket
 import tomllib
@@ -14,13 +13,7 @@ from heliograph.site.register import register
 from heliograph.site.setup import SiteSetup, _value, set_up_site
 from heliograph.testing.links import example_registration
 from heliograph.vault.pskfile import create_book, write_book
-
-
-class OsRandom:
-    kind = "computational"
-
-    def draw(self, size):
-        return os.urandom(size)
+from heliograph.vault.randomness import SystemRandomness
 
 
 def make_site(directory, *, light, role="transmitter", ports=None):
@@ -53,10 +46,10 @@ def make_site(directory, *, light, role="transmitter", ports=None):
             "targets": {"host-b": f"127.0.0.1:{inner}"},
         },
     )
-    set_up_site(directory, setup, example_registration(), OsRandom())
+    set_up_site(directory, setup, example_registration(), SystemRandomness())
     book = directory.parent / "book"
     if not book.exists():
-        create_book(book, OsRandom())
+        create_book(book, SystemRandomness())
     write_book(directory / "psk.book", book.read_bytes())
     register(read_site(directory / "SITE.toml"), "Ann", PeerFiles())
     return directory

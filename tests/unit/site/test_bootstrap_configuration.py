@@ -5,7 +5,7 @@ import json
 import tomllib
 
 import pytest
-from site_on_disk import OsRandom, SiteOnDisk
+from site_on_disk import SiteOnDisk
 from typer.testing import CliRunner
 
 from heliograph.authentication.bootstrap import METHODS
@@ -15,6 +15,7 @@ from heliograph.errors import ConfigurationError
 from heliograph.site.config import read_registration, read_site
 from heliograph.site.setup import SiteSetup, set_up_site
 from heliograph.testing.links import example_registration
+from heliograph.vault.randomness import SystemRandomness
 
 PAIR = {"certificate": "identity/x.pem", "key": "identity/x.key"}
 ENTRIES = {"psk": ("book", "psk.book"), "pki": ("pki", PAIR), "openpgp": ("openpgp", PAIR)}
@@ -24,7 +25,7 @@ def make(directory, method):
     setup = SiteSetup("site-a", "transmitter", "kme-a", "kme-b", "127.0.0.1:8443", "sae-a", "simulated-transmitter",
                       {"address": "unix:/x"}, dial="127.0.0.1:7001")  # fmt: skip
     registration = dataclasses.replace(example_registration(), bootstrap=method)
-    set_up_site(directory, setup, registration, OsRandom())
+    set_up_site(directory, setup, registration, SystemRandomness())
     return SiteOnDisk(directory)
 
 

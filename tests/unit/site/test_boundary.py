@@ -6,7 +6,7 @@ import os
 import pwd
 
 import pytest
-from site_on_disk import OsRandom, SiteOnDisk, make_site
+from site_on_disk import SiteOnDisk, make_site
 
 from heliograph.errors import ConfigurationError, InsufficientKeys, KeyNotFound, NotPermitted
 from heliograph.kme.boundary import Boundary, Way, read_network
@@ -16,7 +16,9 @@ from heliograph.site.config import read_site
 from heliograph.site.delivery import InProcessDelivery, InProcessKeySource
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords, NewKey
+from heliograph.testing.clock import ManualClock
 from heliograph.vault.filekek import FileKek
+from heliograph.vault.randomness import SystemRandomness
 
 SAES = {"sae-a", "sae-2"}
 ME = pwd.getpwuid(os.getuid()).pw_name
@@ -120,16 +122,11 @@ def test_networks_of_both_families_are_read(text):
 # -- in the same process ----------------------------------------------------------------------------------------------
 
 
-class StoppedClock:
-    def now(self):
-        return 1.0
-
-
 @contextlib.contextmanager
 def supplied(directory):
-    FileKek.create(directory / "kek", OsRandom())
-    database = Database(directory / "s" / "store.db", FileKek(directory / "kek", OsRandom()))
-    keys = KeyRecords(database, OsRandom())
+    FileKek.create(directory / "kek", SystemRandomness())
+    database = Database(directory / "s" / "store.db", FileKek(directory / "kek", SystemRandomness()))
+    keys = KeyRecords(database, SystemRandomness())
     rows = [
         NewKey(
             f"00000000-0000-4000-8000-00000000000{n}",
@@ -155,7 +152,7 @@ def supplied(directory):
         keys.add(cursor, 1, 1, rows + held)
         keys.acknowledge(cursor, 1, 1)
     pair = SaePair("sae-a", "sae-b", "kme-b")
-    yield Supply(keys, "kme-a", [pair], Limits(), StoppedClock()), rows, held
+    yield Supply(keys, "kme-a", [pair], Limits(), ManualClock(1.0)), rows, held
     database.close()
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from site_on_disk import OsRandom, SiteOnDisk, make_site
+from site_on_disk import SiteOnDisk, make_site
 from typer.testing import CliRunner
 
 from heliograph.cli.main import app
 from heliograph.site.config import read_site
 from heliograph.testing.links import example_registration
 from heliograph.vault.pskfile import create_book
+from heliograph.vault.randomness import SystemRandomness
 
 
 @pytest.fixture(scope="module")
@@ -312,9 +313,9 @@ def test_wrong_usage_is_exit_2(arguments):
 
 
 def test_two_copies_of_a_book_show_one_fingerprint(tmp_path):
-    create_book(tmp_path / "one", OsRandom())
+    create_book(tmp_path / "one", SystemRandomness())
     shutil.copy(tmp_path / "one", tmp_path / "other")
-    create_book(tmp_path / "third", OsRandom())
+    create_book(tmp_path / "third", SystemRandomness())
     shown = [CliRunner().invoke(app, ["site", "book", str(tmp_path / name)]) for name in ("one", "other", "third")]
     assert [done.exit_code for done in shown] == [0, 0, 0]
     assert shown[0].stdout == shown[1].stdout != shown[2].stdout

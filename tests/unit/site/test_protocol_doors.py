@@ -12,7 +12,7 @@ import pytest
 from boundary_capture import listeners
 from cryptography import x509
 from OpenSSL import SSL
-from site_on_disk import OsRandom, SiteOnDisk, make_site
+from site_on_disk import SiteOnDisk, make_site
 
 from heliograph.errors import ConfigurationError, HeliographError, InsufficientKeys
 from heliograph.http.client import Etsi014Client
@@ -34,6 +34,7 @@ from heliograph.testing.psk_client import shake_hands
 from heliograph.transport.etsi004_client import Etsi004Client
 from heliograph.vault.certificates import SiteCa
 from heliograph.vault.filekek import FileKek
+from heliograph.vault.randomness import SystemRandomness
 
 PEER = {"kme": "kme-x", "url": "https://127.0.0.1:9", "pairs": [{"local": "sae-a", "foreign": "sae-x", "stock": 2}]}
 
@@ -78,9 +79,9 @@ def served(site, declared, act, *, reloading=False):
     config = read_site(site.toml)
 
     async def main():
-        database = Database(config.path(config.file.store), FileKek(config.path(config.file.kek), OsRandom()))
+        database = Database(config.path(config.file.store), FileKek(config.path(config.file.kek), SystemRandomness()))
         try:
-            store = open_store(database, config.path(config.file.anchor), OsRandom())
+            store = open_store(database, config.path(config.file.anchor), SystemRandomness())
             rows = [
                 NewKey(str(uuid.uuid4()), "sae-a", "sae-b", owner_here=True, material=os.urandom(32), created_at=0.0)
                 for _ in range(4)

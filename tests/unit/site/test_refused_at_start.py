@@ -36,7 +36,7 @@ async def start(site):
 
 async def refused(site, *says):
     process = await start(site)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         out, err = await process.communicate()
     lines = [line for line in err.decode().splitlines() if line]
     assert process.returncode == 1, lines
@@ -92,14 +92,14 @@ def test_a_second_process_on_one_store_is_refused_and_disturbs_nothing(room):
     async def scene():
         first = await start(site)
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 assert json.loads(await first.stdout.readline()) == {"ready": True}
             await refused(site, "store", "another process")
             assert first.returncode is None
             assert (site.directory / "status.sock").exists()
         finally:
             first.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 _, err = await first.communicate()
         assert first.returncode == 0
         assert err == b""
@@ -115,12 +115,16 @@ def test_a_site_ends_quietly_and_soon_when_asked(room, number):
     site, fibre = a_site(room, "transmitter")
 
     async def scene():
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         process = await start(site)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await process.stdout.readline()
+        started_in = loop.time() - began
         _, writer = await asyncio.open_connection("127.0.0.1", port_of(site, "kme.listen"))
         process.send_signal(number)
-        async with asyncio.timeout(2):
+        # Starting takes half a second of a processor: where it took longer than two seconds, the machine is busy.
+        async with asyncio.timeout(max(2.0, started_in)):
             await process.wait()
         writer.close()
         err = (await process.stderr.read()).decode()

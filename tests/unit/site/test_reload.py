@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from site_on_disk import OsRandom, SiteOnDisk, listening, make_site
+from site_on_disk import SiteOnDisk, listening, make_site
 
 from heliograph.errors import ConfigurationError, KeySupplyError, TransportClosed
 from heliograph.http.client import Etsi014Client
@@ -37,6 +37,7 @@ from heliograph.storage.keys import KeyRecords, NewKey
 from heliograph.transport.etsi004_server import Etsi004Server
 from heliograph.vault.certificates import SiteCa
 from heliograph.vault.filekek import FileKek
+from heliograph.vault.randomness import SystemRandomness
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +85,8 @@ def peer(kme, sae):
 
 
 def fill(config, number):
-    database = Database(config.path(config.file.store), FileKek(config.path(config.file.kek), OsRandom()))
-    keys = KeyRecords(database, OsRandom())
+    database = Database(config.path(config.file.store), FileKek(config.path(config.file.kek), SystemRandomness()))
+    keys = KeyRecords(database, SystemRandomness())
     rows = [
         NewKey(str(uuid.uuid4()), "sae-a", "sae-b", owner_here=True, material=os.urandom(32), created_at=100.0)
         for _ in range(number)
@@ -136,7 +137,7 @@ async def running(site, keys=0):
     there = Running(site)
     if keys:
         fill(there.config, keys)
-    kek = FileKek(there.config.path(there.config.file.kek), OsRandom())
+    kek = FileKek(there.config.path(there.config.file.kek), SystemRandomness())
     ready, stop = asyncio.Event(), asyncio.Event()
 
     async def say():

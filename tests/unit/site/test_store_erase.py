@@ -10,7 +10,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from site_on_disk import OsRandom, make_site
+from site_on_disk import make_site
 from typer.testing import CliRunner
 
 from heliograph.cli.main import app
@@ -22,6 +22,7 @@ from heliograph.site.store import open_store
 from heliograph.storage.database import Database
 from heliograph.storage.keys import NewKey
 from heliograph.vault.filekek import FileKek
+from heliograph.vault.randomness import SystemRandomness
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def filled(config, *, close=True):
     """Store keys of known bytes. Returns the canaries: the keys, and the key-encryption key."""
     kek = config.path(config.file.kek).read_bytes()
     database = Database(config.path(config.file.store), open_kek(config))
-    store = open_store(database, config.path(config.file.anchor), OsRandom())
+    store = open_store(database, config.path(config.file.anchor), SystemRandomness())
     rows = [NewKey(str(uuid.uuid4()), "sae-a", "sae-b", True, os.urandom(32), 1.0) for _ in range(50)]  # noqa: FBT003
     with database.transaction() as cursor:
         store.keys.add(cursor, 1, 1, rows)
@@ -66,9 +67,9 @@ def test_an_erased_store_is_nowhere_and_no_copy_of_it_opens(site, tmp_path):
     with pytest.raises(ConfigurationError, match="No such file"):
         open_kek(site)
     # A key-encryption key made anew does not open the copy.
-    other = Database(tmp_path / "copy" / "site.db", FileKek.create(tmp_path / "new", OsRandom()))
+    other = Database(tmp_path / "copy" / "site.db", FileKek.create(tmp_path / "new", SystemRandomness()))
     with pytest.raises(StoreUnavailable, match="not the key-encryption key"):
-        open_store(other, tmp_path / "anchor", OsRandom())
+        open_store(other, tmp_path / "anchor", SystemRandomness())
     other.close()
     audit = site.audit.read_text()
     assert audit.index("erasure ordered") < audit.index("erasure done")

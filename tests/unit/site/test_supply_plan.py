@@ -16,16 +16,10 @@ from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords, NewKey
 from heliograph.testing.links import quick_registration
 from heliograph.vault.filekek import FileKek
+from heliograph.vault.randomness import SystemRandomness
 
 GROUP = Registered("sae-a", "sae-b", ("sae-b2",), ("sae-a2",))
 LINK = dataclasses.replace(quick_registration(), transmitter_pairs=(Registered("sae-a", "sae-b"), GROUP))
-
-
-class OsRandom:
-    kind = "computational"
-
-    def draw(self, size):
-        return os.urandom(size)
 
 
 def entry(**more):
@@ -105,9 +99,9 @@ def test_a_reserve_is_kept_where_key_managers_write_to_each_other():
 
 
 def test_keys_beyond_their_time_to_live_are_erased_and_a_slave_has_twice_that(tmp_path):
-    FileKek.create(tmp_path / "kek", OsRandom())
-    database = Database(":memory:", FileKek(tmp_path / "kek", OsRandom()))
-    keys = KeyRecords(database, OsRandom())
+    FileKek.create(tmp_path / "kek", SystemRandomness())
+    database = Database(":memory:", FileKek(tmp_path / "kek", SystemRandomness()))
+    keys = KeyRecords(database, SystemRandomness())
     now = WallClock().now()
     rows = [
         NewKey(str(uuid.uuid4()), *names, os.urandom(32), now - age)

@@ -14,15 +14,9 @@ from heliograph.storage.store_seal import StoreSeal
 from heliograph.testing.anchor import MemoryAnchor
 from heliograph.vault.anchor import FileAnchor
 from heliograph.vault.filekek import FileKek
+from heliograph.vault.randomness import SystemRandomness
 
 METADATA = '{"protocol": "test"}'
-
-
-class OsRandom:
-    kind = "computational"
-
-    def draw(self, size):
-        return os.urandom(size)
 
 
 def new(master, slave, created_at, *, here, shares=(), size=32):
@@ -46,13 +40,13 @@ class SqliteStore:
 
     def __init__(self, directory):
         self.path = directory / "site" / "store.db"
-        self.kek = FileKek.create(directory / "kek", OsRandom())
+        self.kek = FileKek.create(directory / "kek", SystemRandomness())
         self.open()
 
     def open(self):
         self.database = Database(self.path, self.kek)
         seal = StoreSeal(self.database, MemoryAnchor())
-        self.keys = KeyRecords(self.database, OsRandom(), seal)
+        self.keys = KeyRecords(self.database, SystemRandomness(), seal)
 
     def close(self):
         self.database.close()
@@ -127,7 +121,7 @@ class PostgresStore:
         self.directory = directory
         self.names = names
         self.entry = ServerEntry(server.conninfo(), standby)
-        self.kek = FileKek.create(directory / "kek", OsRandom())
+        self.kek = FileKek.create(directory / "kek", SystemRandomness())
         self.open_link()
         create_schema(self.link, self.kek)
         self.fronts = {}
@@ -137,7 +131,7 @@ class PostgresStore:
     def open_link(self):
         self.link = PgServer(self.entry, lambda cursor: check_or_none(cursor, self.kek))
         self.database = Database(self.directory / "site" / "store.db", self.kek)
-        self.own = KeyRecords(self.database, OsRandom())
+        self.own = KeyRecords(self.database, SystemRandomness())
         self.outbox = Outbox(self.database, self.own, self.link, self.names, lambda: 200.0)
 
     def open(self, name, server=None):

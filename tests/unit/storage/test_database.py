@@ -9,20 +9,14 @@ import pytest
 from heliograph.errors import ConfigurationError, LocalProtocolError, StoreUnavailable
 from heliograph.storage.database import SCHEMA_VERSION, Database
 from heliograph.vault.filekek import FileKek
+from heliograph.vault.randomness import SystemRandomness
 
 NOTES = "CREATE TABLE IF NOT EXISTS notes(text TEXT NOT NULL)"
 
 
-class OsRandom:
-    kind = "computational"
-
-    def draw(self, size):
-        return os.urandom(size)
-
-
 @pytest.fixture
 def vault(tmp_path):
-    return FileKek.create(tmp_path / "kek", OsRandom())
+    return FileKek.create(tmp_path / "kek", SystemRandomness())
 
 
 @pytest.fixture

@@ -13,15 +13,9 @@ from heliograph.storage.keys import KeyRecords, NewKey
 from heliograph.storage.store_seal import StoreSeal
 from heliograph.vault.anchor import FileAnchor
 from heliograph.vault.filekek import FileKek
+from heliograph.vault.randomness import SystemRandomness
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
-
-
-class OsRandom:
-    kind = "computational"
-
-    def draw(self, size):
-        return os.urandom(size)
 
 
 class CountingAnchor:
@@ -44,11 +38,11 @@ class CountingAnchor:
 
 @pytest.fixture
 def store(tmp_path):
-    FileKek.create(tmp_path / "kek", OsRandom())
+    FileKek.create(tmp_path / "kek", SystemRandomness())
     path = tmp_path / "store" / "s.db"
-    database = Database(path, FileKek(tmp_path / "kek", OsRandom()))
+    database = Database(path, FileKek(tmp_path / "kek", SystemRandomness()))
     anchor = CountingAnchor(tmp_path / "anchor", path)
-    keys = KeyRecords(database, OsRandom(), StoreSeal(database, anchor))
+    keys = KeyRecords(database, SystemRandomness(), StoreSeal(database, anchor))
     rows = [
         NewKey(str(uuid.uuid4()), "sae-a", "sae-b", owner_here=True, material=os.urandom(32), created_at=1.0)
         for _ in range(10)

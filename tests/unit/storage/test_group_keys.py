@@ -14,22 +14,16 @@ from heliograph.storage.local_keys import REMEMBERED_S, LocalKeys
 from heliograph.storage.store_seal import StoreSeal
 from heliograph.testing.anchor import MemoryAnchor
 from heliograph.vault.filekek import FileKek
+from heliograph.vault.randomness import SystemRandomness
 
 GROUP = audience_name(["sae-b", "sae-c", "sae-l"])  # sae-l is at the master's site
 
 
-class OsRandom:
-    kind = "computational"
-
-    def draw(self, size):
-        return os.urandom(size)
-
-
 def opened(directory):
     if not (directory / "kek").exists():
-        FileKek.create(directory / "kek", OsRandom())
-    database = Database(directory / "site" / "store.db", FileKek(directory / "kek", OsRandom()))
-    return database, KeyRecords(database, OsRandom())
+        FileKek.create(directory / "kek", SystemRandomness())
+    database = Database(directory / "site" / "store.db", FileKek(directory / "kek", SystemRandomness()))
+    return database, KeyRecords(database, SystemRandomness())
 
 
 def add(store, number, *, here, block=1):
@@ -121,7 +115,7 @@ def test_expiry_erases_shares_and_spares_those_just_released(store):
 def test_keys_of_one_site_are_stored_for_the_slaves_only(store):
     database, keys = store
     audience = audience_name(["sae-2", "sae-3"])
-    issued = LocalKeys(database, keys, OsRandom()).issue("sae-a", audience, 3, 32, 100.0)
+    issued = LocalKeys(database, keys, SystemRandomness()).issue("sae-a", audience, 3, 32, 100.0)
     assert len({key.material for key in issued}) == 3
     with pytest.raises(InsufficientKeys):
         keys.deliver_to_master("sae-a", audience, 1, 100.0)
@@ -134,7 +128,7 @@ def test_keys_of_one_site_are_stored_for_the_slaves_only(store):
 
 def test_one_slave_of_the_same_site_gets_the_one_copy(store):
     database, keys = store
-    (key,) = LocalKeys(database, keys, OsRandom()).issue("sae-a", "sae-2", 1, 32, 100.0)
+    (key,) = LocalKeys(database, keys, SystemRandomness()).issue("sae-a", "sae-2", 1, 32, 100.0)
     assert keys.deliver_to_slave("sae-2", "sae-a", [key.key_id], 200.0)[0].material == key.material
     with pytest.raises(KeyNotFound):
         keys.deliver_to_slave("sae-2", "sae-a", [key.key_id], 200.0)
@@ -204,7 +198,7 @@ def test_a_power_cut_at_any_step_of_the_masters_delivery_never_serves_a_slave_al
 def test_a_power_cut_at_any_step_of_local_keys_leaves_all_shares_or_none(tmp_path, store):
     cuts = PowerCuts(tmp_path, store)
     with cuts:
-        (key,) = LocalKeys(*store, OsRandom()).issue("sae-a", audience_name(["sae-2", "sae-3"]), 1, 32, 100.0)
+        (key,) = LocalKeys(*store, SystemRandomness()).issue("sae-a", audience_name(["sae-2", "sae-3"]), 1, 32, 100.0)
     states = [slaves_can(image, ["sae-2", "sae-3"], key.key_id) for image in cuts.each()]
     assert states[0] == []
     assert states[-1] == ["sae-2", "sae-3"]
@@ -213,7 +207,7 @@ def test_a_power_cut_at_any_step_of_local_keys_leaves_all_shares_or_none(tmp_pat
 
 def test_tombstones_of_a_sites_own_keys_go_after_a_day_and_no_key_with_them(store):
     database, keys = store
-    local = LocalKeys(database, keys, OsRandom())
+    local = LocalKeys(database, keys, SystemRandomness())
     old = local.issue("sae-a", "sae-2", 2, 32, 100.0)
     link = uuid.uuid4()
     with database.transaction() as cursor:
@@ -246,12 +240,12 @@ def test_tombstones_of_a_sites_own_keys_go_after_a_day_and_no_key_with_them(stor
 
 def test_the_issue_of_a_sites_own_keys_is_counted_in_the_anchor(tmp_path):
     """A copy of the store from before it is behind the anchor from then on (ADR 0020)."""
-    kek = FileKek.create(tmp_path / "kek", OsRandom())
+    kek = FileKek.create(tmp_path / "kek", SystemRandomness())
     database, anchor = Database(tmp_path / "site" / "store.db", kek), MemoryAnchor()
     seal = StoreSeal(database, anchor)
     seal.count()
-    keys = KeyRecords(database, OsRandom(), seal)
-    local = LocalKeys(database, keys, OsRandom())
+    keys = KeyRecords(database, SystemRandomness(), seal)
+    local = LocalKeys(database, keys, SystemRandomness())
     before = anchor.read()
     local.issue("sae-a", "sae-2", 3, 32, 100.0)
     assert anchor.read() > before

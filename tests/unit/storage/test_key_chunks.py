@@ -16,13 +16,7 @@ from heliograph.storage.group_commit import run_group
 from heliograph.storage.key_rows import key_id_bytes, key_id_text, key_id_texts
 from heliograph.storage.keys import KeyCounts, KeyRecords, NewKey
 from heliograph.vault.filekek import FileKek
-
-
-class OsRandom:
-    kind = "computational"
-
-    def draw(self, size):
-        return os.urandom(size)
+from heliograph.vault.randomness import SystemRandomness
 
 
 def key(slave="sae-b", *, here=True, key_id=None, created_at=1.0):
@@ -32,10 +26,10 @@ def key(slave="sae-b", *, here=True, key_id=None, created_at=1.0):
 
 class Store:
     def __init__(self, directory):
-        FileKek.create(directory / "kek", OsRandom())
+        FileKek.create(directory / "kek", SystemRandomness())
         self.path = directory / "store" / "s.db"
-        self.database = Database(self.path, FileKek(directory / "kek", OsRandom()))
-        self.keys = KeyRecords(self.database, OsRandom())
+        self.database = Database(self.path, FileKek(directory / "kek", SystemRandomness()))
+        self.keys = KeyRecords(self.database, SystemRandomness())
         self.blocks = 0
 
     def add(self, rows):
@@ -276,8 +270,8 @@ def test_a_power_cut_at_any_statement_of_a_group_burns_all_of_it_or_nothing(tmp_
     assert ids(outcomes[0] + outcomes[2] + outcomes[3]) == ids(mine[:141])
     states = []
     for image in images:
-        database = Database(image / "store" / "s.db", FileKek(tmp_path / "kek", OsRandom()))
-        keys = KeyRecords(database, OsRandom())
+        database = Database(image / "store" / "s.db", FileKek(tmp_path / "kek", SystemRandomness()))
+        keys = KeyRecords(database, SystemRandomness())
         states.append((keys.stored_key_count("sae-a", "sae-b"), keys.counts("sae-b", "sae-a").held))
         rest = keys.deliver_to_master("sae-a", "sae-b", states[-1][0], 3.0)
         assert ids(rest) == ids(mine[-len(rest) :])

@@ -18,13 +18,7 @@ from heliograph.errors import (
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyCounts, KeyRecords, NewKey
 from heliograph.vault.filekek import FileKek
-
-
-class OsRandom:
-    kind = "computational"
-
-    def draw(self, size):
-        return os.urandom(size)
+from heliograph.vault.randomness import SystemRandomness
 
 
 class Store:
@@ -34,12 +28,12 @@ class Store:
         self.path = ":memory:" if in_memory else directory / "site" / "store.db"
         self.kek = directory / "kek"
         if not self.kek.exists():
-            FileKek.create(self.kek, OsRandom())
+            FileKek.create(self.kek, SystemRandomness())
         self.open()
 
     def open(self):
-        self.database = Database(self.path, FileKek(self.kek, OsRandom()))
-        self.keys = KeyRecords(self.database, OsRandom())
+        self.database = Database(self.path, FileKek(self.kek, SystemRandomness()))
+        self.keys = KeyRecords(self.database, SystemRandomness())
 
     def reopen(self):
         self.database.close()
@@ -159,10 +153,10 @@ def test_a_record_moved_to_another_name_or_place_does_not_open(store, change):
 def test_with_another_kek_nothing_opens_and_nothing_is_burnt(store):
     rows = store.add(1, owned(2))
     store.database.close()
-    other = FileKek.create(store.kek.with_name("other"), OsRandom())
+    other = FileKek.create(store.kek.with_name("other"), SystemRandomness())
     database = Database(store.path, other)
     with pytest.raises(StoreUnavailable, match="not the key-encryption key"):
-        KeyRecords(database, OsRandom()).deliver_to_master("sae-a", "sae-b", 1, 200.0)
+        KeyRecords(database, SystemRandomness()).deliver_to_master("sae-a", "sae-b", 1, 200.0)
     database.close()
     store.open()
     assert pairs(store.keys.deliver_to_master("sae-a", "sae-b", 2, 200.0)) == pairs(rows)
@@ -196,10 +190,8 @@ import os, sys
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords
 from heliograph.vault.filekek import FileKek
-class OsRandom:
-    kind = "computational"
-    def draw(self, size): return os.urandom(size)
-keys = KeyRecords(Database(sys.argv[1], FileKek(sys.argv[2], OsRandom())), OsRandom())
+from heliograph.vault.randomness import SystemRandomness
+keys = KeyRecords(Database(sys.argv[1], FileKek(sys.argv[2], SystemRandomness())), SystemRandomness())
 while True:
     (key,) = keys.deliver_to_master("sae-a", "sae-b", 1, 200.0)
     os.write(1, f"{key.key_id} {key.material.hex()}\\n".encode())

@@ -1,7 +1,6 @@
 """An older store comes up whole, a newer one is refused, and a crash on the way leaves the old one."""
 
 import hashlib
-import os
 import sqlite3
 import uuid
 from contextlib import closing
@@ -16,18 +15,12 @@ from heliograph.storage.database import SCHEMA_VERSION, Database
 from heliograph.storage.keys import KeyCounts, KeyRecords
 from heliograph.storage.migrations import migrate_store
 from heliograph.vault.filekek import FileKek
+from heliograph.vault.randomness import SystemRandomness
 
 FIXTURE = Path(__file__).with_name("schema_1.sql")
 TWO_SIZES = Path(__file__).with_name("schema_3.sql")  # the last form with one line for all sizes
 LAST_ROWS = Path(__file__).with_name("schema_2.sql")  # the last form with one row for each key
 GROUP = audience_name(["sae-b", "sae-c", "sae-l"])
-
-
-class OsRandom:
-    kind = "computational"
-
-    def draw(self, size):
-        return os.urandom(size)
 
 
 @pytest.fixture
@@ -55,8 +48,8 @@ def written(tmp_path, text):
 
 
 def open_keys(path):
-    database = Database(path, FileKek(path.parent.parent / "kek", OsRandom()))
-    return database, KeyRecords(database, OsRandom())
+    database = Database(path, FileKek(path.parent.parent / "kek", SystemRandomness()))
+    return database, KeyRecords(database, SystemRandomness())
 
 
 def shape(path):
@@ -88,8 +81,8 @@ def test_an_old_store_is_refused_until_it_is_migrated_and_keeps_its_keys(old):
 def test_a_migrated_store_has_the_shape_of_a_new_one(old, tmp_path):
     migrate_store(old)
     fresh = tmp_path / "fresh" / "site.db"
-    database = Database(fresh, FileKek(tmp_path / "kek", OsRandom()))
-    KeyRecords(database, OsRandom())
+    database = Database(fresh, FileKek(tmp_path / "kek", SystemRandomness()))
+    KeyRecords(database, SystemRandomness())
     database.close()
     of_keys = {entry for entry in shape(old) if entry[1].startswith("key_")}
     assert of_keys == shape(fresh)

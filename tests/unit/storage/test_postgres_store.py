@@ -76,16 +76,18 @@ PUSH_UNTIL_KILLED = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from delivery_stores import PostgresStore, OsRandom
+from delivery_stores import PostgresStore
+from heliograph.vault.randomness import SystemRandomness
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords
 from heliograph.storage.outbox import Outbox
 from heliograph.storage.pg_server import PgServer, ServerEntry
 from heliograph.vault.filekek import FileKek
 directory = Path(sys.argv[2])
-kek = FileKek(directory / "kek", OsRandom())
+kek = FileKek(directory / "kek", SystemRandomness())
 database = Database(directory / "site" / "store.db", kek)
-outbox = Outbox(database, KeyRecords(database, OsRandom()), PgServer(ServerEntry(sys.argv[3]), None), ("fe-1",), float)
+keys, server = KeyRecords(database, SystemRandomness()), PgServer(ServerEntry(sys.argv[3]), None)
+outbox = Outbox(database, keys, server, ("fe-1",), float)
 os.write(1, b"begins\\n")
 outbox.push()
 """

@@ -20,16 +20,10 @@ from heliograph.transport.etsi004_server import Etsi004Server
 from heliograph.transport.one_time_channel import OneTimeClient, OneTimeServer
 from heliograph.vault.certificates import SiteCa
 from heliograph.vault.filekek import FileKek
+from heliograph.vault.randomness import SystemRandomness
 
 PAIRS = {"a": ("sae-a", "sae-b"), "b": ("sae-b", "sae-a")}
 POLICY = StreamPolicy(promised_bps=1000, chunk_bytes_max=128, timeout_ms_max=2000, ttl_s_max=3600)
-
-
-class OsRandom:
-    kind = "computational"
-
-    def draw(self, size):
-        return os.urandom(size)
 
 
 class StreamSite:
@@ -40,16 +34,16 @@ class StreamSite:
         self.directory.mkdir()
         self.local, self.remote = PAIRS[name]
         self.port, self.peer_port, self.clock = port, peer_port, clock
-        FileKek.create(self.directory / "kek", OsRandom())
+        FileKek.create(self.directory / "kek", SystemRandomness())
         self.ca = SiteCa.create(f"site {name}")
         self.kme_files = self.ca.issue_kme(f"kme-{name}", ["127.0.0.1"]).write(self.directory, "kme")
         self.blocks = 0
         self.open_store()
 
     def open_store(self):
-        kek = FileKek(self.directory / "kek", OsRandom())
+        kek = FileKek(self.directory / "kek", SystemRandomness())
         self.database = Database(self.directory / "store" / "site.db", kek)
-        self.keys = KeyRecords(self.database, OsRandom())
+        self.keys = KeyRecords(self.database, SystemRandomness())
 
     def add(self, rows):
         self.blocks += 1
@@ -63,7 +57,7 @@ class StreamSite:
         self.supply = Supply(self.keys, f"kme-{self.name}", pairs, Limits(), self.clock)
         records = StreamRecords(self.database)
         applications = {f"qkd://app@{end}": f"sae-{end}" for end in "ab"}
-        self.streams = Streams(records, self.supply, applications, POLICY, self.clock, OsRandom())
+        self.streams = Streams(records, self.supply, applications, POLICY, self.clock, SystemRandomness())
         self.service = StreamService(self.streams, self.supply)
         self.channel = OneTimeClient("127.0.0.1", self.peer_port, self.service.draw, self.clock)
         self.service.connect(self.channel)

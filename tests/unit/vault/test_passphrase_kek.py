@@ -7,39 +7,33 @@ import pytest
 
 from heliograph.errors import ConfigurationError
 from heliograph.vault.passphrasekek import Argon2Cost, PassphraseKek
+from heliograph.vault.randomness import SystemRandomness
 
 CHEAP = Argon2Cost(64 * 1024, 3, 1)  # the floor: a test has no day
 PASSPHRASE = "correct h\u00f6rse battery".encode()
 
 
-class OsRandom:
-    kind = "computational"
-
-    def draw(self, size):
-        return os.urandom(size)
-
-
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     path = tmp_path_factory.mktemp("kek") / "kek"
-    PassphraseKek.create(path, PASSPHRASE, OsRandom(), CHEAP)
+    PassphraseKek.create(path, PASSPHRASE, SystemRandomness(), CHEAP)
     return path
 
 
 def test_the_passphrase_opens_what_was_sealed_and_another_does_not(path):
-    sealed = PassphraseKek(path, PASSPHRASE, OsRandom()).seal(b"secret", b"context")
-    again = PassphraseKek(path, PASSPHRASE, OsRandom())
+    sealed = PassphraseKek(path, PASSPHRASE, SystemRandomness()).seal(b"secret", b"context")
+    again = PassphraseKek(path, PASSPHRASE, SystemRandomness())
     assert again.unseal(sealed, b"context") == b"secret"
     assert again.kind == "passphrase"
     with pytest.raises(ConfigurationError, match="wrong passphrase") as refusal:
-        PassphraseKek(path, b"another passphrase", OsRandom())
+        PassphraseKek(path, b"another passphrase", SystemRandomness())
     assert "\n" not in str(refusal.value)
 
 
 def test_the_same_words_typed_in_another_unicode_form_open_it(path):
     decomposed = "correct ho\u0308rse battery".encode()
     assert decomposed != PASSPHRASE
-    PassphraseKek(path, decomposed, OsRandom())
+    PassphraseKek(path, decomposed, SystemRandomness())
 
 
 @pytest.mark.parametrize("field", ["salt", "nonce", "sealed", "iterations", "lanes", "memory_kib"])
@@ -51,7 +45,7 @@ def test_an_altered_file_does_not_open(path, tmp_path, field):
     other.write_text(json.dumps(document))
     other.chmod(0o600)
     with pytest.raises(ConfigurationError, match="wrong passphrase, or the file was altered"):
-        PassphraseKek(other, PASSPHRASE, OsRandom())
+        PassphraseKek(other, PASSPHRASE, SystemRandomness())
 
 
 @pytest.mark.parametrize(
@@ -64,7 +58,7 @@ def test_costs_below_the_floor_and_damaged_files_are_refused_before_any_work(pat
     other.write_text(json.dumps(json.loads(path.read_bytes()) | change))
     other.chmod(0o600)
     with pytest.raises(ConfigurationError, match="damaged"):
-        PassphraseKek(other, PASSPHRASE, OsRandom())
+        PassphraseKek(other, PASSPHRASE, SystemRandomness())
 
 
 def test_a_short_passphrase_weak_costs_and_bytes_that_are_no_text_make_no_key(tmp_path):
@@ -75,7 +69,7 @@ def test_a_short_passphrase_weak_costs_and_bytes_that_are_no_text_make_no_key(tm
         (b"\xff" * 20, CHEAP, "UTF-8"),
     ):
         with pytest.raises(ConfigurationError, match=why):
-            PassphraseKek.create(path, passphrase, OsRandom(), cost)
+            PassphraseKek.create(path, passphrase, SystemRandomness(), cost)
         assert not path.exists()
 
 
@@ -84,4 +78,4 @@ def test_a_plain_key_file_is_no_wrapped_one(tmp_path):
     path.write_bytes(os.urandom(32))
     path.chmod(0o600)
     with pytest.raises(ConfigurationError, match="holds no key of"):
-        PassphraseKek(path, PASSPHRASE, OsRandom())
+        PassphraseKek(path, PASSPHRASE, SystemRandomness())
