@@ -54,7 +54,7 @@ def kme_tls(config: SiteConfig) -> ssl.SSLContext:
 
 def _skip_tls(config: SiteConfig) -> ssl.SSLContext:
     kme, path = config.file.kme, config.path
-    return skip_server_tls(path(kme.certificate), path(kme.key), path(kme.ca))
+    return skip_server_tls(path(kme.certificate), path(kme.key), path(kme.ca), tls12=_skip(config).tls12)
 
 
 def _skip(config: SiteConfig) -> SkipEntry:
@@ -147,25 +147,40 @@ async def _open_skip_psk(site: _Site, entry: SkipEntry, listen: str) -> None:
     rules = site.config.boundary().boundary
     callers = _psk_callers(site.config, keys)
     server = SkipServer(site.supply, entry.systems(), SystemRandomness(), callers, rules.networks)
-    await server.start_psk(*parse_address(listen, "[skip] psk_listen"), keys.get)
+    older = _tls12_identities(site.config)
+
+    def of_version(*, tls12: bool) -> Callable[[bytes], bytes | None]:
+        # An identity belongs to one version of TLS. ``older`` changes with ``keys``.
+        return lambda identity: keys.get(identity) if (identity in older) == tls12 else None
+
+    find_tls12 = of_version(tls12=True) if entry.tls12 else None
+    await server.start_psk(*parse_address(listen, "[skip] psk_listen"), of_version(tls12=False), find_tls12)
     site.stack.push_async_callback(server.close)
 
     def make(config: SiteConfig) -> Callable[[], None]:
         fresh, networks = _skip_psks(config), config.boundary().boundary.networks
-        # A connection under a key that is another one now, or that is gone, ends; those under the same key go on.
-        same = {identity: key for identity, key in fresh.items() if keys.get(identity) == key}
+        fresh_older = _tls12_identities(config)
+        # A connection under a key that is another one now, of another version, or gone, ends; the others go on.
+        moved = older ^ fresh_older
+        same = {name: key for name, key in fresh.items() if keys.get(name) == key and name not in moved}
         admit = partial(server.admit, _skip(config).systems())
         stay, everybody = _psk_callers(config, same), _psk_callers(config, fresh)
 
         def change() -> None:
             keys.clear()
             keys.update(fresh)
+            older.clear()
+            older.update(fresh_older)
             admit(stay, networks)
             admit(everybody, networks)
 
         return change
 
     site.reloads.add(make, _call)
+
+
+def _tls12_identities(config: SiteConfig) -> set[bytes]:
+    return {identity.encode() for identity, key in _skip(config).psk.items() if key.tls12}
 
 
 def _psk_callers(config: SiteConfig, keys: Mapping[bytes, bytes]) -> PskCallers:

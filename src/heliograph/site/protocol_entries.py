@@ -6,6 +6,7 @@ local_system_id = "key-provider-a"
 remote_systems = { "key-provider-b" = ["sae-b"] }   # names may be globs
 psk_listen = "192.0.2.2:8445"                       # for encryptors that have a preshared key in place of a certificate
 psk = { "router-a" = { sae = "sae-a", file = "skip/router-a.psk" } }
+tls12 = true                                        # TLS 1.2 too; a preshared key for it has tls12 = true as well
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _PSK_IDENTITY = re.compile(r"[!-~]{1,128}")  # our choice; RFC 4279 5.3 asks for
 class _SkipPsk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sae: str
     file: str
+    tls12: bool = False  # for TLS 1.2 and no other; else for TLS 1.3 and no other
 
 
 class SkipEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,6 +42,7 @@ class SkipEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listen: str | None = None
     psk_listen: str | None = None
     psk: dict[str, _SkipPsk] = {}
+    tls12: bool = False
 
     def check(self) -> None:
         """Raise ConfigurationError for what could not be served."""
@@ -53,6 +56,8 @@ class SkipEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ConfigurationError(f"[skip] psk identity {identity!r}: 1 to 128 printable ASCII characters")
         if len({key.sae for key in self.psk.values()}) != len(self.psk):
             raise ConfigurationError("[skip] psk: an SAE comes twice; each has one preshared key")
+        if not self.tls12 and any(key.tls12 for key in self.psk.values()):
+            raise ConfigurationError("[skip] psk: a key has tls12 = true and [skip] has not; give both or neither")
 
     def systems(self) -> SkipSystems:
         """Return the declared systems. Raises ConfigurationError."""

@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import ssl
+import subprocess
 import uuid
 from contextlib import AsyncExitStack
 
@@ -257,6 +259,33 @@ def test_a_connection_under_a_preshared_key_ends_when_the_key_is_replaced_and_no
     served(site, declared, act, reloading=True)
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="apt-get install -y openssl")
+def test_a_preshared_key_changes_its_version_of_tls_at_a_reload_and_its_connections_end(site):
+    declared = psk_entry(site, tls12=True)
+    psk = bytes(range(1, 33))
+    port = declared["skip"]["psk_listen"].rpartition(":")[2]
+
+    def by_tls_1_2():
+        words = ["-psk_identity", "router-a", "-psk", psk.hex(), "-tls1_2", "-ign_eof"]
+        ask = b"GET /capabilities HTTP/1.1\r\nHost: k\r\nConnection: close\r\n\r\n"
+        command = ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", *words]
+        return b" 200 " in subprocess.run(command, input=ask, capture_output=True, timeout=20, check=False).stdout
+
+    async def act(_config, _supply, _rows, reloads):
+        kept = await open_psk(declared, psk)
+        assert (await answers(kept), await asyncio.to_thread(by_tls_1_2)) == (True, False)
+        document = site.document()
+        document["skip"]["psk"]["router-a"]["tls12"] = True
+        site.write(document)
+        await reloads.reload("SIGHUP")
+        assert (await answers(kept), await asyncio.to_thread(by_tls_1_2)) == (False, True)
+        kept[2].close()
+        with pytest.raises(PskRefused):
+            await ask_psk(declared, psk, "/capabilities")
+
+    served(site, declared, act, reloading=True)
+
+
 @pytest.mark.parametrize(
     ("text", "mode", "cause"),
     [
@@ -299,6 +328,10 @@ REFUSED = {
     "skip psk identity": (
         {"skip": {**SKIP, "psk_listen": "127.0.0.1:1", "psk": {"a b": PSK["router-a"]}}},
         "printable ASCII",
+    ),
+    "skip psk for TLS 1.2 alone": (
+        {"skip": {**SKIP, "psk_listen": "127.0.0.1:1", "psk": {"x": {**PSK["router-a"], "tls12": True}}}},
+        "tls12 = true and \\[skip\\] has not",
     ),
     "skip psk twice": (
         {"skip": {**SKIP, "psk_listen": "127.0.0.1:1", "psk": {**PSK, "x": PSK["router-a"]}}},
