@@ -17,6 +17,8 @@ from heliograph.http.etsi020_server import Etsi020Server
 from heliograph.http.server import KmeServer
 from heliograph.http.skip_server import SkipServer
 from heliograph.http.tls import server_tls, skip_server_tls, tls13_client_tls, tls13_server_tls
+from heliograph.kme.etsi020_records import Extension
+from heliograph.kme.foreign_groups import ForeignGroup
 from heliograph.kme.interworking import Interworking, InterworkingPeer
 from heliograph.kme.streams import Streams
 from heliograph.kme.supply import SaePair, Supply
@@ -42,8 +44,16 @@ __all__ = ["follow_boundary", "foreign_pairs", "kme_tls", "open_doors"]
 def foreign_pairs(config: SiteConfig) -> list[SaePair]:
     """Return the pairs that an SAE of this site has with one behind another key manager (ETSI GS QKD 020)."""
     entry = config.file.etsi020
-    peers = entry.peers if entry else []
-    return [SaePair(pair.local, pair.foreign, peer.kme) for peer in peers for pair in peer.pairs]
+    if entry is None:
+        return []
+    found = {(pair.local, pair.foreign): peer.kme for peer in entry.peers for pair in peer.pairs}
+    for group in entry.foreign_groups():
+        # As of a link's groups: a slave here with the master, or the master here with a slave.
+        for slave in group.slaves:
+            for local, foreign in ((group.master, slave), (slave, group.master)):
+                if local in group.here and foreign in group.behind:
+                    found.setdefault((local, foreign), group.behind[foreign])
+    return [SaePair(*names, kme) for names, kme in found.items()]
 
 
 def kme_tls(config: SiteConfig) -> ssl.SSLContext:
@@ -216,6 +226,8 @@ class _Peers:
     urls: Mapping[str, str]
     contexts: Mapping[str, ssl.SSLContext]
     pairs: tuple[ForeignPair, ...]
+    groups: tuple[ForeignGroup, ...]
+    said: Extension | None
 
     @classmethod
     def read(cls, config: SiteConfig) -> _Peers:
@@ -227,6 +239,8 @@ class _Peers:
             {peer.kme: peer.url for peer in entry.peers},
             {peer.kme: tls13_client_tls(*files, peer.kme) for peer in entry.peers},
             tuple(ForeignPair(peer.kme, p.local, p.foreign, p.stock) for peer in entry.peers for p in peer.pairs),
+            entry.foreign_groups(),
+            entry.said(config.file.kme.id),
         )
 
 
@@ -236,7 +250,9 @@ async def _open_etsi020(site: _Site, entry: Etsi020Entry) -> None:
     clients = {peer: Etsi020Client(context) for peer, context in peers.contexts.items()}
     foreign = ForeignKeys(store.database, store.keys)
     clock = WallClock()
-    interworking = Interworking(foreign, supply, peers.declared, clock, synchronous=peers.synchronous)
+    interworking = Interworking(
+        foreign, supply, peers.declared, clock, synchronous=peers.synchronous, groups=peers.groups
+    )
     server = Etsi020Server(interworking)
     await server.start(*parse_address(entry.listen, "[etsi020] listen"), door)
     stack.push_async_callback(server.close)
@@ -249,14 +265,16 @@ async def _open_etsi020(site: _Site, entry: Etsi020Entry) -> None:
         peers.pairs,
         SystemRandomness(),
         clock,
+        peers.groups,
+        peers.said,
     )
 
     def follow(now: _Peers) -> None:
-        interworking.declare(now.declared, synchronous=now.synchronous)
+        interworking.declare(now.declared, synchronous=now.synchronous, groups=now.groups)
         for peer, context in now.contexts.items():
             clients.setdefault(peer, Etsi020Client(context)).renew(context)
         # A client of a peer that is gone stays until the end: what it has under way is finished.
-        runner.declare(now.urls, clients, now.pairs)
+        runner.declare(now.urls, clients, now.pairs, now.groups, now.said)
         server.end_strangers()
 
     site.reloads.prepare(renews(server, _etsi020_tls))
