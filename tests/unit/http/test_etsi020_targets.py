@@ -251,6 +251,21 @@ def test_an_acknowledgement_for_other_targets_than_those_of_its_leg_is_refused(t
     assert asyncio.run(act()) == ([400, 400, 400, 200], "relayed", "assigned")
 
 
+def test_a_void_that_comes_while_an_older_acknowledgement_is_under_way_is_answered_too(tmp_path, wire):
+    async def act():
+        async with three_key_managers(tmp_path) as (managers, clock):
+            one, two, _ = managers
+            given = key()
+            await call(wire, one, two, EXT, offer(one, given, targets=("sae-2", "sae-2b")))
+            ((_, relayed),) = two.store.owed(clock.now(), 10)  # on its way
+            await call(wire, one, two, VOID, void(one, given["key_id"], targets=("sae-2", "sae-2b")))
+            two.store.answered(relayed.key_ids, relayed.status)  # its answer comes only now
+            return [(ack.key_ids, ack.status) for _, ack in two.store.owed(clock.now(), 10)], given["key_id"]
+
+    owed, key_id = asyncio.run(act())
+    assert owed == [((key_id,), AckStatus.VOIDED)]
+
+
 # -- extensions --------------------------------------------------------------------------------------------------------
 
 
