@@ -4,11 +4,14 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import ssl
 import subprocess
+import tomllib
 import uuid
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 from boundary_capture import listeners
@@ -41,6 +44,7 @@ from heliograph.vault.filekek import FileKek
 PEER = {"kme": "kme-x", "url": "https://127.0.0.1:9", "pairs": [{"local": "sae-a", "foreign": "sae-x", "stock": 2}]}
 
 
+ROOT = Path(__file__).parents[3]
 BEHIND_Y = {"kme": "kme-y", "url": "https://127.0.0.1:8", "saes": ["sae-y"]}
 
 
@@ -350,6 +354,16 @@ def test_groups_over_other_key_managers_are_declared_in_site_toml(site):
     assert supply.key_sizes("sae-a", "sae-a2\x1fsae-x\x1fsae-y") == (512,)
     with pytest.raises(InsufficientKeys):
         supply.enc_keys("sae-a", "sae-x", 1, additional=["sae-a2", "sae-y"])
+
+
+def test_the_example_of_the_page_about_groups_is_taken(site):
+    page = (ROOT / "docs/how-to/groups-and-quotas.md").read_text()
+    (block,) = re.findall(r"<!-- interworking -->\n```toml\n(.*?)```", page, re.DOTALL)
+    site.write({**site.document(), **tomllib.loads(block)})
+    config = read_site(site.toml)
+    own, passing = config.file.etsi020.foreign_groups()
+    assert (own.origin, own.way.here, set(own.way.legs)) == (None, ("sae-a2",), {"kme-x", "kme-y"})
+    assert (passing.origin, passing.way.here, passing.way.legs) == ("kme-y", ("sae-a",), {"kme-x": ("sae-x",)})
 
 
 class NoKeys:
