@@ -14,13 +14,13 @@ or, if it came from another key manager to be passed on, that one is told. When 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from heliograph.errors import ConfigurationError, HeliographError, KeySupplyError, NotPermitted
 from heliograph.kme import etsi020
-from heliograph.kme.etsi020_records import Ack, AckStatus, ExtKeys, InterworkingError, Slug, Void
+from heliograph.kme.etsi020_records import ACK_ITEMS_MAX, Ack, AckStatus, ExtKeys, InterworkingError, Slug, Void
 from heliograph.kme.foreign_groups import ForeignGroup, ForeignGroups, Way
 from heliograph.kme.key_sizes import size_names
 from heliograph.kme.supply import Supply
@@ -67,7 +67,10 @@ class InterworkingPeer:
 
 
 class Interworking:
-    """The receiving side of the four methods. ``synchronous``: requests without a callback are served too."""
+    """The receiving side of the four methods. ``synchronous``: requests without a callback are served too.
+
+    ``pairs``: an SAE here and one behind another KME, for keys that no further SAE gets; None: all of the supply's.
+    """
 
     def __init__(
         self,
@@ -78,19 +81,25 @@ class Interworking:
         *,
         synchronous: bool = False,
         groups: Sequence[ForeignGroup] = (),
+        pairs: Collection[tuple[str, str]] | None = None,
     ) -> None:
         self._store = store
         self._supply = supply
         self._peers: Mapping[str, InterworkingPeer] = {peer.kme_id: peer for peer in peers}
         self._clock = clock
         self._synchronous = synchronous
-        self._groups = ForeignGroups(groups)
+        self._groups, self._pairs = ForeignGroups(groups), pairs
 
     def declare(
-        self, peers: Sequence[InterworkingPeer], *, synchronous: bool, groups: Sequence[ForeignGroup] = ()
+        self,
+        peers: Sequence[InterworkingPeer],
+        *,
+        synchronous: bool,
+        groups: Sequence[ForeignGroup] = (),
+        pairs: Collection[tuple[str, str]] | None = None,
     ) -> None:
-        """Know these peers and groups from now on and no other."""
-        self._groups = ForeignGroups(groups)
+        """Know these peers, groups and pairs from now on and no other."""
+        self._groups, self._pairs = ForeignGroups(groups), pairs
         self._peers, self._synchronous = {peer.kme_id: peer for peer in peers}, synchronous
 
     def peer(self, kme_id: str) -> InterworkingPeer:
@@ -174,7 +183,9 @@ class Interworking:
             pair = self._supply.authorise(request.targets[0], request.initiator)
         except KeySupplyError:
             pair = None
-        if pair is None or pair.remote_kme != peer.kme_id:
+        # Two SAEs of a group may talk to their key manager about each other; that makes them no pair.
+        declared = self._pairs is None or (request.targets[0], request.initiator) in self._pairs
+        if pair is None or pair.remote_kme != peer.kme_id or not declared:
             raise InterworkingError(
                 Slug.KEY_ROUTING,
                 "no such pair of SAEs is declared between the two key managers",
@@ -183,11 +194,13 @@ class Interworking:
 
 
 def _grouped(fates: Mapping[str, AckStatus], request: Void) -> list[Ack]:
-    return [
-        Ack(tuple(k for k, fate in fates.items() if fate is status), status, request.initiator, request.targets)
-        for status in AckStatus
-        if status in fates.values()
-    ]
+    found = []
+    for status in AckStatus:
+        key_ids = tuple(key_id for key_id, fate in fates.items() if fate is status)
+        for first in range(0, len(key_ids), ACK_ITEMS_MAX):
+            part = key_ids[first : first + ACK_ITEMS_MAX]
+            found.append(Ack(part, status, request.initiator, request.targets))
+    return found
 
 
 def read_offer_answer(status: int | None, body: bytes) -> bool | list[Ack]:

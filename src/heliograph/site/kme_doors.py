@@ -229,6 +229,11 @@ class _Peers:
     groups: tuple[ForeignGroup, ...]
     said: Extension | None
 
+    @property
+    def names(self) -> set[tuple[str, str]]:
+        """The pairs: an SAE here, and one behind another key manager."""
+        return {(pair.local_sae, pair.foreign_sae) for pair in self.pairs}
+
     @classmethod
     def read(cls, config: SiteConfig) -> _Peers:
         """Read the entry. Raises ConfigurationError."""
@@ -270,7 +275,7 @@ async def _open_etsi020(site: _Site, entry: Etsi020Entry) -> None:
     )
 
     def follow(now: _Peers) -> None:
-        interworking.declare(now.declared, synchronous=now.synchronous, groups=now.groups)
+        interworking.declare(now.declared, synchronous=now.synchronous, groups=now.groups, pairs=now.names)
         for peer, context in now.contexts.items():
             clients.setdefault(peer, Etsi020Client(context)).renew(context)
         # A client of a peer that is gone stays until the end: what it has under way is finished.

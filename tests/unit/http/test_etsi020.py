@@ -254,6 +254,21 @@ def test_all_keys_of_a_pair_are_voided_only_with_the_confirmation(tmp_path, wire
     assert (left, confirmed[0], gone) == (2, 200, 0)
 
 
+def test_the_answer_to_a_void_of_many_keys_keeps_to_what_the_standard_takes_at_once(tmp_path, wire, monkeypatch):
+    """MaxItems of key_id_container is 1024."""
+    monkeypatch.setattr("heliograph.kme.interworking.ACK_ITEMS_MAX", 2)
+
+    async def act():
+        async with two_key_managers(tmp_path, synchronous=True) as (one, two, _):
+            tls = tls_of(one)
+            await call(wire, two, EXT, offer(*[key() for _ in range(5)]), tls)
+            return await call(wire, two, VOID, void(all_confirmation=True), tls)
+
+    status, _, answer = run(act)
+    assert (status, [len(ack["key_id_container"]) for ack in answer]) == (200, [2, 2, 1])
+    assert len({entry["key_id"] for ack in answer for entry in ack["key_id_container"]}) == 5
+
+
 def test_a_void_of_another_pair_destroys_nothing(tmp_path, wire):
     async def act():
         async with two_key_managers(tmp_path, synchronous=True) as (one, two, _):

@@ -123,6 +123,7 @@ def test_targets_that_are_no_declared_group_are_refused_with_proof_and_none_is_h
     cases = {
         ("sae-2", "sae-9"): "no_route_multiple_targets",
         ("sae-9",): "target_sae_id_not_recognized",
+        ("sae-2",): "target_sae_id_not_recognized",  # of the group, without the others: no declared pair
         ("sae-2", "sae-3", "sae-9"): "no_route_multiple_targets",
     }
 

@@ -71,7 +71,7 @@ class Manager:
         self.supply = Supply(self.keys, self.kme, pairs, Limits(), clock, groups=groups)
         peers = [InterworkingPeer(other.kme, other.url) for other in others]
         self.interworking = Interworking(
-            self.store, self.supply, peers, clock, synchronous=synchronous, groups=[self.group]
+            self.store, self.supply, peers, clock, synchronous=synchronous, groups=[self.group], pairs=()
         )
         self.clients = {other.kme: Etsi020Client(tls13_client_tls(*self.files, other.kme)) for other in others}
         self.runner = InterworkingRunner(
