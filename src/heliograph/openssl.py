@@ -7,12 +7,17 @@ suite, and good for suites with the same hash (RFC 8446 4.2.11). Here a key belo
 There are no certificates: a peer without the key fails the handshake. Key exchange is (EC)DHE or ML-KEM beside the key
 in any case (psk_dhe_ke). Each connection has a context of its own, which forgets: OpenSSL still gives tickets out, but
 they open nothing, so nothing can be resumed past the key.
+
+TLS 1.2 under preshared keys (RFC 4279) is served where a server is given keys for it, and those keys then are for no
+other version: RFC 8446 E.7 knows of no proof for a key that serves in both.
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from OpenSSL import SSL
@@ -20,8 +25,10 @@ from OpenSSL import SSL
 __all__ = [
     "AES_256_GCM_SHA384",
     "CHACHA20_POLY1305_SHA256",
+    "TLS12_SUITES",
     "PskConnection",
     "Suite",
+    "ffdhe3072",
     "psk_client",
     "psk_server",
     "reason",
@@ -32,6 +39,7 @@ _CHUNK_BYTES: Final = 256 * 1024
 _lib: Final[Any] = SSL._lib  # type: ignore[attr-defined]  # noqa: SLF001  - ADR 0049: pyOpenSSL has no call for it
 _ffi: Final[Any] = SSL._ffi  # type: ignore[attr-defined]  # noqa: SLF001  - the same
 _FIND: Final = "int (*)(SSL *, const unsigned char *, size_t, SSL_SESSION **)"
+_FIND_TLS12: Final = "unsigned int (*)(SSL *, const char *, unsigned char *, unsigned int)"
 _USE: Final = "int (*)(SSL *, const EVP_MD *, const unsigned char **, size_t *, SSL_SESSION **)"
 
 
@@ -45,6 +53,12 @@ class Suite:
 
 CHACHA20_POLY1305_SHA256: Final = Suite(b"TLS_CHACHA20_POLY1305_SHA256", b"\x13\x03")
 AES_256_GCM_SHA384: Final = Suite(b"TLS_AES_256_GCM_SHA384", b"\x13\x02")
+
+# OpenSSL's names, the best first. The two of CBC are those of draft-cisco-skip-02, table 1. Suites without DHE are left
+# out: whoever learns such a preshared key later can read every key that was recorded on its way before.
+TLS12_SUITES: Final = (b"DHE-PSK-AES256-GCM-SHA384", b"DHE-PSK-AES256-CBC-SHA384", b"DHE-PSK-AES256-CBC-SHA")
+_FFDHE3072_BITS: Final = 3072
+_FFDHE3072_OFFSET: Final = 2625351  # RFC 7919 A.2
 
 
 @dataclass(slots=True, eq=False)
@@ -90,8 +104,13 @@ def psk_client(suite: Suite, identity: bytes, psk: bytes) -> PskConnection:
     return PskConnection(connection, [identity], (callback, context, named))
 
 
-def psk_server(suite: Suite, find: Callable[[bytes], bytes | None]) -> PskConnection:
-    """Return a server's connection. ``find``: identity to preshared key, None for one that is refused."""
+def psk_server(
+    suite: Suite, find: Callable[[bytes], bytes | None], find_tls12: Callable[[bytes], bytes | None] | None = None
+) -> PskConnection:
+    """Return a server's connection. ``find``: identity to preshared key, None for one that is refused.
+
+    ``find_tls12``: the same for TLS 1.2; without it there is no TLS 1.2.
+    """
     used: list[bytes] = []
 
     def look_up(ssl: Any, name: Any, size: int, session: Any) -> int:  # noqa: ANN401
@@ -102,12 +121,26 @@ def psk_server(suite: Suite, find: Callable[[bytes], bytes | None]) -> PskConnec
             used[:] = [identity]
         return 1  # without a session it goes on to certificates, of which there are none
 
+    def look_up_tls12(ssl: Any, name: Any, psk: Any, most: int) -> int:  # noqa: ANN401
+        # OpenSSL asks here in TLS 1.3 too, for keys of SHA-256, if the other callback had none.
+        identity = _ffi.string(name)
+        found = find_tls12(identity) if find_tls12 and _lib.SSL_version(ssl) == SSL.TLS1_2_VERSION else None
+        if found is None or not 1 <= len(found) <= most:
+            return 0
+        _ffi.memmove(psk, found, len(found))
+        used[:] = [identity]
+        return len(found)
+
     callback = _ffi.callback(_FIND, look_up, error=0, onerror=_say_nothing)
+    older = _ffi.callback(_FIND_TLS12, look_up_tls12, error=0, onerror=_say_nothing)
     context = _context(suite)
     _lib.SSL_CTX_set_psk_find_session_callback(context._context, callback)  # noqa: SLF001  - the same
+    if find_tls12 is not None:
+        _allow_tls12(context)
+        _lib.SSL_CTX_set_psk_server_callback(context._context, older)  # noqa: SLF001  - the same
     connection = SSL.Connection(context, None)
     connection.set_accept_state()
-    return PskConnection(connection, used, (callback, context))
+    return PskConnection(connection, used, (callback, older, context))
 
 
 def reason(why: SSL.Error) -> str:
@@ -146,3 +179,31 @@ def _context(suite: Suite) -> SSL.Context:
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     return context
+
+
+def _allow_tls12(context: SSL.Context) -> None:
+    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    context.set_cipher_list(b":".join(TLS12_SUITES))
+    context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE)
+    written = _ffi.new("char[]", ffdhe3072())
+    memory = _ffi.gc(_lib.BIO_new_mem_buf(written, len(written) - 1), _lib.BIO_free)
+    group = _ffi.gc(_lib.PEM_read_bio_DHparams(memory, _ffi.NULL, _ffi.NULL, _ffi.NULL), _lib.DH_free)
+    if group == _ffi.NULL or _lib.SSL_CTX_set_tmp_dh(context._context, group) != 1:  # noqa: SLF001  - the same
+        raise SSL.Error([("heliograph", "", "the group of DHE cannot be set")])
+
+
+@lru_cache(maxsize=1)
+def ffdhe3072() -> bytes:
+    """Return the group ffdhe3072 as PEM: by its formula from the digits of e (RFC 7919 A and A.2), generator 2."""
+    bits, guard = _FFDHE3072_BITS, 64
+    term = digits = 1 << (bits - 130 + guard)
+    number = 1
+    while term:  # e is the sum of 1/n!
+        term //= number
+        digits += term
+        number += 1
+    prime = 2**bits - 2 ** (bits - 64) + ((digits >> guard) + _FFDHE3072_OFFSET) * 2**64 - 1
+    # PKCS #3: SEQUENCE { prime INTEGER, base INTEGER }; cryptography is about to drop its own way to write it.
+    members = b"\x02\x82\x01\x81\x00" + prime.to_bytes(bits // 8, "big") + b"\x02\x01\x02"
+    written = base64.encodebytes(b"\x30\x82" + len(members).to_bytes(2, "big") + members)
+    return b"-----BEGIN DH PARAMETERS-----\n" + written + b"-----END DH PARAMETERS-----\n"

@@ -8,7 +8,7 @@ import pytest
 
 from heliograph.errors import InsufficientKeys, NotPermitted
 from heliograph.kme import etsi020
-from heliograph.kme.etsi020 import Ack, AckStatus, ExtKeys, InterworkingError, Slug, Void
+from heliograph.kme.etsi020_records import Ack, AckStatus, ExtKey, ExtKeys, InterworkingError, Slug, Void
 from heliograph.kme.supply import RequestRefused
 
 PUBLISHED = json.loads((Path(__file__).parent / "etsi020/published.json").read_text())
@@ -61,7 +61,7 @@ def test_every_member_of_the_description_is_read_and_no_other(what):
 
 
 def test_what_is_written_has_the_members_of_the_description_only():
-    key = etsi020.ExtKey(ID, bytes(32))
+    key = ExtKey(ID, bytes(32))
     written = {
         "ext_keys": etsi020.ext_keys_document(ExtKeys((key,), "a", ("b",), "https://k/ack")),
         "void": etsi020.void_document(Void((), "a", ("b",), "https://k/ack")),

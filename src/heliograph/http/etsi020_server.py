@@ -13,7 +13,7 @@ from heliograph.errors import HeliographError, NotPermitted
 from heliograph.http.callers import client_certificate
 from heliograph.http.json_http import Answer, JsonHttpServer, read_body
 from heliograph.kme import etsi020
-from heliograph.kme.etsi020 import InterworkingError, Slug
+from heliograph.kme.etsi020_records import InterworkingError, Slug
 from heliograph.kme.identity import kme_id_from_certificate
 from heliograph.kme.interworking import Interworking
 from heliograph.kme.supply import RequestRefused

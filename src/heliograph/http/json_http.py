@@ -25,7 +25,7 @@ from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
 from heliograph.errors import ConfigurationError, HeliographError, StoreUnavailable
 from heliograph.http.answers import Answer
 from heliograph.http.plain_door import PlainDoor
-from heliograph.http.psk_door import PskDoor
+from heliograph.http.psk_door import Find, PskDoor
 from heliograph.http.store_groups import RunGroup, StoreGroups, Unsettled
 from heliograph.kme.boundary import Network
 from heliograph.kme.supply import RequestRefused
@@ -101,12 +101,12 @@ class JsonHttpServer(ABC):
             raise ConfigurationError(f"{self.what} address {host}:{port}: {_reason(error)}") from error
         self.servers = [listening]
 
-    async def start_psk(self, host: str, port: int, find: Callable[[bytes], bytes | None]) -> None:
-        """Listen with TLS under preshared keys; ``find``: identity to key. Raises ConfigurationError."""
+    async def start_psk(self, host: str, port: int, find: Find, find_tls12: Find | None = None) -> None:
+        """Listen with TLS under preshared keys, see ``PskDoor``. Raises ConfigurationError."""
         server = await self._set_up()
         try:
             listening = await asyncio.get_running_loop().create_server(
-                lambda: PskDoor(find, server, HANDSHAKE_SECONDS), host, port, backlog=BACKLOG
+                lambda: PskDoor(find, server, HANDSHAKE_SECONDS, find_tls12), host, port, backlog=BACKLOG
             )
         except OSError as error:
             await self.close()

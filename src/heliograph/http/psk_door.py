@@ -1,4 +1,4 @@
-"""A door whose connections are TLS 1.3 under external preshared keys: what asyncio's own TLS cannot do.
+"""A door whose connections are TLS under external preshared keys: what asyncio's own TLS cannot do.
 
 ``PskDoor`` stands between a socket's transport and the protocol of a server: it speaks TLS to the one and plain bytes
 to the other, which sees the identity of the key as ``get_extra_info("psk_identity")``.
@@ -18,7 +18,9 @@ from OpenSSL import SSL
 from heliograph.http.tls import note_refusal
 from heliograph.openssl import AES_256_GCM_SHA384, PskConnection, psk_server, reason
 
-__all__ = ["PSK_IDENTITY", "PskDoor"]
+__all__ = ["PSK_IDENTITY", "Find", "PskDoor"]
+
+Find = Callable[[bytes], bytes | None]
 
 PSK_IDENTITY: Final = "psk_identity"
 _READ_BYTES: Final = 16384  # a TLS record
@@ -74,12 +76,20 @@ class _Inside(asyncio.Transport):
 
 
 class PskDoor(asyncio.Protocol):
-    """One connection. ``find``: identity to key; ``make``: the protocol inside; ``handshake_s``: its time to begin."""
+    """One connection. ``find``: identity to key; ``make``: the protocol inside; ``handshake_s``: its time to begin.
+
+    ``find_tls12``: identity to key for TLS 1.2; without it there is TLS 1.3 only.
+    """
 
     def __init__(
-        self, find: Callable[[bytes], bytes | None], make: Callable[[], asyncio.BaseProtocol], handshake_s: float
+        self,
+        find: Find,
+        make: Callable[[], asyncio.BaseProtocol],
+        handshake_s: float,
+        find_tls12: Find | None = None,
     ) -> None:
-        self._find = find
+        self._find, self._find_tls12 = find, find_tls12
+        self._asked = find  # which of the two gave the key of the handshake
         self._given: list[bytes] = []  # the key that the handshake is made under, until that is complete
         self._make = make
         self._handshake_s = handshake_s
@@ -88,14 +98,17 @@ class PskDoor(asyncio.Protocol):
     @cached_property
     def _psk(self) -> PskConnection:
         # Made when the first bytes come: a stranger who is silent costs a socket only.
-        find, given = self._find, self._given
+        def looking_in(find: Find) -> Find:
+            def look_up(identity: bytes) -> bytes | None:
+                psk = find(identity)
+                self._given[:] = [] if psk is None else [psk]
+                self._asked = find
+                return psk
 
-        def look_up(identity: bytes) -> bytes | None:
-            psk = find(identity)
-            given[:] = [] if psk is None else [psk]
-            return psk
+            return look_up
 
-        return psk_server(AES_256_GCM_SHA384, look_up)
+        older = None if self._find_tls12 is None else looking_in(self._find_tls12)
+        return psk_server(AES_256_GCM_SHA384, looking_in(self._find), older)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the handshake, not for ever."""
@@ -195,7 +208,7 @@ class PskDoor(asyncio.Protocol):
 
     def _still_valid(self, identity: bytes) -> bool:
         """Tell whether the key of the handshake is the one of this identity now: a reload may have come between."""
-        given, now = self._given.copy(), self._find(identity)
+        given, now = self._given.copy(), self._asked(identity)
         self._given.clear()
         return bool(given) and now is not None and hmac.compare_digest(given[0], now)
 

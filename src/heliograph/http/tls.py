@@ -8,12 +8,16 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+
 from heliograph.errors import ConfigurationError, NotPermitted
 from heliograph.http.diagnosis import explain_caller
 from heliograph.kme.identity import kme_id_from_certificate
 
 __all__ = [
     "SKIP_SUITE",
+    "SKIP_TLS12_SUITE",
     "client_tls",
     "note_refusal",
     "server_tls",
@@ -23,6 +27,9 @@ __all__ = [
 ]
 
 SKIP_SUITE = "TLS_AES_256_GCM_SHA384"  # draft-cisco-skip-02, table 1: required
+# Table 1: recommended, for TLS 1.2. The other one there has no forward secrecy: who learns the key provider's private
+# key later can read every key that was recorded on its way before.
+SKIP_TLS12_SUITE = "ECDHE-ECDSA-AES256-GCM-SHA384"
 
 _TEXTS_MAX = 64  # our choice: how many texts about refused handshakes are remembered
 
@@ -68,12 +75,22 @@ def tls13_client_tls(certificate: str | Path, key: str | Path, ca: str | Path, k
     return context
 
 
-def skip_server_tls(certificate: str | Path, key: str | Path, ca: str | Path) -> ssl.SSLContext:
+def skip_server_tls(certificate: str | Path, key: str | Path, ca: str | Path, *, tls12: bool = False) -> ssl.SSLContext:
     """Return a SKIP key provider's context: TLS 1.3 with the required suite and no other, client certificates.
 
-    The draft's external PSKs have a door of their own (``http.psk_door``). Raises ConfigurationError.
+    ``tls12``: TLS 1.2 too, with its one recommended suite that has forward secrecy. The draft's external PSKs have a
+    door of their own (``http.psk_door``). Raises ConfigurationError.
     """
     context = tls13_server_tls(certificate, key, ca)
+    if tls12:
+        public = x509.load_pem_x509_certificate(Path(certificate).read_bytes()).public_key()
+        if not isinstance(public, EllipticCurvePublicKey):
+            raise ConfigurationError(
+                f"{certificate}: holds no ECDSA key, which {SKIP_TLS12_SUITE} needs; issue an ECDSA certificate or "
+                "take tls12 out of [skip]"
+            )
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(SKIP_TLS12_SUITE)
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
     context.sslobject_class = _SkipSuite
     return context
@@ -104,13 +121,13 @@ class _Telling(ssl.SSLObject):
 
 
 class _SkipSuite(_Telling):
-    """A TLS connection that ends its handshake only with the suite SKIP requires."""
+    """A TLS connection that ends its handshake only with a suite that SKIP requires, or recommends for TLS 1.2."""
 
     def do_handshake(self) -> None:
         super().do_handshake()
         # The ssl module cannot choose among TLS 1.3 suites; it can refuse what was chosen.
         used = self.cipher()
-        if used is None or used[0] != SKIP_SUITE:
+        if used is None or used[0] not in {SKIP_SUITE, SKIP_TLS12_SUITE}:
             raise ssl.SSLError(f"SKIP needs {SKIP_SUITE}; the client does not offer it")
 
 

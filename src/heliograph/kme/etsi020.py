@@ -6,7 +6,8 @@
 Names, codes and shapes are those of the published OpenAPI description (1.1.1). Errors are RFC 9457 documents, sent as
 application/json. What is left open is settled here as follows. A target that this KME does not reach, a key size it
 does not serve, a known key_id with another value and a callback elsewhere than declared are 400, so that the sender may
-reassign the key. Unknown members are refused. 202, and 200 for an acknowledgement, have no body.
+reassign the key. Unknown members are refused. 202, and 200 for an acknowledgement, have no body. Optional extensions
+are kept as they came, to be passed on; of the mandatory ones none is known.
 """
 
 from __future__ import annotations
@@ -14,30 +15,31 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TypeVar
 
 import msgspec
 
-from heliograph.errors import HeliographError, InsufficientKeys, KeySupplyError, NotPermitted
+from heliograph.errors import HeliographError, InsufficientKeys, NotPermitted
+from heliograph.kme.etsi020_records import (
+    ACK_ITEMS_MAX,
+    Ack,
+    AckStatus,
+    Extension,
+    ExtKey,
+    ExtKeys,
+    InterworkingError,
+    Slug,
+    Void,
+    is_sae_id,
+)
 from heliograph.kme.strict_json import MalformedDocument, read_document
 from heliograph.kme.supply import RequestRefused
 
 __all__ = [
-    "ACK_ITEMS_MAX",
     "KEYS_MAX",
-    "Ack",
-    "AckStatus",
-    "ExtKey",
-    "ExtKeys",
-    "InterworkingError",
-    "Slug",
-    "Void",
     "acks_document",
     "error_answer",
     "ext_keys_document",
-    "is_sae_id",
     "read_acks",
     "read_ext_keys",
     "read_versions",
@@ -49,7 +51,6 @@ __all__ = [
 VERSION = "v1"
 SYNCHRONOUS = "synchronous_mode"
 TYPE_BASE = "https://qkd.etsi.org/gs020-interop-kms/"
-ACK_ITEMS_MAX = 1024  # the standard's
 KEYS_MAX = 128  # our choice
 MESSAGE_LENGTH_MAX = 4096  # the standard's
 CALLBACK_LENGTH_MAX = 1024  # the standard's
@@ -57,36 +58,8 @@ EXTENSIONS_MAX = 1024  # the standard's
 KEY_BYTES_MAX = 512  # our choice
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
-# 1 to 64 characters that a URI may have (RFC 3986 2), a percent sign only where it encodes.
-_SAE_ID = re.compile(r"(?=.{1,64}\Z)(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
 _EXTENSION = re.compile(r"E[0-9]{1,10}_[A-Za-z0-9_.-]{1,128}")
 _Record = TypeVar("_Record")
-
-
-class AckStatus(StrEnum):
-    """What became of a key at the other key manager."""
-
-    RELAYED = "relayed"
-    FAILED = "failed"
-    VOIDED = "voided"
-    FAILED_TO_VOID = "failed to void"
-    NOT_PRESENT = "key not present"
-
-
-class Slug(StrEnum):
-    """The standard's error types; their HTTP status and more are in ``_ERRORS``."""
-
-    MISSING_PARAMETERS = "missing-parameters"
-    KEY_ROUTING = "key-routing-error"
-    VOID_NOT_UNDERSTOOD = "void-request-not-understood"
-    NO_KEY_IDS = "no-key-ids-or-confirmation"
-    ACK_NOT_UNDERSTOOD = "ack-not-understood"
-    KEY_NOT_PRESENT = "key-not-present"
-    UNAUTHORIZED = "unauthorized"
-    TIMEOUT = "timeout"
-    SERVER = "server-side-general-error"
-    INSUFFICIENT = "insufficient-key-material"
-    UNSUPPORTED_EXTENSION = "unsupported-mandatory-extension"
 
 
 # HTTP status, and the name of the entry of ``details`` that the standard's text or examples give the reason under. The
@@ -104,54 +77,6 @@ _ERRORS: Mapping[Slug, tuple[int, str]] = {
     Slug.INSUFFICIENT: (503, "insufficient_key_material"),
     Slug.UNSUPPORTED_EXTENSION: (503, "unsupported_mandatory_extension"),
 }
-
-
-class InterworkingError(KeySupplyError):
-    """The request of another key manager is refused; ``slug`` is the standard's type, ``details`` name to text."""
-
-    def __init__(self, slug: Slug, text: str, details: Mapping[str, str] | None = None) -> None:
-        super().__init__(text)
-        self.slug = slug
-        self.details = dict(details or {})
-
-
-@dataclass(frozen=True, slots=True)
-class ExtKey:
-    """One key on its way between two key managers."""
-
-    key_id: str
-    value: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class ExtKeys:
-    """A hand-over. Without ``callback`` the sender asks for the synchronous mode."""
-
-    keys: tuple[ExtKey, ...]
-    initiator: str
-    targets: tuple[str, ...]
-    callback: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Ack:
-    """What became of some keys."""
-
-    key_ids: tuple[str, ...]
-    status: AckStatus
-    initiator: str
-    targets: tuple[str, ...]
-    message: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Void:
-    """A request to destroy keys; empty ``key_ids``: all of this initiator and these targets."""
-
-    key_ids: tuple[str, ...]
-    initiator: str
-    targets: tuple[str, ...]
-    callback: str | None = None
 
 
 class _Key(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -209,13 +134,16 @@ def read_ext_keys(body: bytes) -> ExtKeys:
         raise InterworkingError(Slug.UNSUPPORTED_EXTENSION, f"no mandatory extension is supported here: {names}")
     if not 1 <= len(document.keys) <= KEYS_MAX:
         raise InterworkingError(slug, f"keys: between 1 and {KEYS_MAX} are taken at once")
-    keys = tuple(ExtKey(_uuid(key.key_id, slug), _value(key.value)) for key in document.keys)
+    keys = tuple(
+        ExtKey(_uuid(key.key_id, slug), _value(key.value), _unset_extension(key.extension)) for key in document.keys
+    )
     if len({key.key_id for key in keys}) != len(keys):
         raise InterworkingError(slug, "keys: a key_id comes twice")
     return ExtKeys(
         keys,
         *_saes(document.initiator_sae_id, document.target_sae_ids, slug),
         _callback(document.ack_callback_url, slug),
+        _unset_extension(document.extension_optional),
     )
 
 
@@ -244,7 +172,13 @@ def _ack(document: _Ack) -> Ack:
     message = _unset(document.message)
     if message is not None and len(message) > MESSAGE_LENGTH_MAX:
         raise InterworkingError(slug, f"message: at most {MESSAGE_LENGTH_MAX} characters")
-    return Ack(key_ids, AckStatus(document.ack_status), initiator, targets, message)
+    each = {
+        key_id: entry.extension
+        for key_id, entry in zip(key_ids, document.key_id_container, strict=True)
+        if isinstance(entry.extension, dict)
+    }
+    of_all = _unset_extension(document.extension)
+    return Ack(key_ids, AckStatus(document.ack_status), initiator, targets, message, of_all, each)
 
 
 def read_void(body: bytes) -> Void:
@@ -311,11 +245,6 @@ def _value(text: str) -> bytes:
     return value
 
 
-def is_sae_id(text: str) -> bool:
-    """Tell whether an SAE ID can be written in this interface."""
-    return _SAE_ID.fullmatch(text) is not None
-
-
 def _callback(url: str | msgspec.UnsetType, slug: Slug) -> str | None:
     if isinstance(url, str) and len(url) > CALLBACK_LENGTH_MAX:
         raise InterworkingError(slug, f"ack_callback_url: at most {CALLBACK_LENGTH_MAX} characters")
@@ -335,6 +264,10 @@ def _unset(value: str | msgspec.UnsetType) -> str | None:
     return None if isinstance(value, msgspec.UnsetType) else value
 
 
+def _unset_extension(value: dict[str, object] | msgspec.UnsetType) -> Extension | None:
+    return None if isinstance(value, msgspec.UnsetType) else value
+
+
 # -- what a key manager writes ----------------------------------------------------------------------------------------
 
 
@@ -348,9 +281,13 @@ def versions_document(*, synchronous: bool) -> bytes:
 
 def ext_keys_document(request: ExtKeys) -> bytes:
     """Return the body of POST ext_keys; it holds the keys."""
-    keys = [_Key(key.key_id, base64.b64encode(key.value).decode("ascii")) for key in request.keys]
+    keys = [
+        _Key(key.key_id, base64.b64encode(key.value).decode("ascii"), _extension(key.extension)) for key in request.keys
+    ]
     callback = msgspec.UNSET if request.callback is None else request.callback
-    return msgspec.json.encode(_ExtKeys(keys, request.initiator, list(request.targets), callback))
+    optional = _extension(request.optional)
+    document = _ExtKeys(keys, request.initiator, list(request.targets), callback, extension_optional=optional)
+    return msgspec.json.encode(document)
 
 
 def acks_document(acks: Iterable[Ack]) -> bytes:
@@ -374,10 +311,10 @@ def void_document(request: Void) -> bytes:
 
 def error_answer(error: HeliographError) -> tuple[int, bytes]:
     """Return HTTP status and RFC 9457 document. Only 400 and 401 say that no key was taken over."""
-    slug, text, details = Slug.SERVER, "the server failed and cannot answer", {}
+    slug, text, details, named = Slug.SERVER, "the server failed and cannot answer", {}, None
     match error:
         case InterworkingError():
-            slug, text, details = error.slug, str(error), error.details
+            slug, text, details, named = error.slug, str(error), error.details, error.name
         case NotPermitted():
             slug, text = Slug.UNAUTHORIZED, str(error)
         case InsufficientKeys():
@@ -386,15 +323,20 @@ def error_answer(error: HeliographError) -> tuple[int, bytes]:
             slug, text = Slug.MISSING_PARAMETERS, str(error)
     status, name = _ERRORS[slug]
     title = slug.replace("-", " ")
-    document = {"type": TYPE_BASE + slug, "status": status, "title": title, "details": {name: text, **details}}
+    document = {"type": TYPE_BASE + slug, "status": status, "title": title, "details": {named or name: text, **details}}
     return status, msgspec.json.encode(document)
 
 
 def _ack_record(ack: Ack) -> _Ack:
     return _Ack(
-        [_KeyId(key_id) for key_id in ack.key_ids],
+        [_KeyId(key_id, _extension(ack.key_extensions.get(key_id))) for key_id in ack.key_ids],
         str(ack.status),
         ack.initiator,
         list(ack.targets),
         msgspec.UNSET if ack.message is None else ack.message,
+        _extension(ack.extension),
     )
+
+
+def _extension(extension: Extension | None) -> dict[str, object] | msgspec.UnsetType:
+    return dict(extension) if extension else msgspec.UNSET

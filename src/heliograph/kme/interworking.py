@@ -2,25 +2,30 @@
 
 A key that was offered counts as assigned at the other side until that side proves otherwise: only 400 and 401 prove
 that it was not taken over. Anything else, silence included, means: offer the same key again, or void it; never give it
-to somebody else. The initiator's SAE can fetch a key only once its target is known to have it.
+to somebody else. The initiator's SAE can fetch a key only once all of its targets are known to have it.
 
-    offered --202 or 200--> assigned --"relayed"--> relayed, in this site's supply
+    offered --202 or 200--> assigned --"relayed"--> relayed
     offered --400, 401--> dead (voiding, if an earlier offer went unanswered)
     offered, assigned --too long--> voiding --answer--> dead
+
+So it goes with each key manager that a key is offered to. When all have relayed it, it goes into this site's supply;
+or, if it came from another key manager to be passed on, that one is told. When one has not, the others void it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from heliograph.errors import ConfigurationError, HeliographError, KeySupplyError, NotPermitted
 from heliograph.kme import etsi020
-from heliograph.kme.etsi020 import Ack, AckStatus, ExtKeys, InterworkingError, Slug, Void
+from heliograph.kme.etsi020_records import ACK_ITEMS_MAX, Ack, AckStatus, ExtKeys, InterworkingError, Slug, Void
+from heliograph.kme.foreign_groups import ForeignGroup, ForeignGroups, Way
 from heliograph.kme.key_sizes import size_names
 from heliograph.kme.supply import Supply
 from heliograph.ports import Clock
+from heliograph.protocol.audience import audience_name
 
 __all__ = ["ForeignKeyStore", "Interworking", "InterworkingPeer", "read_offer_answer", "read_void_answer"]
 
@@ -28,11 +33,14 @@ __all__ = ["ForeignKeyStore", "Interworking", "InterworkingPeer", "read_offer_an
 class ForeignKeyStore(Protocol):
     """Where keys of other key managers are remembered; every method is durable when it returns, or changed nothing."""
 
-    def take(self, peer: str, request: ExtKeys, now: float) -> None:
-        """Hold all keys for their target, or none. A repeated request changes nothing. Raises InterworkingError."""
+    def take(self, peer: str, request: ExtKeys, way: Way, now: float) -> None:
+        """Hold all keys for their targets, or none. A repeated request changes nothing. Raises InterworkingError."""
 
-    def void(self, peer: str, request: Void, now: float) -> dict[str, AckStatus]:
-        """Destroy keys that were not delivered yet, and refuse them should they come later."""
+    def void(self, peer: str, request: Void, now: float) -> dict[str, AckStatus | None]:
+        """Destroy keys that were not delivered yet, and refuse them should they come later; None: not known yet.
+
+        Raises InterworkingError where that cannot be told.
+        """
 
     def acknowledged(self, peer: str, acks: Sequence[Ack], now: float) -> None:
         """Take the peer's word about keys that were offered to it, all or none. Raises InterworkingError."""
@@ -59,7 +67,10 @@ class InterworkingPeer:
 
 
 class Interworking:
-    """The receiving side of the four methods. ``synchronous``: requests without a callback are served too."""
+    """The receiving side of the four methods. ``synchronous``: requests without a callback are served too.
+
+    ``pairs``: an SAE here and one behind another KME, for keys that no further SAE gets; None: all of the supply's.
+    """
 
     def __init__(
         self,
@@ -69,15 +80,26 @@ class Interworking:
         clock: Clock,
         *,
         synchronous: bool = False,
+        groups: Sequence[ForeignGroup] = (),
+        pairs: Collection[tuple[str, str]] | None = None,
     ) -> None:
         self._store = store
         self._supply = supply
         self._peers: Mapping[str, InterworkingPeer] = {peer.kme_id: peer for peer in peers}
         self._clock = clock
         self._synchronous = synchronous
+        self._groups, self._pairs = ForeignGroups(groups), pairs
 
-    def declare(self, peers: Sequence[InterworkingPeer], *, synchronous: bool) -> None:
-        """Know these peers from now on and no other."""
+    def declare(
+        self,
+        peers: Sequence[InterworkingPeer],
+        *,
+        synchronous: bool,
+        groups: Sequence[ForeignGroup] = (),
+        pairs: Collection[tuple[str, str]] | None = None,
+    ) -> None:
+        """Know these peers, groups and pairs from now on and no other."""
+        self._groups, self._pairs = ForeignGroups(groups), pairs
         self._peers, self._synchronous = {peer.kme_id: peer for peer in peers}, synchronous
 
     def peer(self, kme_id: str) -> InterworkingPeer:
@@ -96,8 +118,12 @@ class Interworking:
         peer = self.peer(kme_id)
         request = etsi020.read_ext_keys(body)
         self._check_mode(peer, request.callback)
-        self._check_route(peer, request)
-        self._store.take(kme_id, request, self._clock.now())
+        way = self._way(peer, request)
+        if way.legs and request.callback is None:
+            raise InterworkingError(
+                Slug.MISSING_PARAMETERS, "ack_callback_url is missing: a target is behind another KME, which takes time"
+            )
+        self._store.take(kme_id, request, way, self._clock.now())
         if request.callback is not None:
             return 202, b""
         key_ids = tuple(key.key_id for key in request.keys)
@@ -113,7 +139,8 @@ class Interworking:
         if request.callback is not None:
             return 202, b""
         self._store.answered(tuple(fates))
-        return 200, etsi020.acks_document(_grouped(fates, request))
+        known = {key_id: fate for key_id, fate in fates.items() if fate is not None}  # without a callback: all
+        return 200, etsi020.acks_document(_grouped(known, request))
 
     def ack(self, kme_id: str, body: bytes) -> tuple[int, bytes]:
         """Take acknowledgements; return HTTP status and body. Raises HeliographError; then none was acted on."""
@@ -128,28 +155,52 @@ class Interworking:
             )
         peer.check_callback(callback)
 
-    def _check_route(self, peer: InterworkingPeer, request: ExtKeys) -> None:
-        if len(request.targets) != 1:
-            raise InterworkingError(Slug.KEY_ROUTING, "one target for each key is served here; offer them one by one")
-        try:
-            pair = self._supply.authorise(request.targets[0], request.initiator)
-        except KeySupplyError:
-            pair = None
-        if pair is None or pair.remote_kme != peer.kme_id:
-            raise InterworkingError(Slug.KEY_ROUTING, "no such pair of SAEs is declared between the two key managers")
-        sizes = self._supply.key_sizes(request.initiator, request.targets[0])
+    def _way(self, peer: InterworkingPeer, request: ExtKeys) -> Way:
+        """Return where the keys go. Raises InterworkingError, with proof that none of them was taken."""
+        group = self._groups.find(peer.kme_id, request.initiator, request.targets)
+        if group is None:
+            self._check_pair(peer, request)
+        way = Way(request.targets) if group is None else group.way
+        if group is not None and group.key_size_bits is not None:
+            sizes: tuple[int, ...] = (group.key_size_bits,)
+        else:
+            sizes = self._supply.key_sizes(request.initiator, audience_name(request.targets))
         if any(8 * len(key.value) not in sizes for key in request.keys):
             raise InterworkingError(
                 Slug.MISSING_PARAMETERS, f"keys of {size_names(sizes)} bits are taken here, no others"
             )
+        return way
+
+    def _check_pair(self, peer: InterworkingPeer, request: ExtKeys) -> None:
+        if len(request.targets) != 1:
+            # The text suggests 503, which would leave the sender in doubt.
+            raise InterworkingError(
+                Slug.KEY_ROUTING,
+                "these SAEs are declared as no group of keys from the calling KME",
+                name="no_route_multiple_targets",
+            )
+        try:
+            pair = self._supply.authorise(request.targets[0], request.initiator)
+        except KeySupplyError:
+            pair = None
+        # Two SAEs of a group may talk to their key manager about each other; that makes them no pair.
+        declared = self._pairs is None or (request.targets[0], request.initiator) in self._pairs
+        if pair is None or pair.remote_kme != peer.kme_id or not declared:
+            raise InterworkingError(
+                Slug.KEY_ROUTING,
+                "no such pair of SAEs is declared between the two key managers",
+                name="target_sae_id_not_recognized",
+            )
 
 
 def _grouped(fates: Mapping[str, AckStatus], request: Void) -> list[Ack]:
-    return [
-        Ack(tuple(k for k, fate in fates.items() if fate is status), status, request.initiator, request.targets)
-        for status in AckStatus
-        if status in fates.values()
-    ]
+    found = []
+    for status in AckStatus:
+        key_ids = tuple(key_id for key_id, fate in fates.items() if fate is status)
+        for first in range(0, len(key_ids), ACK_ITEMS_MAX):
+            part = key_ids[first : first + ACK_ITEMS_MAX]
+            found.append(Ack(part, status, request.initiator, request.targets))
+    return found
 
 
 def read_offer_answer(status: int | None, body: bytes) -> bool | list[Ack]:

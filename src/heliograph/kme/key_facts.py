@@ -10,6 +10,7 @@ Told, in ``key_extension``: heliograph_protocol, heliograph_epsilon, heliograph_
 heliograph_assurance, heliograph_age_s; in ``key_container_extension``: heliograph_path, the key managers it crossed.
 Of a relayed key also heliograph_paths, the nodes of each path that a share of it took, heliograph_threshold, how many
 shares give the key, and heliograph_layer, what the ends combined it with; heliograph_path is then the one path of all.
+Of a key that crossed from or to another key manager also the extensions that came with it, as they came (E<PEN>_name).
 All of it is public on the link. Facts that are not known of a key are left out, never made up.
 """
 
@@ -72,7 +73,9 @@ class KeyFacts:
             facts["heliograph_qber"] = round(sum(about["key"]["errors"]) / detections, 6) if detections else None
         for name in ("paths", "threshold", "layer"):
             facts[f"heliograph_{name}"] = about.get(name)
-        return {name: value for name, value in facts.items() if value is not None}
+        known = {name: value for name, value in facts.items() if value is not None}
+        # What other key managers said of it (ETSI GS QKD 020), unchanged: its names begin with E and a number.
+        return {**about.get("extensions", {}), **known}
 
     def container(self, keys: Sequence[StoredKey]) -> dict[str, object]:
         """Return the key_container_extension: no path where not all of the keys came by the same one."""

@@ -4,8 +4,8 @@ Both are counted in memory: a restart forgets them. The standard defines neither
 
 - Max_bps is the most bits of key in a second that GET_KEY gives one application of a stream, and 0 is no limit. A
   second's worth may come at once, or one chunk where that is more.
-- Priority: a larger number goes first, among the streams of a pair whose keys this site owns. What a stream has asked
-  for in vain is kept for it from those below, for as long as it keeps asking.
+- Priority: a larger number goes first, among the streams of one pool of a pair whose keys this site owns. What a stream
+  has asked for in vain is kept for it from those below, for as long as it keeps asking.
 """
 
 from __future__ import annotations
@@ -60,33 +60,33 @@ def _quota(qos: Qos) -> Quota | None:
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    pair: tuple[str, str]
+    pool: tuple[str, str, int]
     priority: int
     keys: int
     until: float
 
 
 class Turns:
-    """Who waits for keys of which pair."""
+    """Who waits for keys of which pair, and of which size in bytes."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._waiting: dict[bytes, _Waiting] = {}
 
-    def kept(self, stream: Stream) -> int:
-        """Return how many keys of the pair are kept for streams of a higher priority than this one."""
-        now, pair = self._clock.now(), (stream.local_sae, stream.remote_sae)
+    def kept(self, stream: Stream, key_bytes: int) -> int:
+        """Return how many keys of the pool are kept for streams of a higher priority than this one."""
+        now, pool = self._clock.now(), (stream.local_sae, stream.remote_sae, key_bytes)
         self._waiting = {ksid: each for ksid, each in self._waiting.items() if now < each.until}
         return sum(
             each.keys
             for ksid, each in self._waiting.items()
-            if ksid != stream.ksid and each.pair == pair and each.priority > stream.qos.priority
+            if ksid != stream.ksid and each.pool == pool and each.priority > stream.qos.priority
         )
 
-    def in_vain(self, stream: Stream, keys: int) -> None:
+    def in_vain(self, stream: Stream, key_bytes: int, keys: int) -> None:
         """Note that a stream needed so many keys and they were not there."""
-        pair = (stream.local_sae, stream.remote_sae)
-        self._waiting[stream.ksid] = _Waiting(pair, stream.qos.priority, keys, self._clock.now() + PATIENCE_S)
+        pool = (stream.local_sae, stream.remote_sae, key_bytes)
+        self._waiting[stream.ksid] = _Waiting(pool, stream.qos.priority, keys, self._clock.now() + PATIENCE_S)
 
     def served(self, ksid: bytes) -> None:
         """Note that a stream has what it needed, or is over."""

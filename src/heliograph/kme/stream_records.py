@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -9,6 +10,7 @@ from heliograph.errors import ConfigurationError
 from heliograph.kme import stream_messages as m
 from heliograph.kme.etsi004 import JSON, Qos
 from heliograph.kme.one_time import AttemptStore
+from heliograph.kme.stream_pools import nearest_chunk
 
 __all__ = ["Chunk", "Missing", "Opening", "Stream", "StreamPolicy", "StreamStore"]
 
@@ -94,14 +96,15 @@ class StreamPolicy:
         if min(self.promised_bps, self.chunk_bytes_max, self.timeout_ms_max) < 0 or self.ttl_s_max < 1:
             raise ConfigurationError("[etsi004] limits must not be negative, and streams live at least a second")
 
-    def negotiate(self, asked: Qos, key_bytes: int) -> Qos:
-        """Return what can be promised: ``asked`` itself, or the counter-proposal."""
-        wanted = max(1, -(-asked.key_chunk_size // key_bytes)) * key_bytes
-        most = max(1, self.chunk_bytes_max // key_bytes) * key_bytes
+    def negotiate(self, asked: Qos, key_sizes: Sequence[int]) -> Qos:
+        """Return what can be promised: ``asked`` itself, or the counter-proposal.
+
+        ``key_sizes``: of the pair's keys in bytes, first the one for whoever names none.
+        """
         low = min(asked.min_bps, self.promised_bps)
         return replace(
             asked,
-            key_chunk_size=min(wanted, most),
+            key_chunk_size=nearest_chunk(asked.key_chunk_size, self.chunk_bytes_max, key_sizes),
             min_bps=low,
             max_bps=max(asked.max_bps, low) if asked.max_bps else 0,
             timeout_ms=min(asked.timeout_ms, self.timeout_ms_max),

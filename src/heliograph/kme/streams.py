@@ -11,7 +11,6 @@ the shell (``site.streams``) has to send to the other key manager.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -34,7 +33,9 @@ from heliograph.kme.etsi004 import (
 )
 from heliograph.kme.one_time import KEYS_FOR_EACH_MESSAGE, OneTimeKeys, SealedRequest, take_request
 from heliograph.kme.quotas import TooManyRequests
+from heliograph.kme.stream_chunks import chunk_of, metadata_of
 from heliograph.kme.stream_pace import Pace, Turns
+from heliograph.kme.stream_pools import Pool, pool_of
 from heliograph.kme.stream_records import Chunk, Missing, Opening, Stream, StreamPolicy, StreamStore
 from heliograph.kme.supply import Supply
 from heliograph.ports import Clock, RandomSource
@@ -46,6 +47,7 @@ __all__ = ["Streams"]
 WINDOW = 16  # chunks reserved ahead of the one asked for
 AHEAD_MAX = 256  # an index further ahead than this is not waited for
 ATTEMPTS_KEPT_S = 30 * 86_400.0  # a key that nobody tried for so long may be tried anew
+INDEX_MAX = 2**32 - 1  # 6.2: a u32; an index is never used again, so a stream ends there
 KEYS_LEFT = 2 * KEYS_FOR_EACH_MESSAGE  # keys of a pair that stay for messages about it
 SAE_URI = "sae:"  # a URI of this form names its SAE without being declared
 
@@ -86,7 +88,7 @@ class Streams:
             if theirs or known.closed_here:
                 return OpenReply(Status.KSID_IN_USE)
             return self._opening(known, is_new=False, wait_ms=known.qos.timeout_ms)
-        agreed = self._policy.negotiate(request.qos, self._key_bytes(caller, remote, owner_here=owner_here))
+        agreed = self._policy.negotiate(request.qos, self._key_sizes(caller, remote, owner_here=owner_here))
         if agreed != request.qos:
             return OpenReply(Status.QOS_NOT_MET, agreed, request.ksid)
         if self._is_full(caller):
@@ -152,7 +154,7 @@ class Streams:
             return GetKeyReply(Status.INSUFFICIENT_KEY)  # 6.2: faster than the registered Max_bps
         if chunk is None or not chunk.agreed:
             return Missing(stream, request.index)
-        metadata = self._metadata(stream, chunk)
+        metadata = metadata_of(stream, chunk, self._clock.now())
         if len(metadata) > request.metadata_size:
             return GetKeyReply(Status.METADATA_SIZE, metadata_size=len(metadata))
         try:
@@ -193,8 +195,8 @@ class Streams:
             waiting = self._reserve(stream, needed, WINDOW)
             if len(waiting) >= min(needed, m.CHUNKS_MAX):
                 self._turns.served(ksid)
-            elif needed > 0:
-                self._turns.in_vain(stream, (needed - len(waiting)) * self._keys_in_a_chunk(stream))
+            elif needed > 0 and (pool := self._pool(stream)) is not None:
+                self._turns.in_vain(stream, pool.key_bytes, (needed - len(waiting)) * pool.keys)
         return m.Reserve(ksid, tuple((c.index, c.key_ids) for c in waiting[: m.CHUNKS_MAX])) if waiting else None
 
     def reservation_done(self, message: m.Reserve, reply: m.StreamReply) -> bool:
@@ -205,26 +207,29 @@ class Streams:
         return True
 
     def _reserve(self, stream: Stream, needed: int, window: int) -> list[Chunk]:
-        each = self._keys_in_a_chunk(stream)
-        stored = self._supply.status(stream.local_sae, stream.remote_sae).stored_key_count - self._turns.kept(stream)
-        limit = self._supply.limits.max_key_per_request // each
+        pool = self._pool(stream)
+        if pool is None:
+            return []
+        each, size, pair = pool.keys, 8 * pool.key_bytes, (stream.local_sae, stream.remote_sae)
+        stored = self._supply.stored(*pair, size) - self._turns.kept(stream, pool.key_bytes)
+        limit = min(self._supply.limits.max_key_per_request // each, INDEX_MAX + 1 - stream.next_index)
         # What is asked for now may take what there is; what is put by leaves half of the pool to the pair's other uses.
         ahead = max(needed, min(needed + window, stored // 2 // each))
-        number = min(ahead, m.CHUNKS_MAX, limit, (stored - KEYS_LEFT) // each)
+        number = min(ahead, m.CHUNKS_MAX, limit, (stored - (KEYS_LEFT if pool.is_first else 0)) // each)
         if number < 1:
             return []
         try:
-            keys = self._supply.enc_keys(stream.local_sae, stream.remote_sae, number * each)
+            keys = self._supply.enc_keys(*pair, number * each, size_bits=size)
         except TooManyRequests:  # of a quota: without what would be put by it may do
             number = min(number, needed)
             try:
-                keys = self._supply.enc_keys(stream.local_sae, stream.remote_sae, number * each)
+                keys = self._supply.enc_keys(*pair, number * each, size_bits=size)
             except InsufficientKeys:
                 return []
         except InsufficientKeys:
             return []
         chunks = [
-            _chunk(stream.next_index + i, keys[i * each : (i + 1) * each], self._clock.now()) for i in range(number)
+            chunk_of(stream.next_index + i, keys[i * each : (i + 1) * each], self._clock.now()) for i in range(number)
         ]
         self._store.add_chunks(stream.ksid, chunks, stream.next_index + number)
         return chunks
@@ -264,8 +269,7 @@ class Streams:
             ends = self._ends(receiver, message.source, message.destination)
             if not message.connected or ends is None or ends[0] != sender or self._is_full(receiver):
                 return m.Opened(Status.KSID_IN_USE, message.qos, connected=False)
-            key_bytes = self._key_bytes(receiver, sender, owner_here=ends[1])
-            agreed = self._policy.negotiate(message.qos, key_bytes)
+            agreed = self._policy.negotiate(message.qos, self._key_sizes(receiver, sender, owner_here=ends[1]))
             if agreed != message.qos:
                 return m.Opened(Status.QOS_NOT_MET, agreed, connected=False)
             now = self._clock.now()
@@ -277,9 +281,9 @@ class Streams:
         return m.Opened(Status.SUCCESSFUL, stream.qos, connected=stream.opened_here)
 
     def _handle_reserve(self, stream: Stream, message: m.Reserve) -> bool:
-        if stream.owner_here or stream.closed_here:
+        pool = self._pool(stream)
+        if stream.owner_here or stream.closed_here or pool is None:
             return False
-        each = self._keys_in_a_chunk(stream)
         fresh: list[Chunk] = []
         end = stream.next_index
         for index, key_ids in message.chunks:
@@ -287,7 +291,7 @@ class Streams:
                 known = self._store.chunk(stream.ksid, index)
                 if known is not None and known.key_ids != key_ids:
                     return False  # an index never means two keys
-            elif index != end or len(key_ids) != each:
+            elif index != end or len(key_ids) != pool.keys:
                 return False
             else:
                 fresh.append(Chunk(index, key_ids, agreed=True, at=self._clock.now()))
@@ -320,20 +324,26 @@ class Streams:
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
-    def _key_bytes(self, local: str, remote: str, *, owner_here: bool) -> int:
-        """Return how long the keys are of which chunks are made: of the size for whoever names none, at both sites."""
+    def _key_sizes(self, local: str, remote: str, *, owner_here: bool) -> tuple[int, ...]:
+        """Return how many bytes the pair's keys have, the same ones at both sites."""
         pair = (local, remote) if owner_here else (remote, local)
-        return self._supply.key_sizes(*pair)[0] // 8
+        return tuple(bits // 8 for bits in self._supply.key_sizes(*pair))
 
-    def _keys_in_a_chunk(self, stream: Stream) -> int:
-        key_bytes = self._key_bytes(stream.local_sae, stream.remote_sae, owner_here=stream.owner_here)
-        return stream.qos.key_chunk_size // key_bytes
+    def _pool(self, stream: Stream) -> Pool | None:
+        """Return where the stream's keys come from; None if the pair has no such keys any more."""
+        sizes = self._key_sizes(stream.local_sae, stream.remote_sae, owner_here=stream.owner_here)
+        return pool_of(stream.qos.key_chunk_size, sizes)
 
     def _take(self, stream: Stream, chunk: Chunk) -> bytes:
         if stream.owner_here:
             return self._store.take(stream.ksid, chunk.index)
+
+        def accept(found: list[StoredKey]) -> None:
+            if sum(len(key.material) for key in found) != stream.qos.key_chunk_size:
+                raise KeyNotFound("keys that do not make a chunk")
+
         try:
-            keys = self._supply.dec_keys(stream.local_sae, stream.remote_sae, chunk.key_ids)
+            keys = self._supply.dec_keys(stream.local_sae, stream.remote_sae, chunk.key_ids, accept)
         except (KeyNotFound, NotPermitted):
             self._store.take(stream.ksid, chunk.index)  # nothing will ever bring them back
             raise
@@ -376,13 +386,6 @@ class Streams:
             return self._applications[uri]
         return uri.removeprefix(SAE_URI) if uri.startswith(SAE_URI) else None
 
-    def _metadata(self, stream: Stream, chunk: Chunk) -> bytes:
-        if not stream.qos.mimetype:
-            return b""
-        # Fixed width: asked again a moment later with the size that was named, it still fits.
-        age_ms = int(1000 * max(0.0, self._clock.now() - chunk.at))
-        return json.dumps({"age": min(age_ms, 10**10 - 1), "hops": 0}).ljust(36).encode()
-
     def _opening(self, stream: Stream, *, is_new: bool, wait_ms: int) -> Opening:
         message = m.Opening(stream.ksid, stream.source, stream.destination, stream.qos, connected=True)
         return Opening(stream, message, is_new, wait_ms)
@@ -391,8 +394,3 @@ class Streams:
         drawn = bytearray(self._randomness.draw(16))
         drawn[6], drawn[8] = drawn[6] & 0x0F | 0x40, drawn[8] & 0x3F | 0x80  # UUIDv4
         return bytes(drawn)
-
-
-def _chunk(index: int, keys: list[StoredKey], now: float) -> Chunk:
-    material = b"".join(key.material for key in keys)
-    return Chunk(index, tuple(key.key_id for key in keys), agreed=False, at=now, material=material)

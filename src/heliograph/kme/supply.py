@@ -257,6 +257,10 @@ class Supply:
         """Return the sizes of a pair's keys in bits, first the one for whoever names none."""
         return self._sizes.of(master, slave)
 
+    def stored(self, master: str, audience: str, size_bits: int | None = None) -> int:
+        """Count the keys that the master could fetch, of one size, of the one for whoever names none by default."""
+        return self._stored(master, audience, size_bits or self.key_sizes(master, audience)[0])
+
     def _reserve(self, master: str, audience: str, size_bits: int) -> int:
         return self._limits.reserve if size_bits == self._sizes.of(master, audience)[0] else 0
 

@@ -170,8 +170,7 @@ class SiteConfig:
     @property
     def local_saes(self) -> frozenset[str]:
         """The SAEs of this site."""
-        foreign = self.file.etsi020.peers if self.file.etsi020 else []
-        return self.supply().saes | {pair.local for entry in foreign for pair in entry.pairs}
+        return self.supply().saes | (self.file.etsi020.local_saes if self.file.etsi020 else set())
 
     def supply(self) -> SupplyPlan:
         """Return who may have keys at this site. Raises ConfigurationError."""

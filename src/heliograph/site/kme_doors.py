@@ -17,6 +17,8 @@ from heliograph.http.etsi020_server import Etsi020Server
 from heliograph.http.server import KmeServer
 from heliograph.http.skip_server import SkipServer
 from heliograph.http.tls import server_tls, skip_server_tls, tls13_client_tls, tls13_server_tls
+from heliograph.kme.etsi020_records import Extension
+from heliograph.kme.foreign_groups import ForeignGroup
 from heliograph.kme.interworking import Interworking, InterworkingPeer
 from heliograph.kme.streams import Streams
 from heliograph.kme.supply import SaePair, Supply
@@ -42,8 +44,16 @@ __all__ = ["follow_boundary", "foreign_pairs", "kme_tls", "open_doors"]
 def foreign_pairs(config: SiteConfig) -> list[SaePair]:
     """Return the pairs that an SAE of this site has with one behind another key manager (ETSI GS QKD 020)."""
     entry = config.file.etsi020
-    peers = entry.peers if entry else []
-    return [SaePair(pair.local, pair.foreign, peer.kme) for peer in peers for pair in peer.pairs]
+    if entry is None:
+        return []
+    found = {(pair.local, pair.foreign): peer.kme for peer in entry.peers for pair in peer.pairs}
+    for group in entry.foreign_groups():
+        # As of a link's groups: a slave here with the master, or the master here with a slave.
+        for slave in group.slaves:
+            for local, foreign in ((group.master, slave), (slave, group.master)):
+                if local in group.here and foreign in group.behind:
+                    found.setdefault((local, foreign), group.behind[foreign])
+    return [SaePair(*names, kme) for names, kme in found.items()]
 
 
 def kme_tls(config: SiteConfig) -> ssl.SSLContext:
@@ -54,7 +64,7 @@ def kme_tls(config: SiteConfig) -> ssl.SSLContext:
 
 def _skip_tls(config: SiteConfig) -> ssl.SSLContext:
     kme, path = config.file.kme, config.path
-    return skip_server_tls(path(kme.certificate), path(kme.key), path(kme.ca))
+    return skip_server_tls(path(kme.certificate), path(kme.key), path(kme.ca), tls12=_skip(config).tls12)
 
 
 def _skip(config: SiteConfig) -> SkipEntry:
@@ -147,25 +157,40 @@ async def _open_skip_psk(site: _Site, entry: SkipEntry, listen: str) -> None:
     rules = site.config.boundary().boundary
     callers = _psk_callers(site.config, keys)
     server = SkipServer(site.supply, entry.systems(), SystemRandomness(), callers, rules.networks)
-    await server.start_psk(*parse_address(listen, "[skip] psk_listen"), keys.get)
+    older = _tls12_identities(site.config)
+
+    def of_version(*, tls12: bool) -> Callable[[bytes], bytes | None]:
+        # An identity belongs to one version of TLS. ``older`` changes with ``keys``.
+        return lambda identity: keys.get(identity) if (identity in older) == tls12 else None
+
+    find_tls12 = of_version(tls12=True) if entry.tls12 else None
+    await server.start_psk(*parse_address(listen, "[skip] psk_listen"), of_version(tls12=False), find_tls12)
     site.stack.push_async_callback(server.close)
 
     def make(config: SiteConfig) -> Callable[[], None]:
         fresh, networks = _skip_psks(config), config.boundary().boundary.networks
-        # A connection under a key that is another one now, or that is gone, ends; those under the same key go on.
-        same = {identity: key for identity, key in fresh.items() if keys.get(identity) == key}
+        fresh_older = _tls12_identities(config)
+        # A connection under a key that is another one now, of another version, or gone, ends; the others go on.
+        moved = older ^ fresh_older
+        same = {name: key for name, key in fresh.items() if keys.get(name) == key and name not in moved}
         admit = partial(server.admit, _skip(config).systems())
         stay, everybody = _psk_callers(config, same), _psk_callers(config, fresh)
 
         def change() -> None:
             keys.clear()
             keys.update(fresh)
+            older.clear()
+            older.update(fresh_older)
             admit(stay, networks)
             admit(everybody, networks)
 
         return change
 
     site.reloads.add(make, _call)
+
+
+def _tls12_identities(config: SiteConfig) -> set[bytes]:
+    return {identity.encode() for identity, key in _skip(config).psk.items() if key.tls12}
 
 
 def _psk_callers(config: SiteConfig, keys: Mapping[bytes, bytes]) -> PskCallers:
@@ -201,6 +226,13 @@ class _Peers:
     urls: Mapping[str, str]
     contexts: Mapping[str, ssl.SSLContext]
     pairs: tuple[ForeignPair, ...]
+    groups: tuple[ForeignGroup, ...]
+    said: Extension | None
+
+    @property
+    def names(self) -> set[tuple[str, str]]:
+        """The pairs: an SAE here, and one behind another key manager."""
+        return {(pair.local_sae, pair.foreign_sae) for pair in self.pairs}
 
     @classmethod
     def read(cls, config: SiteConfig) -> _Peers:
@@ -212,6 +244,8 @@ class _Peers:
             {peer.kme: peer.url for peer in entry.peers},
             {peer.kme: tls13_client_tls(*files, peer.kme) for peer in entry.peers},
             tuple(ForeignPair(peer.kme, p.local, p.foreign, p.stock) for peer in entry.peers for p in peer.pairs),
+            entry.foreign_groups(),
+            entry.said(config.file.kme.id),
         )
 
 
@@ -221,7 +255,9 @@ async def _open_etsi020(site: _Site, entry: Etsi020Entry) -> None:
     clients = {peer: Etsi020Client(context) for peer, context in peers.contexts.items()}
     foreign = ForeignKeys(store.database, store.keys)
     clock = WallClock()
-    interworking = Interworking(foreign, supply, peers.declared, clock, synchronous=peers.synchronous)
+    interworking = Interworking(
+        foreign, supply, peers.declared, clock, synchronous=peers.synchronous, groups=peers.groups
+    )
     server = Etsi020Server(interworking)
     await server.start(*parse_address(entry.listen, "[etsi020] listen"), door)
     stack.push_async_callback(server.close)
@@ -234,14 +270,16 @@ async def _open_etsi020(site: _Site, entry: Etsi020Entry) -> None:
         peers.pairs,
         SystemRandomness(),
         clock,
+        peers.groups,
+        peers.said,
     )
 
     def follow(now: _Peers) -> None:
-        interworking.declare(now.declared, synchronous=now.synchronous)
+        interworking.declare(now.declared, synchronous=now.synchronous, groups=now.groups, pairs=now.names)
         for peer, context in now.contexts.items():
             clients.setdefault(peer, Etsi020Client(context)).renew(context)
         # A client of a peer that is gone stays until the end: what it has under way is finished.
-        runner.declare(now.urls, clients, now.pairs)
+        runner.declare(now.urls, clients, now.pairs, now.groups, now.said)
         server.end_strangers()
 
     site.reloads.prepare(renews(server, _etsi020_tls))

@@ -28,7 +28,7 @@ _LIVE: Final = {
     "boundary": {"certificates", "networks", "users", "in_process"},
     "skip": {"local_system_id", "remote_systems", "psk"},
     "etsi004": {"applications", "promised_bps", "ttl_s_max", "peer_dial"},
-    "etsi020": {"peers", "synchronous", "certificate", "key", "ca"},
+    "etsi020": {"peers", "groups", "extension_pen", "synchronous", "certificate", "key", "ca"},
     "agent": {"certificate", "key"},
     "agent tunnel": {"rekey_seconds", "overlap_seconds"},
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from heliograph.kme.groups import SaeGroup
 from heliograph.kme.key_sizes import KeySizes
 from heliograph.kme.supply import Issue, KeyStore, Limits, SaePair, Supply
 from heliograph.ports import Clock
@@ -40,11 +41,18 @@ def make_supply(
         limits,
         clocks[1],
         owner_reachable=lambda sae: sae in elsewhere or link_is_up(),
-        groups=plan.groups,
+        groups=[*plan.groups, *_foreign_groups(config)],
         issue=issue,
         quotas=plan_quotas(kme, clocks[0]),
         sizes=key_sizes(config, plan),
     )
+
+
+def _foreign_groups(config: SiteConfig) -> list[SaeGroup]:
+    """Return the groups over other key managers to which an SAE of this site belongs; one slave is no group."""
+    entry = config.file.etsi020
+    declared = entry.foreign_groups() if entry else ()
+    return [SaeGroup(g.master, g.slaves, frozenset(g.here)) for g in declared if g.here and len(g.slaves) > 1]
 
 
 def key_sizes(config: SiteConfig, plan: SupplyPlan) -> KeySizes:
@@ -57,4 +65,7 @@ def key_sizes(config: SiteConfig, plan: SupplyPlan) -> KeySizes:
         if pair.key_size_bits is not None
         for names in ((pair.local, pair.foreign), (pair.foreign, pair.local))
     }
+    for group in entry.foreign_groups() if entry else ():
+        if group.key_size_bits is not None:
+            named[group.master, group.audience] = (group.key_size_bits,)
     return KeySizes(plan.sizes.default, {**plan.sizes.named, **named})

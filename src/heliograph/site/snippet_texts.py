@@ -24,7 +24,7 @@ _FILL_IN: Final = "Words in <angle brackets> are yours to fill in."
 class SnippetFacts:
     """What a snippet says about a site, each text checked before. ``skip``: host and port of its door, if open.
 
-    ``psk_identity``: the name of the SAE's preshared key there.
+    ``psk_identity``: the name of the SAE's preshared key there; ``psk_tls12``: it is for TLS 1.2.
     """
 
     site: str
@@ -35,6 +35,7 @@ class SnippetFacts:
     kme_port: int
     skip: tuple[str, int] | None = None
     psk_identity: str | None = None
+    psk_tls12: bool = False
     wireguard: WireGuardConfig | None = None
     strongswan: StrongSwanConfig | None = None
 
@@ -201,6 +202,7 @@ def _cisco_skip(facts: SnippetFacts) -> str:
     if facts.skip is None:
         raise ConfigurationError("SITE.toml has no [skip]: docs/how-to/skip-and-streams.md")
     host, port = facts.skip
+    version = "1.2" if facts.psk_tls12 else "1.3"
     family = "ipv6" if ":" in host else "ipv4" if host.replace(".", "").isdecimal() else "fqdn"
     lines = [
         "crypto skip-client HELIOGRAPH",
@@ -224,7 +226,10 @@ def _cisco_skip(facts: SnippetFacts) -> str:
                 "[skip] psk of SITE.toml (docs/how-to/skip-and-streams.md).",
             ]
             if facts.psk_identity is None
-            else ["<PSK> is what the file of that key holds. The door speaks TLS 1.3 only (docs/conformance.md)."]
+            else [
+                f"<PSK> is what the file of that key holds. It opens the door in TLS {version}",
+                "only (docs/how-to/skip-and-streams.md says how to change that).",
+            ]
         ),
     ]
     return _text("!", header, lines)

@@ -46,6 +46,7 @@ def snippet(config: SiteConfig, device: str, sae: str | None, peer_sae: str | No
         kme_port=kme_port,
         skip=skip,
         psk_identity=None if psk_identity is None else _word(psk_identity, "[skip] psk"),
+        psk_tls12=psk_identity is not None and entry is not None and entry.psk[psk_identity].tls12,
         wireguard=None if agent is None else agent.wireguard,
         strongswan=None if agent is None else agent.strongswan,
     )

@@ -9,7 +9,7 @@ from heliograph.errors import RollbackDetected
 from heliograph.ports import RandomSource
 from heliograph.site.clocks import WallClock
 from heliograph.storage.database import Database
-from heliograph.storage.foreign_keys import destroy_foreign_keys
+from heliograph.storage.foreign_rows import destroy_foreign_keys
 from heliograph.storage.keys import KeyRecords
 from heliograph.storage.link_records import LinkRecords
 from heliograph.storage.store_seal import StoreSeal

@@ -218,6 +218,11 @@ class KeyRecords:
         with self._database.reading() as cursor:
             held(KeyChanges(cursor), slave, master, key_ids)
 
+    def is_served(self, cursor: sqlite3.Cursor, key_id: str) -> bool:
+        """Tell, inside the caller's transaction, whether a slave here has its share of a group's key that is left."""
+        found = cursor.execute("SELECT 1 FROM key_shares WHERE key_id = ? AND served_at IS NOT NULL", (key_id.lower(),))
+        return found.fetchone() is not None
+
     # -- keys that nobody gets --------------------------------------------------------------------------------
 
     def discard(self, cursor: sqlite3.Cursor, epoch: int, block: int, now: float) -> int:

@@ -66,4 +66,11 @@ def test_the_delivery_pages_do_what_they_say(tmp_path):
         stack.enter_context(_running(streams["fibre"].strip(), tmp_path, "stdout", "ready"))
         stack.enter_context(_running(streams["site a"].strip(), tmp_path, "stdout", "ready"))
         assert done(streams["psk"]) == ["200 ['key', 'keyId'] 32"]
+    done(streams["tls12 configure"])
+    with ExitStack() as stack:
+        stack.enter_context(_running(streams["fibre"].strip(), tmp_path, "stdout", "ready"))
+        stack.enter_context(_running(streams["site a"].strip(), tmp_path, "stdout", "ready"))
+        suite, status = done(streams["tls12"])
+        assert suite.endswith("Cipher is DHE-PSK-AES256-GCM-SHA384")
+        assert status.startswith("HTTP/1.1 200")
     assert not list(tmp_path.glob("*.json"))

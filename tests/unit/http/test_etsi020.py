@@ -12,7 +12,7 @@ import pytest
 from two_key_managers import ACK, stranger_tls, tls_of, two_key_managers
 
 from heliograph.errors import InsufficientKeys, KeyNotFound
-from heliograph.kme.etsi020 import AckStatus
+from heliograph.kme.etsi020_records import AckStatus
 
 EXT, VOID = "/kmapi/v1/ext_keys", "/kmapi/v1/ext_keys/void"
 TYPE = "https://qkd.etsi.org/gs020-interop-kms/"
@@ -254,6 +254,21 @@ def test_all_keys_of_a_pair_are_voided_only_with_the_confirmation(tmp_path, wire
     assert (left, confirmed[0], gone) == (2, 200, 0)
 
 
+def test_the_answer_to_a_void_of_many_keys_keeps_to_what_the_standard_takes_at_once(tmp_path, wire, monkeypatch):
+    """MaxItems of key_id_container is 1024."""
+    monkeypatch.setattr("heliograph.kme.interworking.ACK_ITEMS_MAX", 2)
+
+    async def act():
+        async with two_key_managers(tmp_path, synchronous=True) as (one, two, _):
+            tls = tls_of(one)
+            await call(wire, two, EXT, offer(*[key() for _ in range(5)]), tls)
+            return await call(wire, two, VOID, void(all_confirmation=True), tls)
+
+    status, _, answer = run(act)
+    assert (status, [len(ack["key_id_container"]) for ack in answer]) == (200, [2, 2, 1])
+    assert len({entry["key_id"] for ack in answer for entry in ack["key_id_container"]}) == 5
+
+
 def test_a_void_of_another_pair_destroys_nothing(tmp_path, wire):
     async def act():
         async with two_key_managers(tmp_path, synchronous=True) as (one, two, _):
@@ -378,10 +393,10 @@ def test_acknowledgements_are_taken_whole_or_not_at_all(tmp_path, wire):
             return refused, untouched, right[0], again[0], [one.states()[k] for k in known], one.supply
 
     refused, untouched, right, again, states, _ = run(act)
+    slugs = {"unknown key": (400, "key-not-present"), "too many": (413, "missing-parameters")}
     for case, (status, _, answer) in refused.items():
-        assert (status, answer["type"]) in {(400, TYPE + "ack-not-understood"), (413, TYPE + "missing-parameters")}, (
-            case
-        )
+        expected, slug = slugs.get(case, (400, "ack-not-understood"))
+        assert (status, answer["type"]) == (expected, TYPE + slug), case
     assert untouched == {"assigned"}
     assert (right, again, states) == (200, 200, ["relayed", "dead"])
 
@@ -391,7 +406,7 @@ def test_a_failed_key_is_never_released(tmp_path):
         async with two_key_managers(tmp_path, stock=1) as (one, _, clock):
             await one.runner.tick()
             (key_id,) = one.states()
-            from heliograph.kme.etsi020 import Ack  # noqa: PLC0415
+            from heliograph.kme.etsi020_records import Ack  # noqa: PLC0415
 
             one.store.acknowledged("kme-2", [Ack((key_id,), AckStatus.FAILED, "sae-1", ("sae-2",))], clock.now())
             one.store.acknowledged("kme-2", [Ack((key_id,), AckStatus.RELAYED, "sae-1", ("sae-2",))], clock.now())

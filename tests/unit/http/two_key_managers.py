@@ -64,8 +64,10 @@ class Manager:
         await self.server.start("127.0.0.1", self.port, tls13_server_tls(*self.files))
 
     def states(self):
+        """Return the state of each key, or of its one leg."""
         with self.database.reading() as cursor:
-            return dict(cursor.execute("SELECT key_id, state FROM foreign_keys").fetchall())
+            keys = dict(cursor.execute("SELECT key_id, state FROM foreign_keys").fetchall())
+            return {**keys, **dict(cursor.execute("SELECT key_id, state FROM foreign_legs").fetchall())}
 
 
 @contextlib.asynccontextmanager

@@ -4,9 +4,14 @@ import asyncio
 import contextlib
 import json
 import os
+import re
+import shutil
 import ssl
+import subprocess
+import tomllib
 import uuid
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 from boundary_capture import listeners
@@ -25,6 +30,7 @@ from heliograph.site.clocks import WallClock
 from heliograph.site.config import read_site
 from heliograph.site.kme_doors import foreign_pairs, open_doors
 from heliograph.site.live_settings import site_reloads
+from heliograph.site.site_supply import make_supply
 from heliograph.site.store import open_store
 from heliograph.storage.database import Database
 from heliograph.storage.keys import NewKey
@@ -37,6 +43,10 @@ from heliograph.vault.filekek import FileKek
 from heliograph.vault.randomness import SystemRandomness
 
 PEER = {"kme": "kme-x", "url": "https://127.0.0.1:9", "pairs": [{"local": "sae-a", "foreign": "sae-x", "stock": 2}]}
+
+
+ROOT = Path(__file__).parents[3]
+BEHIND_Y = {"kme": "kme-y", "url": "https://127.0.0.1:8", "saes": ["sae-y"]}
 
 
 @pytest.fixture(scope="module")
@@ -258,6 +268,33 @@ def test_a_connection_under_a_preshared_key_ends_when_the_key_is_replaced_and_no
     served(site, declared, act, reloading=True)
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="apt-get install -y openssl")
+def test_a_preshared_key_changes_its_version_of_tls_at_a_reload_and_its_connections_end(site):
+    declared = psk_entry(site, tls12=True)
+    psk = bytes(range(1, 33))
+    port = declared["skip"]["psk_listen"].rpartition(":")[2]
+
+    def by_tls_1_2():
+        words = ["-psk_identity", "router-a", "-psk", psk.hex(), "-tls1_2", "-ign_eof"]
+        ask = b"GET /capabilities HTTP/1.1\r\nHost: k\r\nConnection: close\r\n\r\n"
+        command = ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", *words]
+        return b" 200 " in subprocess.run(command, input=ask, capture_output=True, timeout=20, check=False).stdout
+
+    async def act(_config, _supply, _rows, reloads):
+        kept = await open_psk(declared, psk)
+        assert (await answers(kept), await asyncio.to_thread(by_tls_1_2)) == (True, False)
+        document = site.document()
+        document["skip"]["psk"]["router-a"]["tls12"] = True
+        site.write(document)
+        await reloads.reload("SIGHUP")
+        assert (await answers(kept), await asyncio.to_thread(by_tls_1_2)) == (False, True)
+        kept[2].close()
+        with pytest.raises(PskRefused):
+            await ask_psk(declared, psk, "/capabilities")
+
+    served(site, declared, act, reloading=True)
+
+
 @pytest.mark.parametrize(
     ("text", "mode", "cause"),
     [
@@ -293,6 +330,53 @@ def test_one_preshared_key_for_two_identities_is_refused(site):
         served(site, entry, act)
 
 
+def test_groups_over_other_key_managers_are_declared_in_site_toml(site):
+    declared = entries()["etsi020"]
+    groups = [
+        {"master": "sae-a", "slaves": ["sae-a2", "sae-x", "sae-y"], "stock": 3, "key_size_bits": 512},
+        {"master": "sae-x", "slaves": ["sae-a", "sae-y"]},  # for one SAE here, and to be passed on
+        {"master": "sae-y", "slaves": ["sae-x"]},  # to be passed on only
+    ]
+    document = {"etsi020": {**declared, "peers": [PEER, BEHIND_Y], "groups": groups, "extension_pen": 32473}}
+    site.write({**site.document(), **document})
+    config = read_site(site.toml)
+    assert {"sae-a", "sae-a2"} <= config.local_saes
+    assert not {"sae-x", "sae-y"} & config.local_saes
+    one, two, three = config.file.etsi020.foreign_groups()
+    assert (one.origin, one.way.here, one.way.legs) == (None, ("sae-a2",), {"kme-x": ("sae-x",), "kme-y": ("sae-y",)})
+    assert (two.origin, two.way.here, two.way.legs) == ("kme-x", ("sae-a",), {"kme-y": ("sae-y",)})
+    assert (three.origin, three.way.here, three.way.legs) == ("kme-y", (), {"kme-x": ("sae-x",)})
+    pairs = {(pair.local_sae, pair.remote_sae): pair.remote_kme for pair in foreign_pairs(config)}
+    assert pairs == {("sae-a", "sae-x"): "kme-x", ("sae-a", "sae-y"): "kme-y"}
+    assert config.file.etsi020.said("kme-a")["E32473_heliograph_path"] == ["kme-a"]
+    supply = make_supply(config, NoKeys(), (WallClock(), WallClock()), lambda: True, foreign_pairs(config))
+    status = supply.status("sae-a", "sae-x")
+    assert (status.target_kme, status.max_sae_id_count) == ("kme-x", 2)
+    assert supply.key_sizes("sae-a", "sae-a2\x1fsae-x\x1fsae-y") == (512,)
+    with pytest.raises(InsufficientKeys):
+        supply.enc_keys("sae-a", "sae-x", 1, additional=["sae-a2", "sae-y"])
+
+
+def test_the_example_of_the_page_about_groups_is_taken(site):
+    page = (ROOT / "docs/how-to/groups-and-quotas.md").read_text()
+    (block,) = re.findall(r"<!-- interworking -->\n```toml\n(.*?)```", page, re.DOTALL)
+    site.write({**site.document(), **tomllib.loads(block)})
+    config = read_site(site.toml)
+    own, passing = config.file.etsi020.foreign_groups()
+    assert (own.origin, own.way.here, set(own.way.legs)) == (None, ("sae-a2",), {"kme-x", "kme-y"})
+    assert (passing.origin, passing.way.here, passing.way.legs) == ("kme-y", ("sae-a",), {"kme-x": ("sae-x",)})
+
+
+class NoKeys:
+    """A store without keys."""
+
+    def stored_key_count(self, *_):
+        return 0
+
+    def deliver_to_master(self, *_, **__):
+        raise InsufficientKeys("none")
+
+
 REFUSED = {
     "skip no door": ({"skip": SKIP}, "opens no door"),
     "skip psk without a door": ({"skip": {**SKIP, "listen": "127.0.0.1:1", "psk": PSK}}, "go together"),
@@ -300,6 +384,10 @@ REFUSED = {
     "skip psk identity": (
         {"skip": {**SKIP, "psk_listen": "127.0.0.1:1", "psk": {"a b": PSK["router-a"]}}},
         "printable ASCII",
+    ),
+    "skip psk for TLS 1.2 alone": (
+        {"skip": {**SKIP, "psk_listen": "127.0.0.1:1", "psk": {"x": {**PSK["router-a"], "tls12": True}}}},
+        "tls12 = true and \\[skip\\] has not",
     ),
     "skip psk twice": (
         {"skip": {**SKIP, "psk_listen": "127.0.0.1:1", "psk": {**PSK, "x": PSK["router-a"]}}},
@@ -331,6 +419,40 @@ REFUSED = {
     "interworking without TLS": ({"etsi020": {"listen": "h:1", "url": "http://h:1", "peers": [PEER]}}, "https"),
     "interworking with nobody": ({"etsi020": {"listen": "h:1", "url": "https://h:1", "peers": []}}, "at least one"),
     "interworking twice": ({"etsi020": {"listen": "h:1", "url": "https://h:1", "peers": [PEER, PEER]}}, "each KME"),
+    "interworking extensions under ETSI's number": (
+        {"etsi020": {"listen": "h:1", "url": "https://h:1", "peers": [PEER], "extension_pen": 13019}},
+        "which is reserved",
+    ),
+    "interworking SAE at two places": (
+        {"etsi020": {"listen": "h:1", "url": "https://h:1", "peers": [PEER, {**BEHIND_Y, "saes": ["sae-x"]}]}},
+        "behind kme-x and behind kme-y",
+    ),
+    "interworking SAE here and there": (
+        {"etsi020": {"listen": "h:1", "url": "https://h:1", "peers": [PEER, {**BEHIND_Y, "saes": ["sae-a"]}]}},
+        "is here and behind kme-y",
+    ),
+    "interworking group of one site": (
+        {
+            "etsi020": {
+                "listen": "h:1",
+                "url": "https://h:1",
+                "peers": [PEER],
+                "groups": [{"master": "sae-a", "slaves": ["sae-a2"]}],
+            }
+        },
+        r"a group of \[kme\]",
+    ),
+    "interworking group that has too much": (
+        {
+            "etsi020": {
+                "listen": "h:1",
+                "url": "https://h:1",
+                "peers": [PEER],
+                "groups": [{"master": "sae-a", "slaves": ["sae-x"], "stock": 5000}],
+            }
+        },
+        "between 0 and 4096",
+    ),
     "interworking key alone": (
         {"etsi020": {"listen": "h:1", "url": "https://h:1", "peers": [PEER], "key": "k"}},
         "go together",

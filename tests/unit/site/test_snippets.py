@@ -86,6 +86,24 @@ def test_a_snippet_has_the_sites_values_its_source_and_no_key(site, device):
     assert json.loads(as_json.output) == {"for": device, "text": done.output}
 
 
+@pytest.mark.parametrize("tls12", [False, True])
+def test_a_snippet_for_skip_says_in_which_version_of_tls_the_sites_key_opens_the_door(site, tls12):
+    site.set(agent=None)
+    document = site.document()
+    document["skip"] = {
+        "psk_listen": "192.0.2.7:8446",
+        "local_system_id": "key-provider-a",
+        "remote_systems": {"key-provider-b": ["sae-b"]},
+        "psk": {"router-a": {"sae": "sae-a", "file": "router-a.psk", "tls12": tls12}},
+        "tls12": tls12,
+    }
+    site.write(document)
+    done = ask(site, "cisco-skip", "--sae", "sae-a", "--peer-sae", "sae-b")
+    assert done.exit_code == 0, done.output
+    assert "psk id router-a key hex <PSK>" in done.output
+    assert f"opens the door in TLS {'1.2' if tls12 else '1.3'}" in done.output
+
+
 def test_an_address_that_no_device_can_reach_stays_blank(site):
     assert "<ADDRESS-OF-THE-KEY-MANAGER>" in ask(site, "fortigate").output
     site.set(kme__listen="192.0.2.7:8443")

@@ -315,6 +315,24 @@ def test_an_index_far_ahead_is_status_2_and_takes_no_key(tmp_path):
     run(act, tmp_path)
 
 
+def test_a_stream_ends_at_the_last_index_and_none_comes_again(tmp_path):
+    async def act(w):
+        ksid = await opened(w.one, w.two)
+        for site in (w.a, w.b):
+            records = StreamRecords(site.database)
+            records.drop(ksid)
+            records.save(replace(records.find(ksid), next_index=2**32 - 2))
+        got = [await app.get_key(ksid, index) for index in (2**32 - 2, 2**32 - 1) for app in (w.one, w.two)]
+        assert [reply.index for reply in got] == [2**32 - 2] * 2 + [2**32 - 1] * 2
+        assert got[0].key == got[1].key != got[2].key == got[3].key != b""
+        stored = w.a.stored()
+        for index in (2**32 - 1, 0, 7):
+            assert (await w.one.get_key(ksid, index)).status is Status.INSUFFICIENT_KEY
+        assert w.a.stored() == stored
+
+    run(act, tmp_path)
+
+
 def test_a_partition_serves_what_was_agreed_and_only_that(tmp_path):
     async def act(w):
         ksid = await opened(w.one, w.two)

@@ -6,6 +6,7 @@ import uuid
 
 from heliograph.http.tls import client_tls, server_tls
 from heliograph.kme.boundary import Boundary
+from heliograph.kme.key_sizes import KeySizes
 from heliograph.kme.stream_records import StreamPolicy
 from heliograph.kme.streams import Streams
 from heliograph.kme.supply import Limits, SaePair, Supply
@@ -29,7 +30,8 @@ POLICY = StreamPolicy(promised_bps=1000, chunk_bytes_max=128, timeout_ms_max=200
 class StreamSite:
     """One site."""
 
-    def __init__(self, directory, name, port, peer_port, clock):
+    def __init__(self, directory, name, port, peer_port, clock, sizes=(256,)):
+        self.sizes = KeySizes(256, dict.fromkeys(PAIRS.values(), sizes))
         self.name, self.directory = name, directory / name
         self.directory.mkdir()
         self.local, self.remote = PAIRS[name]
@@ -54,7 +56,7 @@ class StreamSite:
     async def start(self):
         other = "kme-b" if self.name == "a" else "kme-a"
         pairs = [SaePair(self.local, self.remote, other), SaePair(f"{self.local}2", self.remote, other)]
-        self.supply = Supply(self.keys, f"kme-{self.name}", pairs, Limits(), self.clock)
+        self.supply = Supply(self.keys, f"kme-{self.name}", pairs, Limits(), self.clock, sizes=self.sizes)
         records = StreamRecords(self.database)
         applications = {f"qkd://app@{end}": f"sae-{end}" for end in "ab"}
         self.streams = Streams(records, self.supply, applications, POLICY, self.clock, SystemRandomness())
@@ -75,18 +77,19 @@ class StreamSite:
         files = self.ca.issue_sae(sae or self.local).write(self.directory, f"sae-{uuid.uuid4()}")
         return Etsi004Client("127.0.0.1", self.server.port, client_tls(*files, f"kme-{self.name}"))
 
-    def stored(self):
-        return self.keys.stored_key_count(self.local, self.remote)
+    def stored(self, size_bytes=None):
+        return self.keys.stored_key_count(self.local, self.remote, size_bytes)
 
 
 @contextlib.asynccontextmanager
-async def two_sites(directory, keys=60):
-    """Give (a, b, clock), serving; ``keys`` keys are owned by each."""
+async def two_sites(directory, keys=60, sizes=(256,)):
+    """Give (a, b, clock), serving; ``keys`` keys of each of ``sizes``, in bits, are owned by each."""
     clock = ManualClock(1000.0)
     ports = free_ports(2)
-    a = StreamSite(directory, "a", ports[0], ports[1], clock)
-    b = StreamSite(directory, "b", ports[1], ports[0], clock)
-    stock(a, b, keys)
+    a = StreamSite(directory, "a", ports[0], ports[1], clock, sizes)
+    b = StreamSite(directory, "b", ports[1], ports[0], clock, sizes)
+    for bits in sizes:
+        stock(a, b, keys, bits // 8)
     for site in (a, b):
         await site.start()
     try:
@@ -97,10 +100,12 @@ async def two_sites(directory, keys=60):
             site.database.close()
 
 
-def stock(a, b, keys):
+def stock(a, b, keys, size_bytes=32):
     """Give both sites the same committed keys."""
     made = [
-        (str(uuid.uuid4()), pair, os.urandom(32), pair[0] == a.local) for pair in PAIRS.values() for _ in range(keys)
+        (str(uuid.uuid4()), pair, os.urandom(size_bytes), pair[0] == a.local)
+        for pair in PAIRS.values()
+        for _ in range(keys)
     ]
     for site in (a, b):
         site.add(
