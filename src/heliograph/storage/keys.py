@@ -21,8 +21,9 @@ from itertools import count
 from heliograph.errors import KeySupplyError, LocalProtocolError, StoreUnavailable
 from heliograph.ports import RandomSource
 from heliograph.storage.database import Database
-from heliograph.storage.key_chunks import Chunk, KeyChanges, Run, held, kept_of, nobody_waits, oldest, runs_of
+from heliograph.storage.key_chunks import Chunk, KeyChanges, Run
 from heliograph.storage.key_opening import open_keys
+from heliograph.storage.key_places import Miscounted, held, kept_of, nobody_waits, oldest, runs_of
 from heliograph.storage.key_rows import (
     DELIVERABLE,
     DELIVERED,
@@ -35,6 +36,7 @@ from heliograph.storage.key_rows import (
     WAITING,
     key_id_text,
     key_name,
+    names_and_fates,
 )
 from heliograph.storage.new_keys import NewKey, insert_keys
 from heliograph.storage.store_seal import StoreSeal
@@ -166,9 +168,10 @@ class KeyRecords:
         with self._database.batch(self) as changes:
             self._make_up()
             size = changes.only_size(master, slave) if size_bytes is None else size_bytes
-            runs = oldest(changes, master, slave, size, number, keep, since)
-            # (1) Decrypt first: a key that does not open must not be marked as delivered.
-            keys, damaged = self._opened(changes, runs, now)
+            runs, damaged = self._oldest(changes, master, slave, size, number, keep, since)
+            if damaged is None:
+                # (1) Decrypt first: a key that does not open must not be marked as delivered.
+                keys, damaged = self._opened(changes, runs, now)
             if damaged is None:
                 accept(keys)
                 # (2) Erase and mark; leaving this block, and the group if there is one, makes it durable.
@@ -305,7 +308,8 @@ class KeyRecords:
         """Drop the tombstones in the chunks for which ``condition`` (SQL) holds: none may have a key left."""
         gone = 0
         for (number,) in cursor.execute(f"SELECT chunk FROM key_chunks WHERE {condition}", arguments).fetchall():  # noqa: S608
-            (ids,) = cursor.execute("DELETE FROM key_chunks WHERE chunk = ? RETURNING key_ids", (number,)).fetchone()
+            deleted = "DELETE FROM key_chunks WHERE chunk = ? RETURNING CAST(key_ids AS BLOB)"
+            (ids,) = cursor.execute(deleted, (number,)).fetchone()
             names = [(key_name(ids[at : at + 16]), number) for at in range(0, len(ids), 16)]
             cursor.executemany("DELETE FROM key_names WHERE name = ? AND chunk = ?", names)
             gone += len(names)
@@ -360,18 +364,28 @@ class KeyRecords:
         """List the key_IDs this site delivered to its masters (``owner_here``) or its slaves, in the store's order."""
         with self._database.reading() as cursor:
             found = cursor.execute(
-                "SELECT fates, key_ids FROM key_chunks JOIN key_audiences USING (audience) WHERE owner_here = ? "
-                "ORDER BY chunk",
+                "SELECT CAST(fates AS BLOB), CAST(key_ids AS BLOB) FROM key_chunks JOIN key_audiences USING (audience) "
+                "WHERE owner_here = ? ORDER BY chunk",
                 (int(owner_here),),
             ).fetchall()
+        rows = [names_and_fates(key_ids, fates) for fates, key_ids in found]
         return [
             key_id_text(ids[16 * at : 16 * at + 16])
-            for fates, ids in found
+            for ids, fates, fits in rows
             for at, fate in enumerate(fates)
-            if fate == DELIVERED
+            if fits and fate == DELIVERED
         ]
 
     # -- one transaction's steps -------------------------------------------------------------------------------
+
+    @staticmethod
+    def _oldest(
+        changes: KeyChanges, master: str, slave: str, size: int, number: int, keep: int, since: float
+    ) -> tuple[list[Run], StoreUnavailable | None]:
+        try:
+            return oldest(changes, master, slave, size, number, keep, since), None
+        except Miscounted as why:
+            return [], StoreUnavailable(str(why))  # returned: raised, it would undo the counting
 
     def _opened(
         self, changes: KeyChanges, runs: Sequence[Run], now: float

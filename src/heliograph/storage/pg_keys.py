@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from heliograph.errors import InsufficientKeys, KeySupplyError, LocalProtocolError, StoreUnavailable
 from heliograph.storage.front_end import FrontEnd
 from heliograph.storage.key_contexts import TAG_BYTES, key_context, nonce
+from heliograph.storage.key_opening import ALTERED
 from heliograph.storage.key_rows import DAMAGED, DELIVERABLE, PENDING, RELEASED
 from heliograph.storage.keys import KeyCounts
 from heliograph.storage.pg_rows import (
@@ -230,7 +230,7 @@ class PgKeys:
             context = key_context(row.key_id, row.master, row.slave, *origin)
             try:
                 material = ciphers[origin].decrypt(nonce(row.position), row.ciphertext, context)
-            except InvalidTag:
+            except ALTERED:
                 raise _DamagedKeyError(row.key_id) from None
             keys.append(StoredKey(row.key_id, row.master, row.slave, material, row.created_at, row.metadata, origin))
         return keys

@@ -173,6 +173,26 @@ def test_an_altered_key_is_set_aside_and_the_next_ones_are_served(store):
     assert pairs(store.keys.deliver_to_master("sae-a", "sae-b", 2, 200.0)) == pairs(rows[1:])
 
 
+def test_keys_whose_names_were_cut_are_set_aside_and_counted_as_such_and_the_next_ones_are_served(store):
+    """Counted as deliverable, they would be promised for ever: no key of them can be opened, nor named by a slave."""
+    store.add(1, owned(3))
+    rows = store.add(2, owned(2))
+    store.cut_names(1)
+    for _ in range(3):  # a row at a time in a server, a chunk at a time in a file
+        if store.keys.counts("sae-a", "sae-b").damaged < 3:
+            with pytest.raises(StoreUnavailable, match="altered in the store; it is set aside"):
+                store.keys.deliver_to_master("sae-a", "sae-b", 1, 200.0)
+    assert store.keys.counts("sae-a", "sae-b") == KeyCounts(deliverable=2, damaged=3)
+    assert store.keys.damaged_count() == 3
+    assert pairs(store.keys.deliver_to_master("sae-a", "sae-b", 2, 200.0)) == pairs(rows)
+    store.reopen()
+    assert store.keys.counts("sae-a", "sae-b") == KeyCounts(damaged=3)
+    with pytest.raises(InsufficientKeys, match="0 stored"):
+        store.keys.deliver_to_master("sae-a", "sae-b", 1, 200.0)
+    assert store.discard(1) == 3
+    assert store.keys.damaged_count() == 0
+
+
 def collected(store):
     """Let a front end fetch the keys of blocks; a site's own file has them."""
     for front in getattr(store, "fronts", {}).values():
