@@ -295,19 +295,12 @@ class KeyChanges:
     def _overwrite(self, chunk: Chunk) -> None:
         if not chunk.erased or chunk.ciphertexts is None:
             return
-        size = len(chunk.ciphertexts) // len(chunk.fates)
-        with self._cursor.connection.blobopen("key_ciphertexts", "ciphertexts", chunk.number) as blob:
-            for first, last in _runs(sorted(chunk.erased)):
-                blob.seek(first * size)
-                blob.write(bytes((last - first) * size))
-
-
-def _runs(places: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Return neighbouring places as (first, behind the last)."""
-    first = last = places[0]
-    for at in places[1:]:
-        if at != last + 1:
-            yield first, last + 1
-            first = at
-        last = at
-    yield first, last + 1
+        size, left = len(chunk.ciphertexts) // len(chunk.fates), bytearray(chunk.ciphertexts)
+        for at in chunk.erased:
+            left[at * size : (at + 1) * size] = bytes(size)
+        chunk.ciphertexts = bytes(left)
+        # Of the same length as before: SQLite overwrites it where it stands, and only the pages that differ. An open
+        # blob would do the same, but Python's connection keeps a reference to each for as long as it lives.
+        self._cursor.execute(
+            "UPDATE key_ciphertexts SET ciphertexts = ? WHERE chunk = ?", (chunk.ciphertexts, chunk.number)
+        )

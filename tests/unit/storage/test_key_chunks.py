@@ -1,10 +1,12 @@
 """Keys in chunks: what a delivery costs, what is left of a key, and what a group's requests see of each other."""
 
+import gc
 import os
 import shutil
 import sqlite3
 import threading
 import uuid
+import weakref
 from collections import Counter
 from contextlib import closing
 
@@ -430,3 +432,23 @@ def test_what_a_killed_process_left_in_the_log_is_gone_when_its_store_is_open_ag
     assert sealed in copy.read_bytes()
     with closing(Database(copy, store.database.vault)):
         assert sealed not in copy.read_bytes()
+
+
+def test_a_thousand_deliveries_leave_no_reference_behind_in_the_connection(tmp_path):
+    """Python's connection keeps one for each blob ever opened (CPython issue 144424): a key manager runs for years."""
+    kek = FileKek.create(tmp_path / "kek", OsRandom())
+    with closing(Database(":memory:", kek)) as database:
+        keys = KeyRecords(database, OsRandom())
+        with database.transaction() as cursor:
+            keys.add(cursor, 1, 1, [key() for _ in range(1100)])
+            keys.acknowledge(cursor, 1, 1)
+
+        def references():
+            gc.collect()
+            return sum(type(thing) is weakref.ReferenceType for thing in gc.get_objects())
+
+        keys.deliver_to_master("sae-a", "sae-b", 1, 2.0)
+        before = references()
+        for _ in range(1000):
+            keys.deliver_to_master("sae-a", "sae-b", 1, 2.0)
+        assert references() - before < 300  # of cursors it forgets every 200
