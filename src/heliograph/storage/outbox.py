@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from heliograph.errors import ConfigurationError, StoreUnavailable
 from heliograph.storage.database import Database
 from heliograph.storage.key_chunks import Chunk, KeyChanges, Place
-from heliograph.storage.key_contexts import segment_context
+from heliograph.storage.key_contexts import TAG_BYTES, segment_context
 from heliograph.storage.key_places import kept_of, runs_of
 from heliograph.storage.key_rows import DAMAGED, DELIVERABLE, HANDED_OVER, PENDING, WAITING
 from heliograph.storage.keys import KeyRecords, NewKey
@@ -233,7 +233,9 @@ def _row(chunk: Chunk, at: int, segment: int, number: int) -> tuple[object, ...]
     """
     sealed = chunk.ciphertexts or b""
     size = len(sealed) // len(chunk.fates)
-    fate = chunk.fates[at] if chunk.fits else DAMAGED
+    # Of another length it would be of another size there, and in a pool of its own that nobody looks into.
+    whole = chunk.fits and len(sealed) == (chunk.size + TAG_BYTES) * len(chunk.fates)
+    fate = chunk.fates[at] if whole else DAMAGED
     return (
         chunk.key_id(at) if chunk.fits else f"altered {chunk.epoch} {chunk.block} {number}",
         segment,

@@ -123,14 +123,22 @@ def test_a_position_that_no_key_has_is_set_aside_in_a_server_too(tmp_path, postg
     served.close()
 
 
-@pytest.mark.parametrize("names", ["x'00'", "zeroblob(40)", "key_ids || key_ids"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "key_chunks SET key_ids = x'00'",
+        "key_chunks SET key_ids = zeroblob(40)",
+        "key_chunks SET key_ids = key_ids || key_ids",
+        "key_ciphertexts SET ciphertexts = CAST(substr(ciphertexts, 1, 141) AS BLOB)",
+    ],
+)
 def test_a_chunk_that_was_altered_before_it_is_handed_over_arrives_set_aside_and_the_next_block_follows(
-    tmp_path, postgres, names
+    tmp_path, postgres, change
 ):
     served = PostgresStore(tmp_path, postgres)
     served.stored(1, owned(3) + held(1))
     rows = served.stored(2, owned(2))
-    alter(served, f"key_chunks SET key_ids = {names} WHERE chunk = 1")
+    alter(served, f"{change} WHERE rowid = 1")
     served.outbox.push()
     assert pairs(take(served, 2)()) == pairs(rows)
     assert served.keys.damaged_count() >= 3
