@@ -38,6 +38,7 @@ from heliograph.storage.key_rows import (
     key_name,
     names_and_fates,
 )
+from heliograph.storage.local_shares import unfetched
 from heliograph.storage.new_keys import NewKey, insert_keys
 from heliograph.storage.store_seal import StoreSeal
 from heliograph.types import StoredKey
@@ -333,6 +334,11 @@ class KeyRecords:
         pending, deliverable, damaged, released = sides.get(1, (0, 0, 0, 0))
         _, held, damaged_there, _ = sides.get(0, (0, 0, 0, 0))
         return KeyCounts(pending, deliverable, held, damaged + damaged_there, released)
+
+    def unfetched(self, master: str, audience: str) -> dict[str, int]:
+        """Return how many keys drawn for a group of this site each of its slaves has left, those that have none not."""
+        with self._database.reading() as cursor:
+            return unfetched(cursor, master, audience)
 
     def damaged_count(self) -> int:
         """Count the keys that were set aside because they, or their block's key, do not open."""

@@ -177,6 +177,11 @@ class PgKeys:
             released=table.get((1, RELEASED), 0),
         )
 
+    def unfetched(self, master: str, audience: str) -> dict[str, int]:
+        """Return nothing: keys between SAEs of one site are drawn by the process that has the site's file."""
+        del master, audience
+        return {}
+
     def damaged_count(self) -> int:
         """Count the keys that were set aside because they, or their block's key, do not open."""
         with self._server.reading() as cursor:
