@@ -235,21 +235,21 @@ class KeyRecords:
     def expire(self, before: float, now: float, grace: float = 0.0) -> int:
         """Destroy the keys made before ``before``. Returns how many.
 
-        Keys held for a slave live ``grace`` seconds longer, so that one delivered to the master at the last moment
-        is still there when the slave asks.
+        Keys held for a slave live ``grace`` seconds longer: one delivered to the master at the last moment is still
+        there when the slave asks. One stamped further ahead than ``before`` is behind goes too: the clock was set back.
         """
+        ahead = now + (now - before)
 
         def ends(chunk: Chunk, at: int) -> bool:
             masters = chunk.owner_here and chunk.fates[at] != RELEASED
-            return chunk.created_at < (before if masters else before - grace)
+            return chunk.created_at > ahead or chunk.created_at < (before if masters else before - grace)
 
-        return self._sweep("created_at < ?", (before,), now, ends)
+        return self._sweep("(created_at < ? OR created_at > ?)", (before, ahead), now, ends)
 
     def trim(self, master: str, slave: str, *, owner_here: bool, keep: int, now: float) -> int:
         """Destroy a pair's oldest keys beyond the ``keep`` newest of each size. Returns how many.
 
-        Nobody fetches them, and without a bound they would fill the disk. A holder keeps more than the owner does, so
-        that what the owner still hands out is there.
+        Without a bound they would fill the disk. A holder keeps more: what the owner still hands out must be there.
         """
         with self._database.reading() as cursor:
             found = cursor.execute(
@@ -336,7 +336,7 @@ class KeyRecords:
         return KeyCounts(pending, deliverable, held, damaged + damaged_there, released)
 
     def unfetched(self, master: str, audience: str) -> dict[str, int]:
-        """Return how many keys drawn for a group of this site each of its slaves has left, those that have none not."""
+        """Return how many keys drawn for a group of this site each slave has left; who has none is not named."""
         with self._database.reading() as cursor:
             return unfetched(cursor, master, audience)
 

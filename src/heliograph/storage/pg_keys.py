@@ -141,9 +141,13 @@ class PgKeys:
 
     def expire(self, before: float, now: float, grace: float = 0.0) -> int:
         """Destroy the keys made before ``before``, those held for a slave ``grace`` seconds later. Returns how many."""
-        condition = "k.created_at < CASE WHEN k.owner_here = 1 AND k.state <> %s THEN %s::float8 ELSE %s::float8 END"
+        condition = (
+            "(k.created_at < CASE WHEN k.owner_here = 1 AND k.state <> %s THEN %s::float8 ELSE %s::float8 END "
+            "OR k.created_at > %s::float8)"  # the clock was set back
+        )
+        arguments = (RELEASED, before, before - grace, now + (now - before))
         with self._server.transaction() as cursor:
-            return bury_where(cursor, condition, (RELEASED, before, before - grace), "expired", now)
+            return bury_where(cursor, condition, arguments, "expired", now)
 
     def trim(self, master: str, slave: str, *, owner_here: bool, keep: int, now: float) -> int:
         """Destroy a pair's oldest keys beyond the ``keep`` newest of each size. Returns how many."""

@@ -256,6 +256,18 @@ def test_expiry_keeps_the_slaves_copy_longer_than_the_masters(store):
     assert store.keys.expire(float("inf"), 200.0) == 0
 
 
+def test_a_key_stamped_further_ahead_than_a_key_may_live_is_erased_since_the_clock_was_set_back(store):
+    """Stamped ahead of now by more than a key may live: how old it is nobody knows, so it goes."""
+    store.add(1, owned(1, created_at=1_000_000.0) + held(1, created_at=1_000_000.0))
+    rows = store.add(2, owned(1, created_at=290.0) + held(1, created_at=290.0))
+    assert store.keys.expire(before=100.0, now=200.0, grace=100.0) == 2
+    assert store.keys.expire(before=100.0, now=200.0, grace=100.0) == 0
+    assert pairs(store.keys.deliver_to_master("sae-a", "sae-b", 1, 200.0)) == pairs(rows[:1])
+    with pytest.raises(InsufficientKeys):
+        store.keys.deliver_to_master("sae-a", "sae-b", 1, 200.0)
+    assert store.keys.counts("sae-b", "sae-a").held == 1
+
+
 def test_younger_keys_can_be_asked_for(store):
     store.add(1, owned(2, created_at=100.0))
     young = store.add(2, owned(1, created_at=150.0))
