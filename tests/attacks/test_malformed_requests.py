@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from heliograph.cli.main import app
 from heliograph.http import server
 from heliograph.kme import etsi014
+from heliograph.lab.memory import measure_memory
 
 
 def chaos(*options):
@@ -52,6 +53,23 @@ def test_broken_http_and_broken_tls_get_nothing_but_refusals_and_valid_requests_
     assert report["valid"] == 28
     # Each case got an answer or the end of its connection, and some of them several answers.
     assert sum(report["statuses"].values()) + report["unanswered"] >= 300
+    # Its memory is shown after each tenth, so that a leak can be told from what the allocator keeps.
+    sent = [at["requests"] for at in report["memory"]]
+    assert (len(sent), sent[0], sent[-1]) == (11, 0, 300)
+    assert sent == sorted(sent)
+    assert all(at["rss_kib"] > at["heap_kib"] for at in report["memory"])
+
+
+def test_memory_that_is_not_given_back_shows_and_what_is_given_back_does_not():
+    before = measure_memory()
+    texts, large = [str(number) * 9 for number in range(10_000)], bytearray(64 << 20)
+    during = measure_memory()
+    assert during["python_blocks"] - before["python_blocks"] >= 9_000
+    assert during["heap_kib"] - before["heap_kib"] >= len(large) >> 10
+    del texts, large
+    after = measure_memory()
+    assert after["python_blocks"] - before["python_blocks"] < 1000
+    assert after["heap_kib"] - before["heap_kib"] < 1 << 10
 
 
 def test_over_tls_without_a_number_is_refused_in_one_line():

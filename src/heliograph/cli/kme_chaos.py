@@ -147,7 +147,9 @@ def _print_answers(report: MalformedReport | OverTlsReport) -> None:
     print(f"ended without an answer: {report.unanswered}; stalled: {report.stalled}; connections: {report.connections}")
     print(f"valid requests in between: {report.valid}; answered wrongly: {report.wrong}; keys of others: ", end="")
     print(f"{report.strange_keys}; keys twice: {report.duplicates}; tracebacks in the log: {report.tracebacks_in_log}")
-    print(f"slowest: {report.slowest_s} s; memory after a tenth {report.rss_kib_early} KiB, at the end ", end="")
-    print(f"{report.rss_kib_late} KiB")
+    print(f"slowest: {report.slowest_s} s")
+    print("memory of the key manager: requests sent, KiB resident, KiB given out by malloc, Python's allocations")
+    for at in report.memory:
+        print(f"  {at.requests:>9} {at.rss_kib:>8} {at.heap_kib:>8} {at.python_blocks:>8}")
     for line in report.found:
         print(f"  {line}")

@@ -18,6 +18,7 @@ from heliograph.cli.once import Once
 from heliograph.cli.process import harden_process
 from heliograph.cli.refusals import refusals
 from heliograph.errors import ConfigurationError, KeySupplyError
+from heliograph.kme.groups import LOCAL_UNFETCHED_MAX, name_slaves
 from heliograph.sae import Sae
 from heliograph.types import DeliveredKey
 
@@ -94,6 +95,8 @@ def status(
     others = {size: number for size, number in found.stored_by_size.items() if size != found.key_size_bits}
     for size, number in sorted(others.items()):
         print(f"  {number} of {size} bits: --size {size}")
+    if found.unfetched:
+        print(f"  not fetched yet: {name_slaves(found.unfetched)}; beyond {LOCAL_UNFETCHED_MAX} nobody gets more")
 
 
 @app.command(cls=Once)

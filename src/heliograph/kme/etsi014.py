@@ -269,7 +269,7 @@ def status_document(status: SupplyStatus) -> bytes:
             max_key_size=status.max_key_size_bits or status.key_size_bits,
             min_key_size=status.min_key_size_bits or status.key_size_bits,
             max_SAE_ID_count=status.max_sae_id_count,
-            status_extension=status_extension(status.stored_by_size) if status.stored_by_size else msgspec.UNSET,
+            status_extension=status_extension(status.stored_by_size, status.unfetched) or msgspec.UNSET,
         )
     )
 

@@ -74,6 +74,7 @@ def read_container(document: bytes, number: int, size_bits: int | None) -> list[
 def read_status(document: bytes) -> SupplyStatus:
     """Read a Status document. Raises KeySupplyError."""
     status = _answer(document, Status)
+    stored_by_size, unfetched = read_extension(status.status_extension)
     return SupplyStatus(
         source_kme=status.source_KME_ID,
         target_kme=status.target_KME_ID,
@@ -86,7 +87,8 @@ def read_status(document: bytes) -> SupplyStatus:
         max_sae_id_count=status.max_SAE_ID_count,
         min_key_size_bits=status.min_key_size if status.min_key_size < status.key_size else None,
         max_key_size_bits=status.max_key_size if status.max_key_size > status.key_size else None,
-        stored_by_size=read_extension(status.status_extension),
+        stored_by_size=stored_by_size,
+        unfetched=unfetched,
     )
 
 

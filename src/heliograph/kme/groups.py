@@ -6,13 +6,20 @@ its SAEs when a block is committed (security.md 8), or in the site file when all
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from heliograph.errors import ConfigurationError
 from heliograph.protocol.audience import audience_name
 
-__all__ = ["Groups", "SaeGroup"]
+__all__ = ["LOCAL_UNFETCHED_MAX", "Groups", "SaeGroup", "name_slaves"]
+
+LOCAL_UNFETCHED_MAX = 4096  # our choice: keys drawn for one group of this site that its slaves have not fetched
+
+
+def name_slaves(unfetched: Mapping[str, int]) -> str:
+    """Return the slaves with how many keys each has left, who has left most first, as a text for people."""
+    return ", ".join(f"{sae} {number}" for sae, number in sorted(unfetched.items(), key=lambda of: (-of[1], of[0])))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from heliograph.kme.refusals import RequestRefused
 __all__ = ["KeySizes", "read_extension", "size_names", "status_extension"]
 
 _STORED = "heliograph_stored_by_size"
+_UNFETCHED = "heliograph_unfetched"
+_NAMES = (_STORED, _UNFETCHED)
 
 
 def size_names(sizes: tuple[int, ...]) -> str:
@@ -44,15 +46,27 @@ class KeySizes:
         return asked
 
 
-def status_extension(stored: Mapping[int, int]) -> dict[str, object]:
-    """Return the status_extension (ETSI GS QKD 014 6.1) that tells how many keys of each size are there."""
-    return {_STORED: {str(size): number for size, number in stored.items()}}
+def status_extension(stored: Mapping[int, int], unfetched: Mapping[str, int]) -> dict[str, object]:
+    """Return the status_extension (ETSI GS QKD 014 6.1): keys of each size, and how many which slave has left."""
+    found: dict[str, object] = {}
+    if stored:
+        found[_STORED] = {str(size): number for size, number in stored.items()}
+    if unfetched:
+        found[_UNFETCHED] = dict(unfetched)
+    return found
 
 
-def read_extension(extension: object) -> dict[int, int]:
+def read_extension(extension: object) -> tuple[dict[int, int], dict[str, int]]:
     """Return what ``status_extension`` says, nothing if it is another key manager's: that may hold anything."""
-    found = extension.get(_STORED) if isinstance(extension, dict) else None
+    stored, unfetched = ((_numbers(extension.get(n)) if isinstance(extension, dict) else {}) for n in _NAMES)
     try:
-        return {int(size): number for size, number in msgspec.convert(found, dict[str, int]).items()}
-    except (msgspec.ValidationError, ValueError):
+        return {int(size): number for size, number in stored.items()}, unfetched
+    except ValueError:
+        return {}, unfetched
+
+
+def _numbers(found: object) -> dict[str, int]:
+    try:
+        return msgspec.convert(found, dict[str, int])
+    except msgspec.ValidationError:
         return {}

@@ -17,7 +17,7 @@ from heliograph.errors import (
     NotPermitted,
     StoreUnavailable,
 )
-from heliograph.kme.groups import Groups, SaeGroup
+from heliograph.kme.groups import LOCAL_UNFETCHED_MAX, Groups, SaeGroup
 from heliograph.kme.key_sizes import KeySizes
 from heliograph.kme.quotas import Quotas, TooManyRequests
 from heliograph.kme.refusals import OwnerUnreachable, RequestRefused, WishUnmet
@@ -81,6 +81,9 @@ class KeyStore(Protocol):
     def stored_key_count(self, master: str, slave: str, size_bytes: int | None = None) -> int:
         """Count what ``deliver_to_master`` could hand out now, of one size or of all."""
 
+    def unfetched(self, master: str, audience: str) -> dict[str, int]:
+        """Return how many keys drawn for a group of this site each of its slaves has still to fetch."""
+
     def known(self, key_id: str) -> bool:
         """Tell whether a key of that key_ID is or was in the store."""
 
@@ -122,7 +125,8 @@ class SupplyStatus:
 
     ``key_size_bits``: of the keys for whoever names no size, of which ``stored_key_count`` are there; ``min`` and
     ``max_key_size_bits``: None if there is no other; ``stored_by_size``: the count of each, if there are several.
-    ``max_sae_id_count``: how many further slaves its largest group has.
+    ``max_sae_id_count``: how many further slaves its largest group has; ``unfetched``: of keys drawn for a group of one
+    site, how many each slave has left, which is what may stop the group.
     """
 
     source_kme: str
@@ -137,6 +141,7 @@ class SupplyStatus:
     min_key_size_bits: int | None = None
     max_key_size_bits: int | None = None
     stored_by_size: Mapping[int, int] = field(default_factory=dict)
+    unfetched: Mapping[str, int] = field(default_factory=dict)
 
 
 class Supply:
@@ -232,9 +237,11 @@ class Supply:
         audience = peer if is_pair or group is None else group.audience
         sizes = self._sizes.of(caller, audience)
         drawn = not is_pair and group is not None and group.local
+        behind = self._keys.unfetched(caller, audience) if drawn else {}
+        room = max(0, LOCAL_UNFETCHED_MAX - max(behind.values(), default=0))
         stored = {
-            # What is drawn on demand is never short; a slave has no key to fetch as master.
-            size: self._limits.max_key_count if drawn else self._stored(caller, audience, size)
+            # What is drawn on demand is short only of slaves that fetch; a slave has no key to fetch as master.
+            size: min(self._limits.max_key_count, room) if drawn else self._stored(caller, audience, size)
             for size in sizes
         }
         several = len(sizes) > 1
@@ -251,6 +258,7 @@ class Supply:
             min_key_size_bits=min(sizes) if several else None,
             max_key_size_bits=max(sizes) if several else None,
             stored_by_size=stored if several else {},
+            unfetched=behind,
         )
 
     def key_sizes(self, master: str, slave: str) -> tuple[int, ...]:

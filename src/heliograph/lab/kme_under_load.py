@@ -77,6 +77,11 @@ class _ConstantStore:
     def check_held(self, slave: str, master: str, key_ids: Sequence[str]) -> None:
         del slave, master, key_ids
 
+    def unfetched(self, master: str, audience: str) -> dict[str, int]:
+        """Return nothing: there are no groups here."""
+        del master, audience
+        return {}
+
     def stored_key_count(self, master: str, slave: str, size_bytes: int | None = None) -> int:
         del master, slave, size_bytes
         return BATCH

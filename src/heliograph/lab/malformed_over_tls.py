@@ -23,10 +23,21 @@ from heliograph.lab.marked_kme import FORMS
 from heliograph.lab.marked_kme_process import MarkedKme
 from heliograph.lab.wire_client import WireClient, WireCounts
 
-__all__ = ["OverTlsReport", "send_malformed_over_tls"]
+__all__ = ["MemorySample", "OverTlsReport", "send_malformed_over_tls"]
 
 SAES: Final = 4
 _EVERY: Final = 10  # cases between two valid requests
+_TENTHS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySample:
+    """The key manager's memory after ``requests`` cases, when none is under way (``lab.memory``)."""
+
+    requests: int
+    rss_kib: int
+    heap_kib: int
+    python_blocks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +45,8 @@ class OverTlsReport:
     """``cases``: by kind; ``statuses``: answers by HTTP status; ``unanswered``: ended without one.
 
     ``stalled``: answers or ends that did not come within 20 s; ``wrong``: valid requests without their own answer;
-    ``strange_keys``: keys of another SAE; ``keys_lost``: taken from the store, and not by a valid request.
+    ``strange_keys``: keys of another SAE; ``keys_lost``: taken from the store, and not by a valid request;
+    ``memory``: of the key manager's process, at the beginning and after each tenth.
     """
 
     requests: int
@@ -55,8 +67,7 @@ class OverTlsReport:
     keys_lost: int
     slowest_s: float
     seconds: float
-    rss_kib_early: int
-    rss_kib_late: int
+    memory: list[MemorySample]
     found: list[str] = field(default_factory=list)
 
     @property
@@ -95,13 +106,14 @@ def _run(manager: MarkedKme, directory: Path, number: int, seed: int, keys: int)
     ]
     stop = threading.Event()
     began = time.perf_counter()
+    memory = [MemorySample(0, **manager.state()["memory"])]
     with ThreadPoolExecutor(SAES) as pool:
         try:
-            for part in (0, 1):  # memory is looked at after a tenth, and at the end
-                counts = [share // 10 if part == 0 else share - share // 10 for share in shares]
+            for tenth in range(_TENTHS):
+                counts = [share * (tenth + 1) // _TENTHS - share * tenth // _TENTHS for share in shares]
                 list(pool.map(partial(_send, stop), clients, cases, counts))
-                if part == 0:
-                    early = manager.state()["rss_kib"]
+                sent = sum(client.counts.cases.total() for client in clients)
+                memory.append(MemorySample(sent, **manager.state()["memory"]))
         except BaseException:  # such as Ctrl-C, which only this thread hears of
             stop.set()
             manager.kill()
@@ -134,8 +146,7 @@ def _run(manager: MarkedKme, directory: Path, number: int, seed: int, keys: int)
         keys_lost=taken - len(total.key_ids) + lost_held,
         slowest_s=round(total.slowest_s, 3),
         seconds=round(seconds, 1),
-        rss_kib_early=early,
-        rss_kib_late=late["rss_kib"],
+        memory=memory,
         found=total.found[:10],
     )
 

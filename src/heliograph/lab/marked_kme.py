@@ -12,7 +12,6 @@ import asyncio
 import base64
 import json
 import logging
-import os
 import sys
 import uuid
 from functools import partial
@@ -24,6 +23,7 @@ from heliograph.http.tls import server_tls
 from heliograph.kme.quotas import Quota, Quotas
 from heliograph.kme.supply import Limits, SaePair, Supply
 from heliograph.lab.kme_under_load import open_keys
+from heliograph.lab.memory import measure_memory
 from heliograph.site.clocks import MonotonicClock, WallClock
 from heliograph.storage.database import Database
 from heliograph.storage.group_commit import run_group
@@ -77,14 +77,9 @@ async def _serve(directory: Path, saes: int, number: int, requests_per_s: float)
     while await asyncio.to_thread(sys.stdin.readline):
         left = [keys.counts(f"sae-{sae}", f"peer-{sae}").deliverable for sae in range(saes)]
         kept = [keys.counts(f"peer-{sae}", f"sae-{sae}").held for sae in range(saes)]
-        _tell({"rss_kib": _resident_kib(), "left": left, "held": kept})
+        _tell({"memory": measure_memory(), "left": left, "held": kept})
     await server.close()
     database.close()
-
-
-def _resident_kib() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") // 1024
 
 
 def _tell(document: dict[str, object]) -> None:

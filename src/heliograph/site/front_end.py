@@ -29,9 +29,10 @@ from heliograph.storage.pg_reopen import reopen_server
 from heliograph.storage.pg_server import PgServer
 from heliograph.vault.anchor import FileAnchor
 
-__all__ = ["delivery_of", "reopen_front_end", "run_front_end"]
+__all__ = ["Tidier", "delivery_of", "reopen_front_end", "run_front_end"]
 
 _TIDY_S = 0.5  # our choice: how soon a block's key reaches this front end, and how soon it is erased here
+_EXPIRE_S = 60.0  # our choice: a look at every key, which the link's process does more often
 _LINK_S = 15  # our choice: three sweeps of the link's process
 
 _log = logging.getLogger("heliograph.front-end")
@@ -66,9 +67,11 @@ async def run_front_end(
         stack.callback(database.close)
         server = PgServer(delivery.server_entry(), front_end.greet)
         stack.callback(server.close)
-        tidier = _Tidier(server, front_end)
+        reloads = site_reloads(config, f"front end {name}")
+        keys = PgKeys(server, front_end)
+        tidier = Tidier(server, front_end, keys, lambda: reloads.config.file.kme.key_ttl_s)
         await asyncio.to_thread(tidier.once)
-        supply = _supply(config, PgKeys(server, front_end), server)
+        supply = _supply(config, keys, server)
         door = KmeServer(
             supply,
             CertificateCallers(config.boundary().boundary),
@@ -77,9 +80,8 @@ async def run_front_end(
         door.commit_together(partial(run_group, server))
         await door.start(*parse_address(entry.listen, "[delivery] listen"), tls)
         stack.push_async_callback(door.close)
-        reloads = site_reloads(config, f"front end {name}")
         # The supply first: a connection of an SAE that it does not serve any more is ended by the door.
-        reloads.add(lambda fresh: _supply(fresh, PgKeys(server, front_end), server), supply.follow)
+        reloads.add(lambda fresh: _supply(fresh, keys, server), supply.follow)
         follow_boundary(reloads, door)
         reloads.add(lambda fresh: fresh.file.log_level, log_level)
         tasks: list[asyncio.Task[Any]] = [
@@ -138,15 +140,23 @@ def _link_is_up(server: PgServer) -> bool:
     return bool(found and found[0])
 
 
-class _Tidier:
-    """Fetches keys of new blocks and erases those of empty ones, all the time; says in one line what keeps it off."""
+class Tidier:
+    """Fetches keys of new blocks and erases those of empty ones, all the time; says in one line what keeps it off.
 
-    def __init__(self, server: PgServer, front_end: FrontEnd) -> None:
+    ``ttl_s``: for how long a key may live, None for ever. The link's process ends it by that too, as long as it runs.
+    """
+
+    def __init__(self, server: PgServer, front_end: FrontEnd, keys: PgKeys, ttl_s: Callable[[], float | None]) -> None:
         self._server = server
         self._front_end = front_end
+        self._keys = keys
+        self._ttl_s = ttl_s
+        self._monotonic, self._wall = MonotonicClock(), WallClock()
+        self._expire_at = float("-inf")
         self._said = ""
 
     async def run(self) -> None:
+        """Do it again and again. Raises as ``once``."""
         while True:
             await asyncio.sleep(_TIDY_S)
             await asyncio.to_thread(self.once)
@@ -156,6 +166,7 @@ class _Tidier:
         try:
             with self._server.transaction() as cursor:
                 self._front_end.tidy(cursor)
+            self._expire()
             with self._server.reading() as cursor:
                 self._front_end.require_unfenced(cursor)
                 self._front_end.require(cursor)
@@ -165,6 +176,13 @@ class _Tidier:
             self._say(str(why))
         else:
             self._say("")
+
+    def _expire(self) -> None:
+        ttl_s = self._ttl_s()
+        if ttl_s is not None and self._monotonic.now() >= self._expire_at:
+            now = self._wall.now()
+            self._keys.expire(now - ttl_s, now, grace=ttl_s)  # as ``site.site`` does it
+            self._expire_at = self._monotonic.now() + _EXPIRE_S
 
     def _say(self, why: str) -> None:
         if why != self._said:

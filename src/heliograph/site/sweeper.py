@@ -21,14 +21,15 @@ log = structlog.get_logger("heliograph.store")
 
 
 async def sweep(database: Database, store: ThreadPoolExecutor, *steps: Callable[[], object]) -> None:
-    """Now and then run ``steps`` on the store's thread, and empty the log, so that erased bytes leave the disk soon.
+    """At once, and now and then, run ``steps`` on the store's thread, and empty the log: erased bytes leave the disk.
+
+    At once, since a site that was down for longer than its keys may live has them still when its doors open.
 
     A step that fails does not keep the others from running. What nobody foresaw is told in one line for each place.
     """
     loop = asyncio.get_running_loop()
     told: set[str] = set()
     while True:
-        await asyncio.sleep(SWEEP_S)
         for step in (*steps, database.checkpoint):
             try:
                 with suppress(StoreUnavailable):  # whoever needs the store next is told
@@ -38,3 +39,4 @@ async def sweep(database: Database, store: ThreadPoolExecutor, *steps: Callable[
                 if f"{kind} {at}" not in told:
                     told.add(f"{kind} {at}")
                     log.error("internal error", where="sweep", kind=kind, at=at)  # noqa: TRY400
+        await asyncio.sleep(SWEEP_S)

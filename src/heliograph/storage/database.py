@@ -370,7 +370,9 @@ class _Translated:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, sqlite3.Error):
             code = getattr(error, "sqlite_errorname", type(error).__name__)
-            reason = next((text for prefix, text in _REASONS if code.startswith(prefix)), str(error))
+            # What follows "with text" would be a column's own bytes.
+            own = str(error).partition(" with text ")[0]
+            reason = next((text for prefix, text in _REASONS if code.startswith(prefix)), own)
             raise StoreUnavailable(f"store {self._name}: {reason} ({code})") from error
 
 

@@ -9,19 +9,17 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
-from operator import itemgetter
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from heliograph.errors import InsufficientKeys, KeyNotFound, KeySupplyError, NotPermitted
+from heliograph.errors import KeySupplyError
 from heliograph.ports import Vault
 from heliograph.protocol.audience import audience_members
 from heliograph.storage.key_contexts import segment_context
+from heliograph.storage.key_counts import recount
 from heliograph.storage.key_rows import (
     DELIVERABLE,
     KEPT,
-    RELEASED,
     TOTALS,
     WAITING,
     key_id_bytes,
@@ -30,23 +28,13 @@ from heliograph.storage.key_rows import (
     names_and_fates,
 )
 
-__all__ = [
-    "Audience",
-    "Chunk",
-    "KeyChanges",
-    "Place",
-    "Run",
-    "held",
-    "kept_beside",
-    "kept_of",
-    "nobody_waits",
-    "oldest",
-    "runs_of",
-]
+__all__ = ["Audience", "Chunk", "KeyChanges", "Place", "Run"]
 
+# As bytes, whatever an altered row has there: text that is none would refuse the rows beside it too.
 _SELECT = (
     "SELECT chunk, key_chunks.segment, key_chunks.epoch, block, audience, master, slave, owner_here, size, first, "
-    "positions, state, created_at, fates, key_ids, sealed_key, metadata, ciphertexts FROM key_chunks "
+    "CAST(positions AS BLOB), state, created_at, CAST(fates AS BLOB), CAST(key_ids AS BLOB), CAST(sealed_key AS BLOB), "
+    "metadata, CAST(ciphertexts AS BLOB) FROM key_chunks "
     "JOIN key_audiences USING (audience) LEFT JOIN key_segments ON key_segments.segment = key_chunks.segment "
     "LEFT JOIN key_ciphertexts USING (chunk) "
 )
@@ -97,8 +85,9 @@ class Chunk:
         self.is_group = len(audience_members(self.slave)) > 1
 
     def key_id(self, at: int) -> str:
-        """Return the key_ID at a place."""
-        return key_id_text(self.key_ids[16 * at : 16 * at + 16])
+        """Return the key_ID at a place; in an altered row, a text that is none where the name was cut."""
+        raw = self.key_ids[16 * at : 16 * at + 16]
+        return key_id_text(raw) if len(raw) == 16 else f"{at} of chunk {self.number}"
 
     def positions_of(self, places: Sequence[int]) -> list[int]:
         """Return the positions in their segment that keys were encrypted under."""
@@ -135,6 +124,7 @@ class KeyChanges:
         self._totals: dict[tuple[int, int], int] = {}
         self._served: dict[tuple[str, str], float] = {}
         self._ciphers: dict[bytes, AESGCM] = {}
+        self._miscounted: set[int] = set()
         self.delivers = False  # whether a key leaves by what was changed
 
     # -- reading -----------------------------------------------------------------------------------------------
@@ -211,6 +201,9 @@ class KeyChanges:
                 # The next key_IDs of a request stand as a rule in the same chunk: they are found here.
                 ids = chunk.key_ids
                 self._named.update({ids[16 * at : 16 * at + 16]: (chunk, at) for at in range(len(chunk.fates))})
+                if not chunk.fits:  # it was in this row, whose names were altered since: whoever asks finds that out
+                    kept = (at for at, fate in enumerate(chunk.fates) if fate in KEPT)
+                    self._named.setdefault(raw, (chunk, next(kept, 0)))
         return self._named.get(raw)
 
     def unserved(self, key_id: str) -> set[str]:
@@ -247,8 +240,14 @@ class KeyChanges:
                 fates[at] = fate
             self._changed[chunk.number] = chunk
             chunk.changed_at = now
+            if not chunk.fits or chunk.segment is None:
+                self.count_anew(chunk.audience)
             if fate not in KEPT:
                 chunk.erased += places
+
+    def count_anew(self, audience: int) -> None:
+        """Let ``write`` count a pool by its chunks: a row was altered, and the pool's may count what is not there."""
+        self._miscounted.add(audience)
 
     def _add(self, audience: int, state: int, number: int) -> None:
         self._totals[audience, state] = self._totals.get((audience, state), 0) + number
@@ -267,6 +266,8 @@ class KeyChanges:
                     f"UPDATE key_audiences SET {column} = max(0, {column} + ?) WHERE audience = ?",  # noqa: S608
                     (number, audience),
                 )
+        for audience in self._miscounted:
+            recount(self._cursor, audience)
         gone = self._cursor.executemany(
             "DELETE FROM key_segments WHERE segment = ?1 "
             "AND NOT EXISTS (SELECT 1 FROM key_chunks WHERE key_chunks.segment = ?1)",
@@ -294,106 +295,12 @@ class KeyChanges:
     def _overwrite(self, chunk: Chunk) -> None:
         if not chunk.erased or chunk.ciphertexts is None:
             return
-        size = len(chunk.ciphertexts) // len(chunk.fates)
-        with self._cursor.connection.blobopen("key_ciphertexts", "ciphertexts", chunk.number) as blob:
-            for first, last in _runs(sorted(chunk.erased)):
-                blob.seek(first * size)
-                blob.write(bytes((last - first) * size))
-
-
-def _runs(places: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Return neighbouring places as (first, behind the last)."""
-    first = last = places[0]
-    for at in places[1:]:
-        if at != last + 1:
-            yield first, last + 1
-            first = at
-        last = at
-    yield first, last + 1
-
-
-# -- what is asked for -------------------------------------------------------------------------------------------
-
-
-def runs_of(places: Iterable[Place]) -> list[Run]:
-    """Return places gathered: those that follow each other in one chunk are a run."""
-    return [(chunk, [at for _, at in same]) for chunk, same in groupby(places, key=itemgetter(0))]
-
-
-def oldest(changes: KeyChanges, master: str, slave: str, size: int, number: int, keep: int, since: float) -> list[Run]:
-    """Return the ``number`` oldest keys of ``size`` bytes owned for the pair, if ``keep`` more stay.
-
-    Raises InsufficientKeys.
-    """
-    audience = changes.audience(master, slave, size, owner_here=True)
-    stored = changes.deliverable(audience)
-    if audience is not None and stored >= number + keep:
-        runs: list[Run] = []
-        some_only = since != float("-inf")  # then ``stored`` counts keys that are too old as well
-        wanted, taken = (number + keep if some_only else number), 0
-        for chunk in changes.oldest(audience, since):
-            # Of what must stay it is enough that it is there.
-            waiting = chunk.waiting(wanted - taken)
-            if taken < number and waiting:
-                runs.append((chunk, waiting[: number - taken]))
-            taken += len(waiting)
-            if taken == wanted:
-                return runs
-        stored = taken
-    raise InsufficientKeys(f"insufficient keys: {number} asked for, {max(0, stored - keep)} stored; try again later")
-
-
-def held(changes: KeyChanges, slave: str, master: str, key_ids: Sequence[str]) -> list[Place]:
-    """Return the places of keys held for ``slave``, in the order named; all or none.
-
-    A key of a group is held for each of its slaves of this site until that one has fetched it.
-    Raises NotPermitted if one was allocated to other slave SAEs (ETSI GS QKD 014 5.4), and stays so when the key is
-    gone; KeyNotFound if one is not here for this pair, KeySupplyError for a repeated or absent key_ID.
-    """
-    if not key_ids or len({key_id.lower() for key_id in key_ids}) != len(key_ids):
-        raise KeySupplyError("key_IDs: at least one is needed, and each only once")
-    places: list[Place] = []
-    for key_id in key_ids:
-        found = changes.find(key_id)
-        if found is None:
-            continue
-        if found[0].slave != slave and slave not in audience_members(found[0].slave):
-            raise NotPermitted("one or more keys specified were not allocated to this SAE")
-        if found[0].master == master and _waits_for(changes, found, slave):
-            places.append(found)
-    if len(places) < len(key_ids):
-        raise KeyNotFound("one or more keys specified are not found on KME")
-    return places
-
-
-def _waits_for(changes: KeyChanges, place: Place, slave: str) -> bool:
-    chunk, at = place
-    if chunk.fates[at] != (RELEASED if chunk.owner_here else WAITING):
-        return False
-    # A pair's key: the row itself is the one copy.
-    return chunk.slave == slave or slave in changes.unserved(chunk.key_id(at))
-
-
-def nobody_waits(changes: KeyChanges, runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
-    """Return the places of which no slave of this site has a share to fetch, and the others."""
-    over: list[Run] = []
-    waited_for: list[Run] = []
-    for chunk, places in runs:
-        left = {at for at in places if changes.unserved(chunk.key_id(at))} if chunk.is_group else set[int]()
-        over.append((chunk, [at for at in places if at not in left] if left else places))
-        waited_for.append((chunk, [at for at in places if at in left] if left else []))
-    return over, waited_for
-
-
-def kept_beside(changes: KeyChanges, chunk: Chunk) -> list[Place]:
-    """Return the places of all keys that are still here and hang on the same segment key as those of ``chunk``."""
-    chunks = changes.chunks("WHERE key_chunks.segment = ?", (chunk.segment,))
-    return [(beside, at) for beside in chunks for at, fate in enumerate(beside.fates) if fate in KEPT]
-
-
-def kept_of(changes: KeyChanges, epoch: int, block: int) -> list[Place]:
-    """Return the places of a block's keys that are still here."""
-    chunks = changes.chunks(
-        "WHERE key_chunks.segment = (SELECT segment FROM key_segments WHERE epoch = ? AND block = ?)", (epoch, block)
-    )
-    return [(chunk, at) for chunk in chunks for at, fate in enumerate(chunk.fates) if fate in KEPT]
+        size, left = len(chunk.ciphertexts) // len(chunk.fates), bytearray(chunk.ciphertexts)
+        for at in chunk.erased:
+            left[at * size : (at + 1) * size] = bytes(size)
+        chunk.ciphertexts = bytes(left)
+        # Of the same length as before: SQLite overwrites it where it stands, and only the pages that differ. An open
+        # blob would do the same, but Python's connection keeps a reference to each for as long as it lives.
+        self._cursor.execute(
+            "UPDATE key_ciphertexts SET ciphertexts = ? WHERE chunk = ?", (chunk.ciphertexts, chunk.number)
+        )

@@ -16,15 +16,16 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from heliograph.errors import StoreUnavailable
 from heliograph.ports import Vault
-from heliograph.storage.key_chunks import Chunk, KeyChanges, Place, Run, kept_beside, runs_of
+from heliograph.storage.key_chunks import Chunk, KeyChanges, Place, Run
 from heliograph.storage.key_contexts import TAG_BYTES, key_context_parts, nonce
+from heliograph.storage.key_places import kept_beside, runs_of
 from heliograph.storage.key_rows import DAMAGED, KEPT, key_id_texts
 from heliograph.types import StoredKey
 
-__all__ = ["open_keys"]
+__all__ = ["ALTERED", "open_keys"]
 
 # What an altered row makes of opening, by the column; ValueError also for a ciphertext shorter than a tag.
-_ALTERED = (InvalidTag, ValueError, TypeError, OverflowError, struct.error)
+ALTERED = (InvalidTag, ValueError, TypeError, OverflowError, struct.error)
 
 
 def open_keys(
@@ -73,7 +74,7 @@ def _open(chunk: Chunk, cipher: AESGCM, places: Sequence[int]) -> list[StoredKey
         return []
     try:
         return _open_run(chunk, cipher, places)
-    except _ALTERED:
+    except ALTERED:
         return []
 
 
@@ -91,7 +92,7 @@ def _open_run(chunk: Chunk, cipher: AESGCM, places: Sequence[int]) -> list[Store
     bound = [before + names[36 * at : 36 * at + 36] + after for at in starts]
     pieces = [sealed[size * at : size * at + size] for at in starts]
     materials: list[bytes] = []
-    with suppress(*_ALTERED):
+    with suppress(*ALTERED):
         # Without a step of Python between two keys. What was opened before one that does not open is in the list.
         materials.extend(map(cipher.decrypt, map(nonce, chunk.positions_of(places)), pieces, bound))
     text, master, slave = names.decode("ascii"), chunk.master, chunk.slave

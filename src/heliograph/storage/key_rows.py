@@ -35,6 +35,7 @@ PENDING, DELIVERABLE = 0, 1
 # copy, slaves of the same site have theirs still to fetch. The last four are gone; HANDED_OVER: to a delivery server.
 WAITING, DAMAGED, RELEASED, DELIVERED, EXPIRED, DISCARDED, HANDED_OVER = 0, 2, 3, 4, 5, 6, 7
 KEPT = (WAITING, DAMAGED, RELEASED)
+_FATES = bytes([*KEPT, DELIVERED, EXPIRED, DISCARDED, HANDED_OVER])
 
 # Columns of key_audiences that count keys, by fate; of those that wait, by the chunk's state.
 TOTALS = {
@@ -122,11 +123,14 @@ def key_id_bytes(text: str) -> bytes | None:
 def names_and_fates(key_ids: object, fates: object) -> tuple[bytes, bytearray, bool]:
     """Return what a chunk's row holds, one fate for each key_ID, and whether it held just that: else it was altered."""
     ids, found = (value if isinstance(value, bytes) else b"" for value in (key_ids, fates))
-    if len(ids) == 16 * len(found) > 0:
+    if len(ids) == 16 * len(found) > 0 and not found.translate(None, _FATES):
         return ids, bytearray(found), True
-    # No more keys than have names. Of one without a fate nobody knows that it has left.
-    number = len(ids) // 16
-    return ids, bytearray(found[:number].ljust(number, bytes([WAITING]))), False
+    # As many keys as have names; where a name was cut, as have fates; never none, or nobody would come across the row.
+    # Of one without a fate nobody knows that it has left.
+    number = len(ids) // 16 if ids and len(ids) % 16 == 0 else max(1, len(found))
+    number = min(number, CHUNK_KEYS)
+    known = (fate if fate in _FATES else WAITING for fate in found[:number])
+    return ids, bytearray(bytes(known).ljust(number, bytes([WAITING]))), False
 
 
 def key_name(raw: bytes) -> int:

@@ -21,8 +21,9 @@ from itertools import count
 from heliograph.errors import KeySupplyError, LocalProtocolError, StoreUnavailable
 from heliograph.ports import RandomSource
 from heliograph.storage.database import Database
-from heliograph.storage.key_chunks import Chunk, KeyChanges, Run, held, kept_of, nobody_waits, oldest, runs_of
+from heliograph.storage.key_chunks import Chunk, KeyChanges, Run
 from heliograph.storage.key_opening import open_keys
+from heliograph.storage.key_places import Miscounted, held, kept_of, nobody_waits, oldest, runs_of
 from heliograph.storage.key_rows import (
     DELIVERABLE,
     DELIVERED,
@@ -35,7 +36,9 @@ from heliograph.storage.key_rows import (
     WAITING,
     key_id_text,
     key_name,
+    names_and_fates,
 )
+from heliograph.storage.local_shares import unfetched
 from heliograph.storage.new_keys import NewKey, insert_keys
 from heliograph.storage.store_seal import StoreSeal
 from heliograph.types import StoredKey
@@ -166,9 +169,10 @@ class KeyRecords:
         with self._database.batch(self) as changes:
             self._make_up()
             size = changes.only_size(master, slave) if size_bytes is None else size_bytes
-            runs = oldest(changes, master, slave, size, number, keep, since)
-            # (1) Decrypt first: a key that does not open must not be marked as delivered.
-            keys, damaged = self._opened(changes, runs, now)
+            runs, damaged = self._oldest(changes, master, slave, size, number, keep, since)
+            if damaged is None:
+                # (1) Decrypt first: a key that does not open must not be marked as delivered.
+                keys, damaged = self._opened(changes, runs, now)
             if damaged is None:
                 accept(keys)
                 # (2) Erase and mark; leaving this block, and the group if there is one, makes it durable.
@@ -236,21 +240,21 @@ class KeyRecords:
     def expire(self, before: float, now: float, grace: float = 0.0) -> int:
         """Destroy the keys made before ``before``. Returns how many.
 
-        Keys held for a slave live ``grace`` seconds longer, so that one delivered to the master at the last moment
-        is still there when the slave asks.
+        Keys held for a slave live ``grace`` seconds longer: one delivered to the master at the last moment is still
+        there when the slave asks. One stamped further ahead than ``before`` is behind goes too: the clock was set back.
         """
+        ahead = now + (now - before)
 
         def ends(chunk: Chunk, at: int) -> bool:
             masters = chunk.owner_here and chunk.fates[at] != RELEASED
-            return chunk.created_at < (before if masters else before - grace)
+            return chunk.created_at > ahead or chunk.created_at < (before if masters else before - grace)
 
-        return self._sweep("created_at < ?", (before,), now, ends)
+        return self._sweep("(created_at < ? OR created_at > ?)", (before, ahead), now, ends)
 
     def trim(self, master: str, slave: str, *, owner_here: bool, keep: int, now: float) -> int:
         """Destroy a pair's oldest keys beyond the ``keep`` newest of each size. Returns how many.
 
-        Nobody fetches them, and without a bound they would fill the disk. A holder keeps more than the owner does, so
-        that what the owner still hands out is there.
+        Without a bound they would fill the disk. A holder keeps more: what the owner still hands out must be there.
         """
         with self._database.reading() as cursor:
             found = cursor.execute(
@@ -310,7 +314,8 @@ class KeyRecords:
         """Drop the tombstones in the chunks for which ``condition`` (SQL) holds: none may have a key left."""
         gone = 0
         for (number,) in cursor.execute(f"SELECT chunk FROM key_chunks WHERE {condition}", arguments).fetchall():  # noqa: S608
-            (ids,) = cursor.execute("DELETE FROM key_chunks WHERE chunk = ? RETURNING key_ids", (number,)).fetchone()
+            deleted = "DELETE FROM key_chunks WHERE chunk = ? RETURNING CAST(key_ids AS BLOB)"
+            (ids,) = cursor.execute(deleted, (number,)).fetchone()
             names = [(key_name(ids[at : at + 16]), number) for at in range(0, len(ids), 16)]
             cursor.executemany("DELETE FROM key_names WHERE name = ? AND chunk = ?", names)
             gone += len(names)
@@ -334,6 +339,11 @@ class KeyRecords:
         pending, deliverable, damaged, released = sides.get(1, (0, 0, 0, 0))
         _, held, damaged_there, _ = sides.get(0, (0, 0, 0, 0))
         return KeyCounts(pending, deliverable, held, damaged + damaged_there, released)
+
+    def unfetched(self, master: str, audience: str) -> dict[str, int]:
+        """Return how many keys drawn for a group of this site each slave has left; who has none is not named."""
+        with self._database.reading() as cursor:
+            return unfetched(cursor, master, audience)
 
     def damaged_count(self) -> int:
         """Count the keys that were set aside because they, or their block's key, do not open."""
@@ -365,18 +375,28 @@ class KeyRecords:
         """List the key_IDs this site delivered to its masters (``owner_here``) or its slaves, in the store's order."""
         with self._database.reading() as cursor:
             found = cursor.execute(
-                "SELECT fates, key_ids FROM key_chunks JOIN key_audiences USING (audience) WHERE owner_here = ? "
-                "ORDER BY chunk",
+                "SELECT CAST(fates AS BLOB), CAST(key_ids AS BLOB) FROM key_chunks JOIN key_audiences USING (audience) "
+                "WHERE owner_here = ? ORDER BY chunk",
                 (int(owner_here),),
             ).fetchall()
+        rows = [names_and_fates(key_ids, fates) for fates, key_ids in found]
         return [
             key_id_text(ids[16 * at : 16 * at + 16])
-            for fates, ids in found
+            for ids, fates, fits in rows
             for at, fate in enumerate(fates)
-            if fate == DELIVERED
+            if fits and fate == DELIVERED
         ]
 
     # -- one transaction's steps -------------------------------------------------------------------------------
+
+    @staticmethod
+    def _oldest(
+        changes: KeyChanges, master: str, slave: str, size: int, number: int, keep: int, since: float
+    ) -> tuple[list[Run], StoreUnavailable | None]:
+        try:
+            return oldest(changes, master, slave, size, number, keep, since), None
+        except Miscounted as why:
+            return [], StoreUnavailable(str(why))  # returned: raised, it would undo the counting
 
     def _opened(
         self, changes: KeyChanges, runs: Sequence[Run], now: float

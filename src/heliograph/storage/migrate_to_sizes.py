@@ -2,6 +2,10 @@
 
 Until then a pair whose link was planned anew with another size had both sizes in one line, and a request for keys of
 one size could be given those of the other. A key's size is that of its ciphertext; nothing but counts is rewritten.
+
+Sealed bytes of a length that cannot be right are refused: as a pool of their own, of a size that nobody asks for, their
+keys would be counted and never opened. What tells is that a chunk's keys are of one size, and so, in schema 3, are all
+keys of one block. A chunk that is alone in its block and a whole number of bytes short for each key is not told apart.
 """
 
 from __future__ import annotations
@@ -16,7 +20,10 @@ __all__ = ["divide_audiences"]
 _TAG_BYTES = 16
 _PENDING = 0
 _KEPT = (0, 2, 3)
+_OPENED = (0, 3)  # a key that waits, or is released; what was set aside is opened no more
 _COLUMNS = ("pending", "deliverable", "damaged", "released")
+
+_SET_ASIDE = "they do not open, and the release that wrote the store sets them aside when one is asked for"
 
 # As schema 4 was when it came; later changes are steps of their own.
 _TABLE = """CREATE TABLE key_audiences(
@@ -35,8 +42,9 @@ def divide_audiences(connection: sqlite3.Connection) -> None:
         return  # closed, or killed, before its first keys
     pools: defaultdict[int, defaultdict[int, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
     chunks: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
-    for chunk, audience, state, fates, key_ids, length, known in connection.execute(
-        "SELECT chunk, audience, state, fates, key_ids, "
+    sizes = _sizes_of_blocks(connection)
+    for chunk, audience, state, fates, key_ids, segment, length, known in connection.execute(
+        "SELECT chunk, audience, state, fates, key_ids, segment, "
         "CASE typeof(ciphertexts) WHEN 'blob' THEN length(ciphertexts) END, key_audiences.audience IS NOT NULL "
         "FROM key_chunks LEFT JOIN key_ciphertexts USING (chunk) LEFT JOIN key_audiences USING (audience)"
     ):
@@ -44,6 +52,8 @@ def divide_audiences(connection: sqlite3.Connection) -> None:
         if length is None:
             continue  # tombstones
         size = max(0, length // len(fates) - _TAG_BYTES)
+        if any(fate in fates for fate in _OPENED):
+            _check_length(chunk, len(fates), length, sizes.get(segment, size))
         waiting = "pending" if state == _PENDING else "deliverable"
         pools[audience][size].update({waiting: fates.count(0), "damaged": fates.count(2), "released": fates.count(3)})
         chunks[audience, size].append(chunk)
@@ -72,6 +82,26 @@ def _check(chunk: int, fates: object, key_ids: object, length: int | None, known
         wrong = "its ciphertexts are not there"
     if wrong is not None:
         raise UnknownRow(f"key_chunks, chunk {chunk}: {wrong}; {REMEDY}")
+
+
+def _sizes_of_blocks(connection: sqlite3.Connection) -> dict[int, int]:
+    """Return the size in bytes that most keys of each block have; of several, the larger: bytes get lost, not more."""
+    keys: defaultdict[int, Counter[int]] = defaultdict(Counter)
+    for segment, number, length in connection.execute(
+        "SELECT segment, length(fates), length(ciphertexts) FROM key_chunks JOIN key_ciphertexts USING (chunk) "
+        "WHERE segment IS NOT NULL AND length(fates) > 0 AND typeof(ciphertexts) = 'blob'"
+    ):
+        if length % number == 0:
+            keys[segment][length // number - _TAG_BYTES] += number
+    return {segment: max(found, key=lambda size: (found[size], size)) for segment, found in keys.items()}
+
+
+def _check_length(chunk: int, number: int, length: int, size: int) -> None:
+    if size < 1 or length != number * (size + _TAG_BYTES):
+        raise UnknownRow(
+            f"key_chunks, chunk {chunk}: its ciphertexts have {length} bytes, which is not what its {number} keys "
+            f"take; {_SET_ASIDE}; {REMEDY}"
+        )
 
 
 def _insert(

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from heliograph.errors import ConfigurationError, StoreUnavailable
 from heliograph.storage.database import Database
-from heliograph.storage.key_chunks import Chunk, KeyChanges, Place, kept_of, runs_of
-from heliograph.storage.key_contexts import segment_context
+from heliograph.storage.key_chunks import Chunk, KeyChanges, Place
+from heliograph.storage.key_contexts import TAG_BYTES, segment_context
+from heliograph.storage.key_places import kept_of, runs_of
 from heliograph.storage.key_rows import DAMAGED, DELIVERABLE, HANDED_OVER, PENDING, WAITING
 from heliograph.storage.keys import KeyRecords, NewKey
 from heliograph.storage.pg_server import PgServer
@@ -154,7 +155,7 @@ class Outbox:
                 )
                 server.executemany(
                     "INSERT INTO key_records VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
-                    [_row(chunk, at, segment) for chunk, at in places],
+                    [_row(chunk, at, segment, number) for number, (chunk, at) in enumerate(places)],
                 )
                 server.executemany("INSERT INTO key_shares VALUES (%s, %s, %s)", shares)
                 _offer(server, epoch, block, any_chunk.sealed_key)
@@ -225,15 +226,20 @@ def require_nothing_under_way(database: Database) -> None:
         )
 
 
-def _row(chunk: Chunk, at: int, segment: int) -> tuple[object, ...]:
-    """Return the server's row of one key that is kept here."""
+def _row(chunk: Chunk, at: int, segment: int, number: int) -> tuple[object, ...]:
+    """Return the server's row of one key that is kept here, the ``number``-th of its block.
+
+    What an altered chunk has left goes as set aside, under a name and a position that no key has.
+    """
     sealed = chunk.ciphertexts or b""
     size = len(sealed) // len(chunk.fates)
-    fate = chunk.fates[at]
+    # Of another length it would be of another size there, and in a pool of its own that nobody looks into.
+    whole = chunk.fits and len(sealed) == (chunk.size + TAG_BYTES) * len(chunk.fates)
+    fate = chunk.fates[at] if whole else DAMAGED
     return (
-        chunk.key_id(at),
+        chunk.key_id(at) if chunk.fits else f"altered {chunk.epoch} {chunk.block} {number}",
         segment,
-        *chunk.positions_of([at]),
+        *(chunk.positions_of([at]) if chunk.fits else [-1 - number]),
         chunk.master,
         chunk.slave,
         chunk.owner_here,

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from heliograph.errors import InsufficientKeys, KeySupplyError, LocalProtocolError, StoreUnavailable
 from heliograph.storage.front_end import FrontEnd
 from heliograph.storage.key_contexts import TAG_BYTES, key_context, nonce
+from heliograph.storage.key_opening import ALTERED
 from heliograph.storage.key_rows import DAMAGED, DELIVERABLE, PENDING, RELEASED
 from heliograph.storage.keys import KeyCounts
 from heliograph.storage.pg_rows import (
@@ -141,9 +141,13 @@ class PgKeys:
 
     def expire(self, before: float, now: float, grace: float = 0.0) -> int:
         """Destroy the keys made before ``before``, those held for a slave ``grace`` seconds later. Returns how many."""
-        condition = "k.created_at < CASE WHEN k.owner_here = 1 AND k.state <> %s THEN %s::float8 ELSE %s::float8 END"
+        condition = (
+            "(k.created_at < CASE WHEN k.owner_here = 1 AND k.state <> %s THEN %s::float8 ELSE %s::float8 END "
+            "OR k.created_at > %s::float8)"  # the clock was set back
+        )
+        arguments = (RELEASED, before, before - grace, now + (now - before))
         with self._server.transaction() as cursor:
-            return bury_where(cursor, condition, (RELEASED, before, before - grace), "expired", now)
+            return bury_where(cursor, condition, arguments, "expired", now)
 
     def trim(self, master: str, slave: str, *, owner_here: bool, keep: int, now: float) -> int:
         """Destroy a pair's oldest keys beyond the ``keep`` newest of each size. Returns how many."""
@@ -176,6 +180,11 @@ class PgKeys:
             damaged=table.get((0, DAMAGED), 0) + table.get((1, DAMAGED), 0),
             released=table.get((1, RELEASED), 0),
         )
+
+    def unfetched(self, master: str, audience: str) -> dict[str, int]:
+        """Return nothing: keys between SAEs of one site are drawn by the process that has the site's file."""
+        del master, audience
+        return {}
 
     def damaged_count(self) -> int:
         """Count the keys that were set aside because they, or their block's key, do not open."""
@@ -230,7 +239,7 @@ class PgKeys:
             context = key_context(row.key_id, row.master, row.slave, *origin)
             try:
                 material = ciphers[origin].decrypt(nonce(row.position), row.ciphertext, context)
-            except InvalidTag:
+            except ALTERED:
                 raise _DamagedKeyError(row.key_id) from None
             keys.append(StoredKey(row.key_id, row.master, row.slave, material, row.created_at, row.metadata, origin))
         return keys

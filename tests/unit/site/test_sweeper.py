@@ -54,6 +54,28 @@ def test_a_step_that_meets_an_altered_row_is_told_once_and_the_sweeper_goes_on(t
     database.close()
 
 
+def test_a_site_that_was_down_sweeps_before_the_first_interval_is_over(tmp_path, monkeypatch):
+    """Its keys may have outlived their time meanwhile, and its doors open now."""
+    monkeypatch.setattr(sweeper, "SWEEP_S", 3600.0)
+    database = Database(":memory:", FileKek.create(tmp_path / "kek", SystemRandomness()))
+
+    async def scenario():
+        swept, loop = asyncio.Event(), asyncio.get_running_loop()
+        with ThreadPoolExecutor(1) as store:
+            step = lambda: loop.call_soon_threadsafe(swept.set)  # noqa: E731
+            task = asyncio.create_task(sweeper.sweep(database, store, step))
+            try:
+                async with asyncio.timeout(20):
+                    await swept.wait()
+            finally:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+
+    asyncio.run(scenario())
+    database.close()
+
+
 def test_whoever_commits_a_stores_calls_together_settles_what_they_leave():
     for path in Path(heliograph.__file__).parent.rglob("*.py"):
         assert not re.search(r"commit_together\(partial\(run_group, database\)\)", path.read_text()), path

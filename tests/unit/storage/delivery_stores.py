@@ -78,6 +78,15 @@ class SqliteStore:
             with cursor.connection.blobopen("key_ciphertexts", "ciphertexts", chunk) as blob:
                 blob[place * len(sealed)] ^= 1
 
+    def cut_names(self, block):
+        """Leave one byte of the key_IDs of a block's first chunk."""
+        with self.database.transaction() as cursor:
+            cursor.execute(
+                "UPDATE key_chunks SET key_ids = substr(key_ids, 1, 1) "
+                "WHERE chunk = (SELECT min(chunk) FROM key_chunks JOIN key_segments USING (segment) WHERE block = ?)",
+                (block,),
+            )
+
     def alter_block(self, block):
         with self.database.transaction() as cursor:
             cursor.execute("UPDATE key_segments SET sealed_key = zeroblob(61) WHERE block = ?", (block,))
@@ -185,6 +194,15 @@ class PostgresStore:
     def alter(self, key_id):
         with self.link.transaction() as cursor:
             cursor.execute("UPDATE key_records SET ciphertext = %s WHERE key_id = %s", (bytes(48), key_id))
+
+    def cut_names(self, block):
+        """Leave one character of the key_IDs of a block, and of each its place."""
+        with self.link.transaction() as cursor:
+            cursor.execute(
+                "UPDATE key_records SET key_id = substr(key_id, 1, 1) || position WHERE segment = "
+                "(SELECT segment FROM key_segments WHERE block = %s)",
+                (block,),
+            )
 
     def alter_block(self, block):
         """Alter the block's key where it was collected, or is next: in the first front end's file."""

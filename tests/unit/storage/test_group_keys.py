@@ -7,12 +7,16 @@ import uuid
 import pytest
 
 from heliograph.errors import InsufficientKeys, KeyNotFound, NotPermitted, StoreUnavailable
+from heliograph.kme import etsi014, etsi014_consumer, supply
+from heliograph.kme.groups import SaeGroup
 from heliograph.protocol.audience import audience_name
+from heliograph.storage import local_keys
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords, NewKey
-from heliograph.storage.local_keys import REMEMBERED_S, LocalKeys
+from heliograph.storage.local_keys import REMEMBERED_S, UNFETCHED_S, LocalKeys
 from heliograph.storage.store_seal import StoreSeal
 from heliograph.testing.anchor import MemoryAnchor
+from heliograph.testing.clock import ManualClock
 from heliograph.vault.filekek import FileKek
 from heliograph.vault.randomness import SystemRandomness
 
@@ -226,16 +230,85 @@ def test_tombstones_of_a_sites_own_keys_go_after_a_day_and_no_key_with_them(stor
     assert not keys.known(old[0].key_id)
     assert keys.known(young[0].key_id)
     assert keys.known(str(link))  # a link's stays
-    # The one that nobody fetched is there still, and a key that was forgotten is not served again.
-    assert keys.deliver_to_slave("sae-2", "sae-a", [old[1].key_id], 999_999.0)[0].material == old[1].material
-    with pytest.raises(KeyNotFound):
-        keys.deliver_to_slave("sae-2", "sae-a", [old[0].key_id], 999_999.0)
+    # The one that nobody fetched is destroyed, its tombstone is there still, and neither is served again.
+    assert keys.known(old[1].key_id)
+    for gone in old:
+        with pytest.raises(KeyNotFound):
+            keys.deliver_to_slave("sae-2", "sae-a", [gone.key_id], 999_999.0)
     with database.reading() as cursor:
         plan = cursor.execute(
             "EXPLAIN QUERY PLAN SELECT chunk FROM key_chunks WHERE epoch = 4611686018427387905 AND segment IS NULL "
             "AND changed_at < 1"
         ).fetchall()
     assert "key_local_gone" in str(plan)  # a sweep does not read every tombstone of the site
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Let a slave leave five keys, not thousands."""
+    monkeypatch.setattr(local_keys, "LOCAL_UNFETCHED_MAX", 5)
+    monkeypatch.setattr(supply, "LOCAL_UNFETCHED_MAX", 5)
+
+
+@pytest.mark.usefixtures("few")
+def test_a_slave_that_never_fetches_is_named_to_the_master_and_takes_no_key_from_the_others(store):
+    database, keys = store
+    local, audience = LocalKeys(database, keys, OsRandom()), audience_name(["sae-2", "sae-3"])
+    issued = local.issue("sae-a", audience, 5, 32, 100.0)
+    keys.deliver_to_slave("sae-2", "sae-a", [issued[0].key_id, issued[1].key_id], 100.0)
+    with pytest.raises(InsufficientKeys, match="left are: sae-3 5, sae-2 3; let them fetch"):
+        local.issue("sae-a", audience, 1, 32, 100.0)
+    assert keys.unfetched("sae-a", audience) == {"sae-3": 5, "sae-2": 3}
+    # Another group, and what was drawn before, are as ever; and one fetch makes room for one key.
+    assert len(local.issue("sae-a", "sae-2", 5, 32, 100.0)) == 5
+    assert keys.unfetched("sae-a", "sae-2") == {"sae-2": 5}
+    assert keys.deliver_to_slave("sae-2", "sae-a", [issued[2].key_id], 100.0)[0].material == issued[2].material
+    assert keys.deliver_to_slave("sae-3", "sae-a", [issued[4].key_id], 100.0)[0].material == issued[4].material
+    assert len(local.issue("sae-a", audience, 1, 32, 100.0)) == 1
+
+
+@pytest.mark.usefixtures("few")
+def test_what_a_slave_never_fetched_is_destroyed_after_a_day_told_and_frees_its_group(store, caplog):
+    database, keys = store
+    local, audience = LocalKeys(database, keys, OsRandom()), audience_name(["sae-2", "sae-3"])
+    issued = local.issue("sae-a", audience, 5, 32, 100.0)
+    keys.deliver_to_slave("sae-2", "sae-a", [key.key_id for key in issued], 100.0)
+    local.forget(100.0 + UNFETCHED_S)  # not before its day is over
+    with pytest.raises(InsufficientKeys, match="left are: sae-3 5;"):
+        local.issue("sae-a", audience, 1, 32, 100.0 + UNFETCHED_S)
+    local.forget(101.0 + UNFETCHED_S)
+    assert (
+        "keys drawn for sae-a and its group were not fetched within 24 h by sae-3 5; they are destroyed" in caplog.text
+    )
+    with pytest.raises(KeyNotFound):
+        keys.deliver_to_slave("sae-3", "sae-a", [issued[0].key_id], 101.0 + UNFETCHED_S)
+    assert rows_left(store) == [0, 0]
+    assert keys.unfetched("sae-a", audience) == {}
+    assert len(local.issue("sae-a", audience, 5, 32, 101.0 + UNFETCHED_S)) == 5
+
+
+@pytest.mark.usefixtures("few")
+def test_the_masters_status_counts_what_it_can_have_and_names_who_has_left_how_many(store):
+    database, keys = store
+    local, audience = LocalKeys(database, keys, OsRandom()), audience_name(["sae-2", "sae-3"])
+    here = frozenset({"sae-a", "sae-2", "sae-3"})
+    kme = supply.Supply(
+        keys,
+        "kme-a",
+        [],
+        supply.Limits(),
+        ManualClock(),
+        groups=[SaeGroup("sae-a", ("sae-2", "sae-3"), here)],
+        issue=local.issue,
+    )
+    assert kme.status("sae-a", "sae-2").stored_key_count == 5
+    issued = local.issue("sae-a", audience, 4, 32, 100.0)
+    keys.deliver_to_slave("sae-2", "sae-a", [key.key_id for key in issued], 100.0)
+    told = kme.status("sae-a", "sae-2")
+    assert (told.stored_key_count, told.unfetched) == (1, {"sae-3": 4})
+    read = etsi014_consumer.read_status(etsi014.status_document(told))
+    assert (read.stored_key_count, read.unfetched, read.stored_by_size) == (1, {"sae-3": 4}, {})
+    assert kme.status("sae-2", "sae-a").unfetched == {}  # a slave learns nothing of the others
 
 
 def test_the_issue_of_a_sites_own_keys_is_counted_in_the_anchor(tmp_path):

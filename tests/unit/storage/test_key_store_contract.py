@@ -173,6 +173,26 @@ def test_an_altered_key_is_set_aside_and_the_next_ones_are_served(store):
     assert pairs(store.keys.deliver_to_master("sae-a", "sae-b", 2, 200.0)) == pairs(rows[1:])
 
 
+def test_keys_whose_names_were_cut_are_set_aside_and_counted_as_such_and_the_next_ones_are_served(store):
+    """Counted as deliverable, they would be promised for ever: no key of them can be opened, nor named by a slave."""
+    store.add(1, owned(3))
+    rows = store.add(2, owned(2))
+    store.cut_names(1)
+    for _ in range(3):  # a row at a time in a server, a chunk at a time in a file
+        if store.keys.counts("sae-a", "sae-b").damaged < 3:
+            with pytest.raises(StoreUnavailable, match="altered in the store; it is set aside"):
+                store.keys.deliver_to_master("sae-a", "sae-b", 1, 200.0)
+    assert store.keys.counts("sae-a", "sae-b") == KeyCounts(deliverable=2, damaged=3)
+    assert store.keys.damaged_count() == 3
+    assert pairs(store.keys.deliver_to_master("sae-a", "sae-b", 2, 200.0)) == pairs(rows)
+    store.reopen()
+    assert store.keys.counts("sae-a", "sae-b") == KeyCounts(damaged=3)
+    with pytest.raises(InsufficientKeys, match="0 stored"):
+        store.keys.deliver_to_master("sae-a", "sae-b", 1, 200.0)
+    assert store.discard(1) == 3
+    assert store.keys.damaged_count() == 0
+
+
 def collected(store):
     """Let a front end fetch the keys of blocks; a site's own file has them."""
     for front in getattr(store, "fronts", {}).values():
@@ -234,6 +254,18 @@ def test_expiry_keeps_the_slaves_copy_longer_than_the_masters(store):
     assert store.keys.known(mine[0].key_id)
     assert store.keys.delivered_key_ids(owner_here=True) == []
     assert store.keys.expire(float("inf"), 200.0) == 0
+
+
+def test_a_key_stamped_further_ahead_than_a_key_may_live_is_erased_since_the_clock_was_set_back(store):
+    """Stamped ahead of now by more than a key may live: how old it is nobody knows, so it goes."""
+    store.add(1, owned(1, created_at=1_000_000.0) + held(1, created_at=1_000_000.0))
+    rows = store.add(2, owned(1, created_at=290.0) + held(1, created_at=290.0))
+    assert store.keys.expire(before=100.0, now=200.0, grace=100.0) == 2
+    assert store.keys.expire(before=100.0, now=200.0, grace=100.0) == 0
+    assert pairs(store.keys.deliver_to_master("sae-a", "sae-b", 1, 200.0)) == pairs(rows[:1])
+    with pytest.raises(InsufficientKeys):
+        store.keys.deliver_to_master("sae-a", "sae-b", 1, 200.0)
+    assert store.keys.counts("sae-b", "sae-a").held == 1
 
 
 def test_younger_keys_can_be_asked_for(store):

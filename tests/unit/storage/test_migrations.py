@@ -336,6 +336,31 @@ def test_a_store_that_never_had_a_key_is_brought_up_too(tmp_path):
     assert migrate_store(path) == (3, SCHEMA_VERSION)
 
 
+@pytest.mark.parametrize("left", [0, 3, 48, 141, 150, 191, 192, 239, 241, 288])
+def test_sealed_bytes_of_a_wrong_length_are_named_and_do_not_become_a_pool_that_nobody_opens(mixed, left):
+    """Chunk 4 has two keys of 512 bits, 160 bytes, and chunk 3 of the same block has four."""
+    with closing(sqlite3.connect(mixed)) as connection, connection:
+        connection.execute("UPDATE key_ciphertexts SET ciphertexts = zeroblob(?) WHERE chunk = 4", (left,))
+    before = mixed.read_bytes()
+    refusal = refused_migration(mixed)
+    assert f"key_chunks, chunk 4: its ciphertexts have {left} bytes, which is not what its 2 keys take" in refusal
+    assert "sets them aside when one is asked for; nothing was changed; with" in refusal
+    assert "\n" not in refusal
+    assert mixed.read_bytes() == before
+
+
+def test_keys_that_were_set_aside_do_not_keep_a_store_from_its_migration_and_are_still_counted(mixed):
+    with closing(sqlite3.connect(mixed)) as connection, connection:
+        connection.execute("UPDATE key_ciphertexts SET ciphertexts = zeroblob(7) WHERE chunk = 4")
+        connection.execute("UPDATE key_chunks SET fates = X'0202', waiting = 0 WHERE chunk = 4")
+    assert migrate_store(mixed) == (3, SCHEMA_VERSION)
+    database, keys = open_keys(mixed)
+    assert keys.counts("sae-b", "sae-a") == KeyCounts(held=1, damaged=2)
+    with pytest.raises(KeyNotFound):
+        keys.deliver_to_slave("sae-a", "sae-b", [key_id(30)], 300.0)
+    database.close()
+
+
 @pytest.mark.parametrize(
     ("change", "what"),
     [

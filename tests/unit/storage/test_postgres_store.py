@@ -21,6 +21,8 @@ from heliograph.errors import (
     StoreUnavailable,
 )
 from heliograph.protocol.audience import audience_name
+from heliograph.site.clocks import WallClock
+from heliograph.site.front_end import Tidier
 from heliograph.storage.group_commit import run_group
 from heliograph.storage.keys import KeyCounts
 from heliograph.storage.outbox import require_nothing_under_way
@@ -136,6 +138,25 @@ def test_keys_handed_over_before_the_acknowledgement_wait_for_it(two):
         take(two.fronts["fe-1"])
     two.acknowledge(1)
     assert len(take(two.fronts["fe-1"], 2)) == 2
+
+
+def test_a_front_end_ends_a_key_whose_time_is_over_while_the_process_of_the_link_is_away(two):
+    now = WallClock().now()
+    two.add(1, owned(2, created_at=now - 61.0) + held(1, created_at=now - 61.0) + held(1, created_at=now - 121.0))
+    rows = two.add(2, owned(1, created_at=now))
+    two.close_link()
+    front = two.fronts["fe-1"]
+    ttl_s = None
+    tidier = Tidier(front.server, front.front_end, front.keys, lambda: ttl_s)
+    tidier.once()
+    assert front.keys.counts("sae-a", "sae-b").deliverable == 3
+    ttl_s = 60.0
+    tidier.once()  # as at its start, before its door opens
+    assert pairs(take(front)) == pairs(rows)
+    with pytest.raises(InsufficientKeys):
+        take(front)
+    assert front.keys.counts("sae-b", "sae-a").held == 1
+    two.open_link()
 
 
 def test_the_process_of_the_link_hands_out_no_key(two):
