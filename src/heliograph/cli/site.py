@@ -315,5 +315,8 @@ def book(path: Annotated[Path, typer.Argument(metavar="FILE", help="An unused ke
     """Show an unused key book's fingerprint, to compare two copies by voice."""
     with refusals():
         content = read_file(path, "key book", 2 * book_size())
-        parse_header(content)
+        try:
+            parse_header(content)
+        except ConfigurationError as why:
+            raise ConfigurationError(f"{path}: {why}") from None
         print(fingerprint(content))
