@@ -167,6 +167,28 @@ def test_a_tunnel_without_its_programs_says_which_and_what_installs_them(world, 
     assert ("wireguard-tools" in line) == (kind == "wireguard")
 
 
+@pytest.mark.parametrize(
+    ("table", "line", "remedy"),
+    [
+        ("kme", "request_burst = -1", "between 1 and 1000000000"),
+        ("kme", "request_burst = 0", "between 1 and 1000000000"),
+        ("kme", "requests_per_s = nan", "write 1 to 1e9"),
+        ("kme", "requests_per_s = inf", "write 1 to 1e9"),
+        ("kme", "key_ttl_s = nan", "between 60 and 1e9"),
+        ("kme", "reserve = -1", "between 0 and 1024"),
+        ("link", "block_seconds = nan", "between 1 and 86400"),
+        ("link", "keys_max = 100000000000000000000", "between 1 and 10000000"),
+        ("link", 'keys_max = "many"', "correct that entry"),
+        ("link", "keys_mx = 1", "correct that entry"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named_with_what_can(table, line, remedy):
+    with two_sites("psk") as directory:
+        site = directory / "a" / "SITE.toml"
+        site.write_text(site.read_text().replace(f"[{table}]\n", f"[{table}]\n{line}\n", 1))
+        assert line.split()[0] in refused(run("site", "run", site), remedy)
+
+
 def test_a_port_that_is_taken_is_named_with_the_option_that_moves_it(world):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
