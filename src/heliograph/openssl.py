@@ -85,8 +85,12 @@ class PskConnection:
                 return b"".join(parts)
 
 
-def psk_client(suite: Suite, identity: bytes, psk: bytes) -> PskConnection:
-    """Return a client's connection, which offers one key and takes no certificate in place of it."""
+def psk_client(suite: Suite, identity: bytes, psk: bytes, groups: bytes | None = None) -> PskConnection:
+    """Return a client's connection, which offers one key and takes no certificate in place of it.
+
+    ``groups``: OpenSSL's names of what it exchanges keys in, with colons between them, a share for the first; what
+    OpenSSL offers by itself if not given. Raises ValueError for a name that is none.
+    """
     named = _ffi.new("unsigned char[]", identity)
 
     def offer(ssl: Any, _digest: object, name: Any, size: Any, session: Any) -> int:  # noqa: ANN401
@@ -96,6 +100,8 @@ def psk_client(suite: Suite, identity: bytes, psk: bytes) -> PskConnection:
 
     callback = _ffi.callback(_USE, offer, error=0, onerror=_say_nothing)
     context = _context(suite)
+    if groups is not None and _lib.SSL_CTX_set1_curves_list(context._context, groups) != 1:  # noqa: SLF001  - the same
+        raise ValueError("a group that OpenSSL does not know")
     # No authority is trusted: a server that shows a certificate in place of the key is refused.
     context.set_verify(SSL.VERIFY_PEER, lambda *_: False)
     _lib.SSL_CTX_set_psk_use_session_callback(context._context, callback)  # noqa: SLF001  - the same
@@ -115,6 +121,7 @@ def psk_server(
 
     def look_up(ssl: Any, name: Any, size: int, session: Any) -> int:  # noqa: ANN401
         identity = bytes(_ffi.buffer(name, size))
+        used.clear()  # a second ClientHello, after a HelloRetryRequest, is looked up anew
         psk = find(identity)
         session[0] = _ffi.NULL if psk is None else _session(ssl, suite, psk)
         if session[0] != _ffi.NULL:

@@ -162,7 +162,9 @@ def test_the_move_can_be_repeated_and_is_refused_while_the_site_has_its_store_op
             with pytest.raises(InsufficientKeys):
                 await client.get_key()
             front.process.send_signal(signal.SIGHUP)
-            await until(lambda: "certificates renewed; no setting changed" in front.log.read_text())
+            await until(
+                lambda: "nothing to reload: no setting, certificate or key file differs" in front.log.read_text()
+            )
             with pytest.raises(InsufficientKeys):
                 await client.get_key()
             # What changes under way, and what is refused whole, over the same connection.

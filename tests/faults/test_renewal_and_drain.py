@@ -74,7 +74,7 @@ async def renew(rehearsal):
     (pki / "kme.pem").write_bytes(fresh.certificate)
     (pki / "kme.key").write_bytes(fresh.key)
     hang_up(rehearsal)
-    await said(rehearsal, "certificates renewed")
+    await said(rehearsal, "renewed: pki/kme.pem, pki/kme.key")
     new = await Consumer.dial(rehearsal)
     serial = x509.load_pem_x509_certificate(fresh.certificate).serial_number
     assert new.serial == serial != old.serial

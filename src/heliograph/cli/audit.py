@@ -11,7 +11,7 @@ import typer
 
 from heliograph.cli.once import Once
 from heliograph.cli.refusals import refusals
-from heliograph.site.audit import AuditLog
+from heliograph.site.audit import AuditLog, AuditTampered
 from heliograph.site.config import read_site
 
 __all__ = ["app"]
@@ -33,7 +33,13 @@ def verify(
     with refusals(as_json=as_json):
         of_site = path.suffix == ".toml"
         log = AuditLog(read_site(path).audit if of_site else path)
-        found = log.verify(needs_head=of_site)
+        try:
+            found = log.verify(needs_head=of_site)
+        except AuditTampered as why:
+            mistaken = "" if of_site else "; or this is no audit log: name SITE.toml or a copy of audit.jsonl"
+            raise AuditTampered(
+                f"{why}; keep both of the log's files as evidence, and find out who could write there{mistaken}"
+            ) from None
         if as_json:
             document = {
                 "lines": len(found.entries),

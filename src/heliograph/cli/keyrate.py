@@ -38,6 +38,9 @@ def keyrate(
             report = _of_counts(_read(asked)) if link is None else _of_link(_read(asked))
         except ConfigurationError as why:
             raise ConfigurationError(f"{name}: {why}") from None
+        except OSError as why:
+            what = "LINK.toml" if counts is None else "COUNTS.json"
+            raise ConfigurationError(f"{name}: {why.strerror}; name a {what} that can be read, or - alone") from None
         if as_json:
             print(json.dumps(report, allow_nan=False))
         else:
@@ -53,7 +56,9 @@ def _of_counts(document: bytes) -> dict[str, Any]:
     try:
         return asdict(evaluate(read_question(read_document(document))))
     except MalformedDocument as why:
-        raise ConfigurationError(str(why)) from None
+        raise ConfigurationError(
+            f"{why}; docs/how-to/keyrate.md shows one. A TOML file of a link needs --link"
+        ) from None
 
 
 def _of_link(document: bytes) -> dict[str, Any]:
@@ -67,7 +72,7 @@ def _of_link(document: bytes) -> dict[str, Any]:
         parsed = tomllib.loads(document.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError, RecursionError) as why:
         line = str(why).splitlines()[0][:120] if str(why) else type(why).__name__
-        raise ConfigurationError(f"not a TOML document: {line}") from None
+        raise ConfigurationError(f"not a TOML document: {line}; docs/how-to/keyrate.md shows one") from None
     question = read_link_question(parsed)
     report = asdict(answer(question))
     places = report.pop("places")

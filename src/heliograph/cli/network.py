@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,7 +23,7 @@ from heliograph.network.sharing import SHARES_MAX
 from heliograph.network.topology import describe
 from heliograph.node.config import read_node
 from heliograph.node.setup import NodeSetup, set_up_node
-from heliograph.node.status import NodeStatus
+from heliograph.node.status import NodeStatus, PairStatus
 from heliograph.site.seal_entry import SealEntry
 from heliograph.site.status_socket import read_document
 from heliograph.vault.randomness import SystemRandomness
@@ -117,25 +118,32 @@ def status(node: NodeFile, as_json: Json = False) -> None:
         if as_json:
             print(msgspec.json.encode(found).decode())
             return
-        print(f"{found.node}: {found.carried} shares carried for others")
-        for link in found.links:
-            stock = "its key manager does not answer" if link.stock < 0 else f"{link.stock} keys to draw"
-            print(f"  link {link.link}: {stock}, {link.drawn_bits} bits drawn; {link.assurance}")
-        for pair in found.pairs:
-            print(
-                f"  {pair.local_sae} with {pair.remote_sae} at {pair.node}, {pair.scheme} paths {pair.layer}".rstrip()
-            )
-            print(f"    {pair.ready} keys ready, {pair.held} held; {pair.delivered_bits} bits made")
-            for cost in (f"{bits:.2f} bits of {link}" for link, bits in pair.cost_per_bit.items()):
-                print(f"    each bit cost {cost}")
-            for path, words in pair.paths.items():
-                print(f"    path {path}: {words}")
-            if pair.last:
-                print(f"    no keys lately: {pair.last}")
-        for path, times in found.suspected.items():
-            print(f"  ALARM: a relay of {path} was caught lying, {times} times")
-        if found.configuration.last:
-            print(f"  configuration: {found.configuration.last}")
+        print("\n".join(_lines(found)))
+
+
+def _lines(found: NodeStatus) -> Iterator[str]:
+    """Return a node's figures as lines of plain text."""
+    yield f"{found.node}: {found.carried} shares carried for others"
+    for link in found.links:
+        stock = "its key manager does not answer" if link.stock < 0 else f"{link.stock} keys to draw"
+        yield f"  link {link.link}: {stock}, {link.drawn_bits} bits drawn; {link.assurance}"
+    for pair in found.pairs:
+        yield from _pair_lines(pair)
+    for path, times in found.suspected.items():
+        yield f"  ALARM: a relay of {path} was caught lying, {times} times"
+    if found.configuration.last:
+        yield f"  configuration: {found.configuration.last}"
+
+
+def _pair_lines(pair: PairStatus) -> Iterator[str]:
+    yield f"  {pair.local_sae} with {pair.remote_sae} at {pair.node}, {pair.scheme} paths {pair.layer}".rstrip()
+    yield f"    {pair.ready} keys ready, {pair.held} held; {pair.delivered_bits} bits made"
+    for link, bits in pair.cost_per_bit.items():
+        yield f"    each bit cost {bits:.2f} bits of {link}"
+    for path, words in pair.paths.items():
+        yield f"    path {path}: {words}"
+    if pair.last:
+        yield f"    no keys lately: {pair.last}"
 
 
 @app.command(cls=Once)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import typer
 
@@ -13,6 +15,27 @@ from heliograph.errors import HeliographError
 from heliograph.site.bugs import place
 
 __all__ = ["refusals"]
+
+_REMEDIES: Final = {
+    errno.ENOENT: "correct the path, or make it first",
+    errno.ENOTDIR: "correct the path",
+    errno.EISDIR: "name a file in it",
+    errno.EEXIST: "name another, or move it away",
+    errno.EACCES: "run this as a user who may, or name another path",
+    errno.EPERM: "run this as a user who may",
+    errno.ENAMETOOLONG: "take a shorter one",
+    errno.EROFS: "name a place that can be written, or mount it so",
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there, or raise the quota",
+    errno.EADDRINUSE: "name another port, or stop who listens there",
+    errno.EADDRNOTAVAIL: "name an address of this machine",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
+
+
+def _remedy(why: OSError) -> str:
+    """Return what a person can do about what no command foresaw."""
+    return _REMEDIES.get(why.errno or 0, "check the path and the machine, then try again")
 
 
 @contextmanager
@@ -23,7 +46,7 @@ def refusals(*, as_json: bool = False) -> Iterator[None]:
     except HeliographError as why:
         code, message = type(why).__name__, str(why)
     except OSError as why:
-        code, message = "OSError", f"{why.filename or 'the system'}: {why.strerror or why}"
+        code, message = "OSError", f"{why.filename or 'the system'}: {why.strerror or why}; {_remedy(why)}"
     except (typer.Exit, typer.Abort):
         raise
     except Exception as why:  # noqa: BLE001  - its text might quote key material: kind and place are enough

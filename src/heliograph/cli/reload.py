@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from heliograph.cli.refusals import refusals
-from heliograph.errors import ConfigurationError
+from heliograph.errors import ConfigurationError, TransportClosed
 from heliograph.site.audit import check_approver
 from heliograph.site.config import read_site
 from heliograph.site.control_socket import give_order
@@ -27,4 +27,11 @@ def reload(
             config = read_site(site)
         except ConfigurationError as why:
             raise ConfigurationError(f"nothing was reloaded, the running configuration stays in force: {why}") from None
-        print(asyncio.run(give_order(config, "reload", check_approver(approver).encode())))
+        who = check_approver(approver).encode()
+        try:
+            print(asyncio.run(give_order(config, "reload", who)))
+        except TransportClosed as why:
+            # The running site listens where its own configuration says, not where the changed file does.
+            raise TransportClosed(
+                f"nothing was reloaded: {why}. If `status` is what changed: put it back, a restart takes it over"
+            ) from None

@@ -102,7 +102,7 @@ def status(
 @app.command(cls=Once)
 def get(
     peer: Peer,
-    number: Annotated[int, typer.Option(min=1, help="How many keys.")] = 1,
+    number: Annotated[int, typer.Option(min=1, max=100_000_000, help="How many keys.")] = 1,
     out: Out = None,
     stdout: Stdout = False,
     form: Form = "container",

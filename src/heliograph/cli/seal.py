@@ -12,7 +12,7 @@ from heliograph.cli.process import harden_process
 from heliograph.cli.refusals import refusals
 from heliograph.site.config import read_site
 from heliograph.site.control_socket import give_order
-from heliograph.site.kek import secret_of
+from heliograph.site.kek import require_secret, secret_of
 
 __all__ = ["seal", "unseal"]
 
@@ -32,5 +32,6 @@ def seal(site: SiteFile) -> None:
     """Make a running site forget its keys' key: it answers 503 and distils nothing until it is unsealed."""
     with refusals():
         config = read_site(site)
+        require_secret(config)
         asyncio.run(give_order(config, "seal"))
         print(f"{config.file.name}: sealing; done when `heliograph site status` says that it is sealed.")

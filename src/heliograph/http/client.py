@@ -221,4 +221,5 @@ def _refusal(method: str, status: int, message: str) -> KeySupplyError:
         return KeyNotFound(
             f"the KME does not have that key: {message}; a key is delivered once, have the master fetch a fresh one"
         )
-    return KeySupplyError(f"the KME answered {status}: {message}")
+    remedy = "; correct what is asked for: its status shows what it serves" if status == 400 else "; its log says why"
+    return KeySupplyError(f"the KME answered {status}: {message}{remedy}")

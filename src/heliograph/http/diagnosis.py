@@ -62,7 +62,7 @@ def explain(error: BaseException) -> str:
         if isinstance(cause, FileNotFoundError):
             return "no answer: there is no such socket; start the KME with [boundary] socket, or correct the path"
         if isinstance(cause, PermissionError):
-            return f"no answer: {_line(cause)}"
+            return f"no answer: {_line(cause)}; ask as a user whom its directory and [boundary] users let in"
     if any(isinstance(cause, TimeoutError) for cause in causes):
         return "no answer in time; check host, port and firewall, and that TLS is spoken there"
     return (
@@ -105,7 +105,8 @@ def _refused(error: ssl.SSLCertVerificationError) -> str:
     if code in {_HOST, _IP}:
         return f"{error.verify_message.rstrip('.')}; dial a name that it has, or have it issued with this one"
     # Our own checks (a certificate of another KME) have no code and say what they found.
-    return _line(error)
+    found = str(error.args[0]) if error.args and code is None else _line(error)
+    return f"{found}; dial the right one, or give its own KME ID"
 
 
 def _alert(error: ssl.SSLError) -> str:

@@ -27,6 +27,7 @@ __all__ = ["DemoOptions", "check", "run_demo", "working_directory"]
 _HOST = "127.0.0.1"
 # Our choices.
 _PAYLOAD_BYTES = 24 << 20
+_PAYLOAD_BYTES_MAX = 1 << 30  # our choice: payload and recordings are searched in memory
 _REKEY_BYTES = 4 << 20
 _REKEY_SECONDS = 2.0
 _SMALL_BYTES = 1 << 20
@@ -71,11 +72,16 @@ def _load(options: DemoOptions) -> bytes:
         source = SystemRandomness() if options.seed is None else SeededRandom(options.seed, "payload")
         return source.draw(_PAYLOAD_BYTES)
     try:
-        payload = options.payload.read_bytes()
+        with options.payload.open("rb") as file:
+            payload = file.read(_PAYLOAD_BYTES_MAX + 1)
     except OSError as error:
         raise ConfigurationError(f"{options.payload}: {error.strerror}; name a file that can be read") from None
+    if len(payload) > _PAYLOAD_BYTES_MAX:
+        raise ConfigurationError(f"{options.payload}: more than {_PAYLOAD_BYTES_MAX >> 20} MiB; send a smaller file")
     if not payload:
-        raise ConfigurationError(f"{options.payload}: the file is empty; there would be nothing to see crossing")
+        raise ConfigurationError(
+            f"{options.payload}: the file is empty; there would be nothing to see crossing; name another"
+        )
     return payload
 
 

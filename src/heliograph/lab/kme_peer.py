@@ -55,7 +55,7 @@ class KmePeer:
 
     def __init__(self, directory: Path, first_port: int = FIRST_PORT) -> None:
         if not 1024 <= first_port <= 65_000:
-            raise ConfigurationError(f"--first-port {first_port}: between 1024 and 65000")
+            raise ConfigurationError(f"--first-port {first_port}: write one between 1024 and 65000")
         if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
             raise ConfigurationError(f"{directory}: no new or empty directory; name another, or remove it")
         self._directory, self._first = directory, first_port

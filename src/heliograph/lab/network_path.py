@@ -20,7 +20,7 @@ _PORTS: Final = 40
 def why_no_namespaces() -> str | None:
     """Return why this process cannot make network namespaces, or None if it can."""
     if os.geteuid() != 0:
-        return "network namespaces need root"
+        return "network namespaces need root: run it as root"
     if shutil.which("ip") is None:
         return "the program ip is missing: apt-get install -y iproute2"
     probe = f"hgp{os.getpid()}"

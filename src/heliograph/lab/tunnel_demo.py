@@ -54,7 +54,9 @@ async def run_tunnel_demo(kind: str, options: DemoOptions) -> dict[str, Any]:
         raise ConfigurationError(f"--tunnel {kind} sends packets of its own and ends: leave out the payload and --stay")
     chosen = KINDS[kind]
     if (why := chosen.missing()) is not None:
-        raise ConfigurationError(f"--tunnel {kind}: {why}")
+        raise ConfigurationError(
+            f"--tunnel {kind}: {why}; --tunnel built-in and tls-psk need neither root nor programs"
+        )
     seconds = options.seconds or (_ROTATIONS + 0.5) * float(str(chosen.limits["rekey_seconds"]))
     directory = working_directory(options.keep)
     began = time.monotonic()

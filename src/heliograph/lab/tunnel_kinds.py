@@ -27,6 +27,9 @@ _PATIENCE_SECONDS: Final = 10.0
 Tables = tuple[Mapping[str, object], Mapping[str, object]]
 
 
+_PACKAGES: Final = {"ip": "iproute2", "wg": "wireguard-tools", "wireguard-go": "wireguard-go"}
+
+
 @dataclass(frozen=True, slots=True)
 class Ends:
     """``tables``: what each site's table of the tunnel has besides its role.
@@ -55,7 +58,8 @@ class Kind:
         """Return why this kind cannot be tried here, or None."""
         absent = [name for name in self.programs if shutil.which(name) is None]
         if absent:
-            return f"{', '.join(absent)} missing: apt-get install -y wireguard-tools wireguard-go iproute2"
+            wanted = " ".join(sorted({_PACKAGES[name] for name in absent}))
+            return f"{', '.join(absent)}: not in PATH: apt-get install -y {wanted}, or add the directory to PATH"
         if not self.namespaces:
             return None
         if self.name == "strongswan" and (why := why_no_charon()) is not None:

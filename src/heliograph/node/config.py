@@ -45,7 +45,6 @@ paths = [["node-a", "node-r", "node-c"]]   # optional: found in edges if left ou
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 
@@ -58,10 +57,9 @@ from heliograph.network.stocks import ASSURANCES
 from heliograph.network.topology import Path, Topology
 from heliograph.site.config import SOCKET_PATH_BYTES_MAX, LogLevel, parse_address
 from heliograph.site.seal_entry import SealEntry
+from heliograph.site.toml_file import read_toml
 
 __all__ = ["LinkEntry", "NodeConfig", "PairEntry", "read_node"]
-
-_NODE_BYTES_MAX = 1 << 20  # our choice
 
 
 class LinkEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -142,18 +140,11 @@ class NodeConfig:
 
 def read_node(path: FilePath) -> NodeConfig:
     """Read NODE.toml. Raises ConfigurationError: file, entry, remedy."""
+    document = read_toml(path, "NODE.toml", "node", "heliograph network init")
     try:
-        with path.open("rb") as handle:
-            text = handle.read(_NODE_BYTES_MAX + 1)
-        if len(text) > _NODE_BYTES_MAX:
-            raise ConfigurationError(f"{path}: more than {_NODE_BYTES_MAX} bytes; this is no node's configuration")
-        file = msgspec.convert(tomllib.loads(text.decode()), _File)
-    except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror}; make one with `heliograph network init`") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: not valid TOML: {error}") from None
+        file = msgspec.convert(document, _File)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{path}: {error}") from None
+        raise ConfigurationError(f"{path}: {error}; correct that entry") from None
     try:
         topology = Topology(file.edges)
         _check(file, topology)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -45,6 +46,14 @@ def _entries(
     return found
 
 
+def _credentials(config: NodeConfig) -> list[Path]:
+    """Return the files that prove who this node is, to its SAEs and to its links' key managers."""
+    file = config.file
+    named = [getattr(table, entry) for table in (file.kme, *file.links) for entry in ("certificate", "key", "ca")]
+    named += [pair.peer_key for pair in file.pairs]
+    return list(dict.fromkeys(config.path(entry) for entry in named if entry is not None))
+
+
 def node_reloads(config: NodeConfig) -> Reloads[NodeConfig]:
     """Return what follows NODE.toml."""
-    return Reloads(config, Rules(read_node, lambda of: [of.toml], node_changes))
+    return Reloads(config, Rules(read_node, lambda of: [of.toml], _credentials, node_changes))

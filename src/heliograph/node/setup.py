@@ -58,7 +58,9 @@ def set_up_node(
 
     Raises ConfigurationError if the directory holds something already, or cannot be written.
     """
-    Topology(setup.edges)
+    topology = Topology(setup.edges)
+    if not topology.neighbours(setup.name):
+        raise ConfigurationError(f"--name {setup.name!r}: no --edge joins this node; write the name as in its edges")
     for what, address in (("--listen", setup.listen), ("--kme-listen", setup.kme_listen)):
         parse_address(address, what)
     target = directory / "NODE.toml"

@@ -128,10 +128,12 @@ def _parse_npy(data: bytes) -> BitString:
     # (2) type and shape, against the bytes that are there
     kind = _TYPE.fullmatch(descr[1])
     if kind is None:
-        raise ConfigurationError(f"elements of type {descr[1].decode('latin1')!r}: bool or integers are needed")
+        raise ConfigurationError(
+            f"elements of type {descr[1].decode('latin1')!r}: bool or integers are needed; convert it, to uint8 say"
+        )
     counts = [int(part) for part in shape[1].replace(b" ", b"").split(b",") if part]
     if len(counts) != 1:
-        raise ConfigurationError(f"an array of {len(counts)} dimensions: exactly one is needed")
+        raise ConfigurationError(f"an array of {len(counts)} dimensions: exactly one is needed; flatten it")
     dtype = np.dtype(np.uint8 if kind[1] == b"b1" else descr[1].decode("ascii"))
     if len(data) - stop != counts[0] * dtype.itemsize:
         raise ConfigurationError(f"{len(data) - stop} bytes of data for {counts[0]} elements: the file is damaged")

@@ -42,9 +42,9 @@ def check_key_sizes(what: str, sizes: tuple[int, ...]) -> None:
     """Return if keys can have these sizes (bits). Raises ConfigurationError, which begins with ``what``."""
     for size in sizes:
         if size % 8 or not 64 <= size <= 4096:
-            raise ConfigurationError(f"{what} = {size}: a multiple of 8, 64 to 4096")
+            raise ConfigurationError(f"{what} = {size}: write a multiple of 8, 64 to 4096")
     if not 1 <= len(set(sizes)) == len(sizes) <= KEY_SIZES_MAX:
-        raise ConfigurationError(f"{what}: {list(sizes)}: 1 to {KEY_SIZES_MAX} sizes, each once")
+        raise ConfigurationError(f"{what}: {list(sizes)}: 1 to {KEY_SIZES_MAX} sizes, each once; take the others out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,9 @@ class LinkRegistration:
                 raise ConfigurationError(f"link {self.link}: no parameter set is named {name!r}; there are {names}")
         check_key_sizes(f"link {self.link}: key_size_bits", (self.key_size_bits,))
         if self.transmitter_site == self.receiver_site:
-            raise ConfigurationError(f"link {self.link}: both ends are named {self.transmitter_site!r}")
+            raise ConfigurationError(
+                f"link {self.link}: both ends are named {self.transmitter_site!r}; give each its own name"
+            )
         if not self.transmitter_pairs and not self.receiver_pairs:
             raise ConfigurationError(f"link {self.link}: no pair of SAEs is registered: nobody could fetch a key")
         self._check_saes()

@@ -72,7 +72,7 @@ def read_config(path: Path) -> FibreConfig:
             file = msgspec.convert(tomllib.load(stream), _File)
         return _checked(file)
     except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror or error}") from None
+        raise ConfigurationError(f"{path}: {error.strerror or error}; name the fibre's configuration") from None
     except (ValueError, ConfigurationError) as error:  # of TOML, of msgspec, and of our own records
         raise ConfigurationError(f"{path}: {error}") from None
 

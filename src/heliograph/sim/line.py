@@ -60,7 +60,10 @@ class ModuleLine:
                 try:
                     reader, writer = await connect(self._address)
                 except OSError as error:
-                    raise TransportClosed(f"no fibre at {self._address}: {error.strerror or error}") from None
+                    raise TransportClosed(
+                        f"no fibre at {self._address}: {error.strerror or error}; start the fibre first, or correct "
+                        "the module's address"
+                    ) from None
                 self._connection = _Connection(reader, writer, str(self._address))
             return self._connection
 

@@ -142,22 +142,32 @@ class AuditLog:
         try:
             with self._path.open("rb") as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise ConfigurationError(f"{self._path}: is no regular file, so no audit log")
+                    raise ConfigurationError(
+                        f"{self._path}: is no regular file, so no audit log; name SITE.toml or audit.jsonl"
+                    )
                 fcntl.flock(file, fcntl.LOCK_SH)
+                if (
+                    len(file.readline(_LINE_BYTES_MAX + 1)) > _LINE_BYTES_MAX
+                ):  # whatever it is, it may not fit in memory
+                    raise AuditTampered(f"{self._path}: line 1 was changed: longer than any that was written")
+                file.seek(0)
                 content, head = file.read(), self._read_head()
         except FileNotFoundError:
             if not head_path(self._path).exists():
-                raise ConfigurationError(f"{self._path}: there is no audit log here") from None
+                raise ConfigurationError(
+                    f"{self._path}: there is no audit log here; name SITE.toml, or a copy of audit.jsonl. A site has "
+                    "none before `heliograph site register`"
+                ) from None
             raise AuditTampered(
                 f"{self._path} is missing, {head_path(self._path).name} is not: it was removed"
             ) from None
         except OSError as error:
-            raise ConfigurationError(f"{self._path}: {error.strerror}") from None
+            raise ConfigurationError(f"{self._path}: {error.strerror}; name SITE.toml or audit.jsonl") from None
         if head is None:
             if needs_head:
                 raise AuditTampered(f"{head_path(self._path)} is missing: lines may have been cut off the log's end")
             if not content:
-                raise ConfigurationError(f"{self._path}: is empty; a log has at least one line")
+                raise ConfigurationError(f"{self._path}: is empty, and a log has at least one line; name another copy")
             entries = self._entries(content)
             return Audited(entries, entries[-1].digest() if entries else _START, end_checked=False)
         extra = content[head.size :]

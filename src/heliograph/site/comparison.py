@@ -60,7 +60,8 @@ def chain_of(link: LinkStatus) -> bytes:
     """Return the chain that two people compare. Raises ConfigurationError before there is one."""
     if link.chain is None:
         raise ConfigurationError(
-            f"link {link.link}: there is no chain to compare yet: it needs a block whose key both sites committed"
+            f"link {link.link}: there is no chain to compare yet: it needs a block whose key both sites committed; "
+            "wait until `heliograph site status` shows one"
         )
     return bytes.fromhex(link.chain)
 

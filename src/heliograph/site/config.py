@@ -50,7 +50,6 @@ tunnel = { role = "initiator", control = "192.0.2.2:7002", ... }
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +70,7 @@ from heliograph.site.delivery_entry import DeliveryEntry, check_alone
 from heliograph.site.protocol_entries import Etsi004Entry, Etsi020Entry, SkipEntry
 from heliograph.site.seal_entry import SealEntry
 from heliograph.site.supply_plan import KmeEntry, SupplyPlan, plan_quotas, plan_supply
+from heliograph.site.toml_file import read_toml
 
 __all__ = [
     "AGENT_KEY_BITS",
@@ -83,7 +83,6 @@ __all__ = [
 ]
 
 AGENT_KEY_BITS = 8 * KEY_BYTES
-_SITE_BYTES_MAX = 1 << 20  # our choice
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -189,20 +188,11 @@ class SiteConfig:
 
 def read_site(path: Path) -> SiteConfig:
     """Read SITE.toml and the registration it names. Raises ConfigurationError: file, entry, remedy."""
-    try:
-        with path.open("rb") as handle:
-            text = handle.read(_SITE_BYTES_MAX + 1)
-        if len(text) > _SITE_BYTES_MAX:
-            raise ConfigurationError(f"{path}: more than {_SITE_BYTES_MAX} bytes; this is no site's configuration")
-        document = tomllib.loads(text.decode())
-    except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror}; make one with `heliograph site init`") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: not valid TOML: {error}") from None
+    document = read_toml(path, "SITE.toml", "site", "heliograph site init")
     try:
         file = msgspec.convert(document, _File)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{path}: {error}") from None
+        raise ConfigurationError(f"{path}: {error}; correct that entry") from None
     registration = read_registration(path.parent / file.link.registration)
     config = SiteConfig(path, path.parent.absolute(), file, registration)
     _check(path, config)
@@ -215,9 +205,11 @@ def read_registration(path: Path) -> LinkRegistration:
         data = path.read_bytes()
         registration = msgspec.json.decode(data, type=LinkRegistration)
     except OSError as error:
-        raise ConfigurationError(f"registration {path}: {error.strerror}") from None
+        raise ConfigurationError(
+            f"registration {path}: {error.strerror}; put link.json there, as `site init` made it"
+        ) from None
     except (msgspec.MsgspecError, ValueError, RecursionError, ConfigurationError) as error:
-        raise ConfigurationError(f"registration {path}: {error}") from None
+        raise ConfigurationError(f"registration {path}: {error}; restore it, as `site init` made it") from None
     if unknown := _unknown(msgspec.json.decode(data), msgspec.to_builtins(registration)):
         raise ConfigurationError(f"registration {path}: unknown entry {unknown}; correct or remove it")
     return registration
@@ -314,7 +306,9 @@ def _check_paths(path: Path, config: SiteConfig) -> None:
     if config.path(file.anchor).parent == config.path(file.store).parent:
         raise ConfigurationError(f"{path}: anchor = {file.anchor!r}: keep it outside the store's directory and backup")
     if len(os.fsencode(config.path(file.status))) > SOCKET_PATH_BYTES_MAX:
-        raise ConfigurationError(f"{path}: status = {file.status!r}: the path is too long for a Unix socket")
+        raise ConfigurationError(
+            f"{path}: status = {file.status!r}: the path is too long for a Unix socket; take a shorter one"
+        )
 
 
 def _both_ways(agent: _Agent) -> tuple[tuple[str, str], tuple[str, str]]:

@@ -118,7 +118,10 @@ async def give_order(config: SiteConfig, order: str, secret: bytes = b"") -> str
         finally:
             writer.close()
     except (OSError, msgspec.MsgspecError) as error:
-        raise TransportClosed(f"no site answers at {path}: {error}; is it running?") from None
+        told = getattr(error, "strerror", None) or error
+        raise TransportClosed(
+            f"no site answers at {path}: {told}; is it running? Start it, or correct `status` in its file"
+        ) from None
     if answer.error:
         raise ConfigurationError(answer.error)
     return answer.said

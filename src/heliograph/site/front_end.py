@@ -41,7 +41,10 @@ _log = logging.getLogger("heliograph.front-end")
 def delivery_of(config: SiteConfig) -> DeliveryEntry:
     """Return the site file's [delivery]. Raises ConfigurationError if there is none."""
     if config.file.delivery is None:
-        raise ConfigurationError(f"{config.toml}: there is no [delivery]: the site hands out its keys itself")
+        raise ConfigurationError(
+            f"{config.toml}: there is no [delivery], so the site hands out its keys itself; this is for a site with a "
+            "delivery server: add the table as docs/how-to/postgresql.md says"
+        )
     return config.file.delivery
 
 

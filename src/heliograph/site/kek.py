@@ -93,7 +93,8 @@ def require_secret(config: SiteConfig) -> None:
     """Raise ConfigurationError unless a passphrase or a PIN opens this site."""
     if config.file.seal.kind == "file":
         raise ConfigurationError(
-            f'{config.toml}: [seal] kind = "file": a plain key file opens by itself, nothing is sealed'
+            f'{config.toml}: [seal] kind = "file": a plain key file opens by itself, nothing is sealed; for that, '
+            "set up the site with --kek passphrase or pkcs11 (docs/how-to/store.md)"
         )
 
 

@@ -7,6 +7,7 @@ not change under way (ADR 0052).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -75,6 +76,15 @@ def _a_door(table: str, name: str, before: Mapping[str, Any], after: Mapping[str
     return table == "agent" and (before.get(name) is None) is not (after.get(name) is None)
 
 
+def _credentials(config: SiteConfig) -> list[Path]:
+    """Return the files that prove who a door or a consumer of this site is, and those of preshared keys."""
+    file = config.file
+    tables = [file.kme, file.agent, file.etsi020]
+    named = [getattr(table, entry, None) for table in tables for entry in ("certificate", "key", "ca")]
+    named += [] if file.skip is None else [key.file for key in file.skip.psk.values()]
+    return list(dict.fromkeys(config.path(entry) for entry in named if entry is not None))
+
+
 def site_reloads(config: SiteConfig, process: str = "site") -> Reloads[SiteConfig]:
     """Return what follows SITE.toml. ``process``: which of the site's processes, for the audit log."""
 
@@ -84,4 +94,4 @@ def site_reloads(config: SiteConfig, process: str = "site") -> Reloads[SiteConfi
     def files(of: SiteConfig) -> list[Any]:
         return [of.toml, of.toml.parent / of.file.link.registration]
 
-    return Reloads(config, Rules(read_site, files, site_changes, record))
+    return Reloads(config, Rules(read_site, files, _credentials, site_changes, record))

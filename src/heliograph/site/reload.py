@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic, Protocol, TypeVar
 
-from heliograph.errors import ConfigurationError, HeliographError, StoreUnavailable
+from heliograph.errors import ConfigurationError, HeliographError
 from heliograph.site.bugs import place
 from heliograph.site.clocks import WallClock
+from heliograph.site.file_looks import Look, changed, look_at
 from heliograph.status import ConfigurationStatus
 
 __all__ = ["Prepared", "Reloads", "Rules", "Setting"]
@@ -43,12 +43,14 @@ class Setting:
 class Rules(Generic[_Config]):
     """How one kind of configuration is reloaded.
 
-    ``read``: raises ConfigurationError; ``files``: what the settings themselves come from; ``changes``: between two
-    of them; ``record``: notes who asked for which changes, durably and before they are made, or raises.
+    ``read``: raises ConfigurationError; ``files``: what the settings themselves come from; ``credentials``: the
+    certificates and keys that they name; ``changes``: between two of them; ``record``: notes who asked for which
+    changes, durably and before they are made, or raises.
     """
 
     read: Callable[[Path], _Config]
     files: Callable[[_Config], Sequence[Path]]
+    credentials: Callable[[_Config], Sequence[Path]]
     changes: Callable[[_Config, _Config], Sequence[Setting]]
     record: Callable[[_Config, str, Sequence[str]], object] | None = None
 
@@ -67,6 +69,7 @@ class Reloads(Generic[_Config]):
     def __init__(self, config: _Config, rules: Rules[_Config]) -> None:
         self._config = config
         self._rules: Final = rules
+        self._credentials = look_at(rules.credentials(config))
         self._entries: list[Callable[[_Config], Awaitable[Prepared]]] = []
         self._turn = asyncio.Lock()
         self._closed = False
@@ -122,7 +125,7 @@ class Reloads(Generic[_Config]):
                 raise self._refuse("nothing was reloaded: the site is ending")
             prepared: list[Prepared] = []
             try:
-                fresh, names = await self._check(who, prepared)
+                fresh, names, credentials = await self._check(who, prepared)
             except BaseException as why:
                 for one in prepared:
                     one.discard()
@@ -138,9 +141,8 @@ class Reloads(Generic[_Config]):
             except Exception as why:  # noqa: BLE001  - what was applied stays
                 raise self._refuse(f"reloaded in part, restart: {_told(why)}") from None
             self._since, self._done = WallClock().now(), self._done + 1
-            self._last = "certificates renewed" + (
-                f"; changed: {', '.join(names)}" if names else "; no setting changed"
-            )
+            self._last = _came_of(self._named(changed(self._credentials, credentials)), names)
+            self._credentials = credentials
             _log.info("%s", self._last)
             return self._last
 
@@ -149,32 +151,45 @@ class Reloads(Generic[_Config]):
         _log.error("%s", said)
         return ConfigurationError(said)
 
-    async def _check(self, who: str, prepared: list[Prepared]) -> tuple[_Config, list[str]]:
+    async def _check(self, who: str, prepared: list[Prepared]) -> tuple[_Config, list[str], dict[Path, Look | None]]:
         """Read and check everything, then write down what is going to change; fill ``prepared``."""
-        before = self._seen(self._config)
+        before = look_at(self._rules.files(self._config))
         fresh = self._rules.read(self._config.toml)
         changes = self._rules.changes(self._config, fresh)
         if fixed := [change.name for change in changes if not change.live]:
             raise ConfigurationError(
                 f"{self._config.toml}: {', '.join(fixed)}: changed by a restart only; put it back, or restart"
             )
+        credentials = look_at(self._rules.credentials(fresh))
         for make in self._entries:
             prepared.append(await make(fresh))  # noqa: PERF401  - what was made before one fails is kept
-        if self._seen(fresh) != before:
+        if look_at(self._rules.files(fresh)) != before:
             raise ConfigurationError(
                 f"{self._config.toml}: it was being written while it was read; write a new file, move it in place, "
                 "then reload"
             )
+        now = look_at(credentials)
+        if moved := [path for path, look in now.items() if look != credentials[path]]:
+            # What was read may be of both sets: the certificate of one, the preshared key of the other.
+            raise ConfigurationError(
+                f"{', '.join(self._named(moved))}: exchanged while the files were read; put all of them in place, then "
+                "reload"
+            )
         names = [change.name for change in changes]
         if names and self._rules.record is not None:
             await asyncio.to_thread(self._rules.record, fresh, who, names)
-        return fresh, names
+        return fresh, names, credentials
 
-    def _seen(self, config: _Config) -> Mapping[Path, bytes]:
-        try:
-            return {path: hashlib.sha256(path.read_bytes()).digest() for path in self._rules.files(config)}
-        except OSError as why:
-            raise StoreUnavailable(f"{why.filename}: {why.strerror}") from None
+    def _named(self, paths: Sequence[Path]) -> list[str]:
+        """Return paths as the file with the settings names them."""
+        home = self._config.toml.parent.absolute()
+        return [str(path.relative_to(home) if path.is_relative_to(home) else path) for path in paths]
+
+
+def _came_of(files: Sequence[str], names: Sequence[str]) -> str:
+    parts = [f"renewed: {', '.join(files)}"] if files else []
+    parts += [f"changed: {', '.join(names)}"] if names else []
+    return "; ".join(parts) or "nothing to reload: no setting, certificate or key file differs from what is in force"
 
 
 def _told(why: Exception) -> str:

@@ -43,7 +43,8 @@ class SealEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for entry, value in (("module", self.module), ("token", self.token)):
             if (self.kind == "pkcs11") != bool(value):
                 need = "needed" if self.kind == "pkcs11" else "not allowed"
-                raise ConfigurationError(f'[seal] {entry} = {value!r}: {need} with kind = "{self.kind}"')
+                remedy = f"give [seal] {entry} (--pkcs11-{entry})" if self.kind == "pkcs11" else "leave it out"
+                raise ConfigurationError(f'[seal] {entry} = {value!r}: {need} with kind = "{self.kind}"; {remedy}')
 
     def token_at(self, directory: Path) -> Token:
         """Return the token; a relative library path starts from ``directory``."""

@@ -49,7 +49,9 @@ async def read_status(path: Path) -> SiteStatus:
     try:
         return msgspec.json.decode(await read_document(path), type=SiteStatus)
     except msgspec.MsgspecError as error:
-        raise TransportClosed(f"no site answers at {path}: {error}; is it running?") from None
+        raise TransportClosed(
+            f"no site answers at {path}: {error}; is it running? Start it, or correct `status` in its file"
+        ) from None
 
 
 async def read_document(path: Path) -> bytes:
@@ -61,7 +63,9 @@ async def read_document(path: Path) -> bytes:
         finally:
             writer.close()
     except OSError as error:
-        raise TransportClosed(f"no site answers at {path}: {error.strerror}; is it running?") from None
+        raise TransportClosed(
+            f"no site answers at {path}: {error.strerror}; is it running? Start it, or correct `status` in its file"
+        ) from None
     if data.startswith(b'{"error":'):
         raise TransportClosed(f"the site at {path} has no status: {msgspec.json.decode(data)['error']}")
     return data

@@ -71,6 +71,8 @@ class KmeEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigurationError(f"[kme] max_key_per_request = {self.max_key_per_request}: between 1 and 1024")
         if self.key_ttl_s is not None and not 60 <= self.key_ttl_s <= 1e9:
             raise ConfigurationError(f"[kme] key_ttl_s = {self.key_ttl_s}: between 60 and 1e9 seconds")
+        if not 1 <= self.request_burst <= 1_000_000_000:  # looked at without requests_per_s too: it may come later
+            raise ConfigurationError(f"[kme] request_burst = {self.request_burst}: between 1 and 1000000000")
         if self.reserve is not None and not 0 <= self.reserve <= 1024:
             raise ConfigurationError(f"[kme] reserve = {self.reserve}: between 0 and 1024 keys")
 
@@ -132,11 +134,13 @@ def plan_supply(kme: KmeEntry, registration: LinkRegistration, *, is_transmitter
 
 def plan_quotas(kme: KmeEntry, clock: Clock) -> Quotas:
     """Return the quotas of the site file. Raises ConfigurationError."""
+    entry = "requests_per_s and request_burst"
     try:
         requests = None if kme.requests_per_s is None else Quota(kme.request_burst, kme.requests_per_s)
+        entry = "quotas"
         keys = {(q.master, audience_name(q.slaves)): Quota(q.burst, q.keys_per_hour / 3600) for q in kme.quotas}
     except ConfigurationError as error:
-        raise ConfigurationError(f"[kme] {error}") from None
+        raise ConfigurationError(f"[kme] {entry}: {error}") from None
     if len(keys) != len(kme.quotas):
         raise ConfigurationError("[kme] quotas: a pair or group has two quotas; keep one")
     return Quotas(clock, requests, keys)

@@ -13,24 +13,15 @@ from typing import Any, Protocol, TypeVar
 
 from heliograph.errors import ConfigurationError, LocalProtocolError, StoreUnavailable
 from heliograph.ports import Vault
+from heliograph.storage.sqlite_reasons import explain
 
 __all__ = ["SCHEMA_VERSION", "BatchOwner", "Database", "lock_store"]
 
 SCHEMA_VERSION = 4  # an older one is brought up by storage/migrations.py
 BUSY_TIMEOUT_MS = 5000
+_WRITABLE = "let this user write there, or name another `store`"
 
 # What an operator reads for SQLite's result codes, by prefix; the rest are named as SQLite names them.
-_REASONS = (
-    ("SQLITE_FULL", "the disk is full; free space on its volume"),
-    ("SQLITE_IOERR", "reading or writing failed; check the disk, its quota and its free space"),
-    ("SQLITE_CORRUPT", "the file is damaged; destroy it and re-bootstrap the link"),
-    ("SQLITE_NOTADB", "the file is not a store; name another path"),
-    ("SQLITE_READONLY", "the file cannot be written; check its owner, its mode and the mount"),
-    ("SQLITE_CANTOPEN", "the file cannot be opened; check its owner, its mode and its directory"),
-    ("SQLITE_BUSY", "another connection holds it; let only this program open it"),
-)
-
-
 _Batch = TypeVar("_Batch")
 
 
@@ -369,11 +360,7 @@ class _Translated:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, sqlite3.Error):
-            code = getattr(error, "sqlite_errorname", type(error).__name__)
-            # What follows "with text" would be a column's own bytes.
-            own = str(error).partition(" with text ")[0]
-            reason = next((text for prefix, text in _REASONS if code.startswith(prefix)), own)
-            raise StoreUnavailable(f"store {self._name}: {reason} ({code})") from error
+            raise StoreUnavailable(f"store {self._name}: {explain(error)}") from error
 
 
 def lock_store(path: Path) -> int:
@@ -384,7 +371,7 @@ def lock_store(path: Path) -> int:
             raise ConfigurationError(f"store {path}: others can enter its directory; run chmod 700 {path.parent}")
         descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise ConfigurationError(f"store {path}: {error.strerror}; name a path this user can write") from error
+        raise ConfigurationError(f"store {path}: {error.strerror}; {_WRITABLE}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -393,7 +380,7 @@ def lock_store(path: Path) -> int:
         os.close(descriptor)
         if isinstance(error, BlockingIOError):
             raise ConfigurationError(f"store {path}: another process has it open; stop that one first") from None
-        raise ConfigurationError(f"store {path}: {error.strerror}; name a file this user can write") from error
+        raise ConfigurationError(f"store {path}: {error.strerror}; {_WRITABLE}") from error
     if readable_by_others:
         os.close(descriptor)
         raise ConfigurationError(f"store {path}: others can read it; run chmod 600 {path}")

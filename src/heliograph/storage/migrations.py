@@ -13,6 +13,7 @@ from heliograph.errors import ConfigurationError, StoreUnavailable
 from heliograph.storage.database import SCHEMA_VERSION, lock_store
 from heliograph.storage.migrate_to_chunks import UnknownRow, gather_keys
 from heliograph.storage.migrate_to_sizes import divide_audiences
+from heliograph.storage.sqlite_reasons import explain
 
 __all__ = ["MIGRATIONS", "migrate_store"]
 
@@ -75,6 +76,6 @@ def migrate_store(path: Path) -> tuple[int, int]:
     except UnknownRow as error:
         raise ConfigurationError(f"store {path}: {error}") from None
     except sqlite3.Error as error:
-        raise StoreUnavailable(f"store {path}: {error}; nothing was changed") from error
+        raise StoreUnavailable(f"store {path}: {explain(error)}; nothing was changed") from error
     finally:
         os.close(held)

@@ -16,10 +16,17 @@ class Refused(Exception):
     """The door ended the connection before it answered."""
 
 
-async def exchange(port: int, identity: bytes, psk: bytes, data: bytes, suite: Suite = AES_256_GCM_SHA384) -> bytes:
+async def exchange(
+    port: int,
+    identity: bytes,
+    psk: bytes,
+    data: bytes,
+    suite: Suite = AES_256_GCM_SHA384,
+    groups: bytes | None = None,
+) -> bytes:
     """Shake hands with a door on this machine, send ``data``, return what came until the end. Raises Refused."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    tls = psk_client(suite, identity, psk)
+    tls = psk_client(suite, identity, psk, groups)
     answer, sent = b"", False
     try:
         while True:
@@ -60,9 +67,14 @@ async def shake_hands(tls: PskConnection, reader: asyncio.StreamReader, writer: 
 
 
 async def ask(
-    port: int, identity: bytes, psk: bytes, path: str, suite: Suite = AES_256_GCM_SHA384
+    port: int,
+    identity: bytes,
+    psk: bytes,
+    path: str,
+    suite: Suite = AES_256_GCM_SHA384,
+    groups: bytes | None = None,
 ) -> tuple[int, dict[str, object]]:
     """GET ``path``; return status and document. Raises Refused."""
     request = f"GET {path} HTTP/1.1\r\nHost: kme\r\nConnection: close\r\n\r\n".encode()
-    head, _, body = (await exchange(port, identity, psk, request, suite)).partition(b"\r\n\r\n")
+    head, _, body = (await exchange(port, identity, psk, request, suite, groups)).partition(b"\r\n\r\n")
     return int(head.split()[1]), json.loads(body)

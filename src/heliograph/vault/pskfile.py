@@ -39,7 +39,9 @@ def write_book(path: Path, book: bytes) -> None:
             f"key book {path}: the file exists; name another, a book is never overwritten"
         ) from None
     except OSError as error:
-        raise ConfigurationError(f"key book {path}: {error.strerror}") from error
+        raise ConfigurationError(
+            f"key book {path}: {error.strerror}; name a new file that this user can write"
+        ) from error
     with os.fdopen(descriptor, "wb") as file:
         file.write(book)
         file.flush()

@@ -34,7 +34,10 @@ def read_secret(source: str, what: str, *, again: bool = False) -> bytes:
     if secret is not None:
         return secret
     if not _has_terminal():
-        raise SiteSealed(f"no {what}: {source} is not there, and there is no terminal to ask for it")
+        raise SiteSealed(
+            f"no {what}: {source} is not there, and there is no terminal to ask for it; run it in a terminal, or name "
+            "fd:N or credential:/PATH as its source"
+        )
     typed = getpass.getpass(f"{what}: ")
     if again and getpass.getpass(f"{what} again: ") != typed:
         raise ConfigurationError(f"{what}: the two are not the same; nothing was written")

@@ -138,7 +138,7 @@ def test_a_slip_of_the_tongue_is_no_alarm(config, options, says):
 
 def test_before_the_first_key_there_is_nothing_to_compare(config):
     with answering(config, chain=None):
-        refused(run("site", "compare", config.toml), "no chain", "both sites committed")
+        refused(run("site", "compare", config.toml), "no chain", "both sites committed", "site status")
         matched = run("site", "compare", config.toml, "--matches", words(CHAIN), "--approver", "Ann")
         refused(matched, "no chain")
 

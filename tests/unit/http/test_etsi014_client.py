@@ -82,7 +82,9 @@ def test_the_key_manager_must_be_the_one_that_was_named(site):
     site.add_owned(1)
 
     async def act(client):
-        with pytest.raises(KeySupplyError, match="is of KME kme-a, not of kme-z") as refusal:
+        with pytest.raises(
+            KeySupplyError, match="refused: the certificate is of KME kme-a, not of kme-z; dial"
+        ) as refusal:
             await client.get_key()
         assert "\n" not in str(refusal.value)
 

@@ -200,6 +200,7 @@ def test_sae_that_is_not_registered(site):
 def test_slave_that_is_not_registered(site, sae):
     error = refused(site, sae, peer="sae-q")
     assert "answered 400: the SAE ID in the path is not registered to share keys with the calling SAE" in str(error)
+    assert "correct what is asked for: its status shows what it serves" in str(error)
 
 
 def test_key_id_that_is_not_known(site, sae):

@@ -80,6 +80,54 @@ def test_openssl_s_client_with_a_key_of_sha256_is_refused_since_a_key_has_one_ha
     assert "HTTP/1.1" not in printed
 
 
+NOT_OURS_FIRST = [b"P-521:X25519", b"ffdhe8192:X25519", b"ffdhe2048:P-256"]
+
+
+@pytest.mark.parametrize("groups", NOT_OURS_FIRST)
+def test_a_client_whose_first_key_share_is_not_the_doors_is_asked_again_and_gets_its_key(site, groups):
+    """RFC 8446 4.1.4: a HelloRetryRequest, and a second ClientHello with the binder over both (4.2.11.2)."""
+    site.add_owned(1)
+    looked_up = []
+
+    class Keys(dict):
+        def get(self, identity):
+            looked_up.append(identity)
+            return PSK.get(identity)
+
+    status, document = served(site, lambda port: ask(port, b"router-a", PSK[b"router-a"], KEY, groups=groups), Keys())
+    assert (status, len(document["key"])) == (200, 64)
+    assert looked_up == [b"router-a"] * 3  # of each ClientHello, and once more when the handshake is complete
+
+
+def test_a_key_that_is_replaced_between_two_client_hellos_opens_nothing(site):
+    site.add_owned(1)
+
+    class Keys(dict):
+        def get(self, _identity):
+            return self.pop("first", bytes(32))
+
+    async def act(port):
+        with pytest.raises(Refused):
+            await ask(port, b"router-a", PSK[b"router-a"], KEY, groups=NOT_OURS_FIRST[0])
+
+    served(site, act, Keys(first=PSK[b"router-a"]))
+    assert site.keys.stored_key_count("sae-a", "sae-b") == 1
+
+
+@needs_openssl
+def test_openssl_s_client_that_takes_its_key_back_after_a_hello_retry_request_gets_nothing(site, tmp_path):
+    """openssl/openssl#22335: its second ClientHello has no pre_shared_key, which RFC 8446 4.1.2 does not allow."""
+    site.add_owned(1)
+    session = tmp_path / "session.pem"
+    session.write_text(session_file(PSK[b"router-a"]))
+    words = ["-psk_identity", "router-a", "-psk_session", str(session), "-groups", "P-521:X25519", "-trace"]
+    printed = served(site, lambda port: asyncio.to_thread(openssl_client, port, *words))
+    if "extension_type=psk(41)" in printed.split("ClientHello, Length")[2]:
+        pytest.skip("this openssl offers its key in both: it was mended")
+    assert "HTTP/1.1" not in printed
+    assert site.keys.stored_key_count("sae-a", "sae-b") == 1
+
+
 def test_each_identity_is_its_own_sae(site):
     site.add_owned(1)
 

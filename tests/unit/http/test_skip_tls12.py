@@ -2,7 +2,6 @@
 
 import asyncio
 import datetime as dt
-import os
 import shutil
 import ssl
 import subprocess
@@ -23,19 +22,13 @@ from heliograph.kme.skip import SkipSystems
 from heliograph.kme.supply import Limits, SaePair, Supply
 from heliograph.openssl import TLS12_SUITES, ffdhe3072
 from heliograph.testing.psk_client import Refused, ask
+from heliograph.vault.randomness import SystemRandomness
 
 OLD, NEW = bytes(range(1, 33)), bytes(range(100, 164))
 PAIRS = [SaePair("sae-a", "sae-b", "kme-b"), SaePair("sae-2", "sae-b", "kme-b")]
 KEY = "/key?remoteSystemID=site-b"
 IDENTITIES = {"router-old": "sae-a", "router-new": "sae-2"}
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="apt-get install -y openssl")
-
-
-class OsRandom:
-    kind = "computational"
-
-    def draw(self, size):
-        return os.urandom(size)
 
 
 class StoppedClock:
@@ -49,7 +42,7 @@ def served(site, act, *, psk=False, tls12=True):
         systems = SkipSystems("key-provider-a", {"site-b": ("sae-b",)})
         boundary = Boundary(psk=frozenset({"sae-a", "sae-2"}))
         callers = PskCallers(IDENTITIES, boundary) if psk else None
-        server = SkipServer(supply, systems, OsRandom(), callers)
+        server = SkipServer(supply, systems, SystemRandomness(), callers)
         if psk:
             older = {b"router-old": OLD}.get if tls12 else None
             await server.start_psk("127.0.0.1", 0, {b"router-new": NEW}.get, older)

@@ -3,7 +3,7 @@
 import contextlib
 from dataclasses import dataclass
 
-from two_key_managers import ACK, OsRandom
+from two_key_managers import ACK
 
 from heliograph.errors import HeliographError
 from heliograph.http.etsi020_client import Etsi020Client
@@ -21,6 +21,7 @@ from heliograph.storage.keys import KeyRecords
 from heliograph.testing.clock import ManualClock
 from heliograph.vault.certificates import SiteCa
 from heliograph.vault.filekek import FileKek
+from heliograph.vault.randomness import SystemRandomness
 
 KMES = ("kme-1", "kme-2", "kme-3")
 # The first key manager reaches both others, and one target is an SAE of its own.
@@ -55,9 +56,9 @@ class Manager:
     def open(self, directory, others, clock, *, synchronous=False, said=None):
         kek = directory / f"{self.kme}.kek"
         if not kek.exists():
-            FileKek.create(kek, OsRandom())
-        self.database = Database(directory / self.kme / "store.db", FileKek(kek, OsRandom()))
-        self.keys = KeyRecords(self.database, OsRandom())
+            FileKek.create(kek, SystemRandomness())
+        self.database = Database(directory / self.kme / "store.db", FileKek(kek, SystemRandomness()))
+        self.keys = KeyRecords(self.database, SystemRandomness())
         self.store = ForeignKeys(self.database, self.keys)
         here, behind = self.group.here, self.group.behind
         ends = [(self.group.master, slave) for slave in self.group.slaves]
@@ -81,7 +82,7 @@ class Manager:
             self.clients,
             f"{self.url}{ACK}",
             (),
-            OsRandom(),
+            SystemRandomness(),
             clock,
             (self.group,),
             said,

@@ -44,7 +44,8 @@ def test_a_node_reloads_while_keys_are_relayed(tmp_path):
             fresh.write(pki, "kme")
             said = await node.reloads.reload("SIGHUP")
             assert said == (
-                "certificates renewed; changed: [kme] max_key_per_request, [[pairs]] sae-node-a - sae-node-c: stock"
+                "renewed: pki/kme.pem, pki/kme.key; "
+                "changed: [kme] max_key_per_request, [[pairs]] sae-node-a - sae-node-c: stock"
             )
             assert (await sae.status()).max_key_per_request == 7
             await node.origin.tick()

@@ -495,7 +495,7 @@ def test_every_door_shows_a_renewed_certificate_and_a_bad_one_changes_none(site)
                 await reloads.reload("Ann")
             assert {await shown(door, sae_tls(config)) for door in doors} == old
             (pki / "kme.key").write_bytes(fresh.key)
-            assert await reloads.reload("Ann") == "certificates renewed; no setting changed"
+            assert await reloads.reload("Ann") == "renewed: pki/kme.pem, pki/kme.key"
             serial = x509.load_pem_x509_certificate(fresh.certificate).serial_number
             assert [await shown(door, sae_tls(config)) for door in doors] == [serial] * 3
             assert serial not in old

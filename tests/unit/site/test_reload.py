@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 from site_on_disk import SiteOnDisk, listening, make_site
+from typer.testing import CliRunner
 
+from heliograph.cli.main import app
 from heliograph.errors import ConfigurationError, KeySupplyError, TransportClosed
 from heliograph.http.client import Etsi014Client
 from heliograph.http.server import KmeServer
@@ -70,6 +72,9 @@ def site(made):
     copy.write(document)
     yield copy
     shutil.rmtree(directory)
+
+
+NOTHING = "nothing to reload: no setting, certificate or key file differs from what is in force"
 
 
 def quota(burst):
@@ -164,9 +169,7 @@ def test_limits_change_under_way_and_what_was_taken_stays_taken(site):
                 await sae.get_key()
             site.set(kme__quotas=[quota(9)], kme__max_key_per_request=7, link__keys_max=33, log_level="debug")
             said = await there.order()
-            assert said == (
-                "certificates renewed; changed: [link] keys_max, [kme] max_key_per_request, [kme] quotas, log_level"
-            )
+            assert said == ("changed: [link] keys_max, [kme] max_key_per_request, [kme] quotas, log_level")
             assert there.levels == ["debug"]
             # The same connection: the new limits hold at once, and a reload fills no bucket.
             status = await sae.status()
@@ -182,7 +185,7 @@ def test_limits_change_under_way_and_what_was_taken_stays_taken(site):
             await sae.get_key()
             found = await there.status()
             assert (found.reloads, found.refused) == (3, 0)
-            assert found.last == "certificates renewed; changed: [kme] reserve"
+            assert found.last == "changed: [kme] reserve"
             last = AuditLog(there.config.audit).verify(needs_head=True).entries[-1]
             assert (last.event, last.approver) == ("configuration reloaded", "Ann")
             assert last.details == {"process": "site", "changed": ["[kme] reserve"]}
@@ -344,11 +347,28 @@ def test_what_waits_for_a_restart_is_named_and_nothing_beside_it_is_taken_over(s
                 link.write_text(json.dumps(json.loads(before) | {entry: value}))
                 await there.refused("the registration link.json, which both sites agreed on")
             link.write_text(before)
-            assert (await there.order()) == "certificates renewed; no setting changed"
+            assert (await there.order()) == NOTHING
             assert (await there.status()).reloads == 1
         assert not [
             entry for entry in AuditLog(there.config.audit).verify(needs_head=True).entries if "reload" in entry.event
         ]
+
+    asyncio.run(act())
+
+
+def test_a_changed_status_path_is_named_though_the_command_asks_at_the_new_one(site):
+    async def act():
+        async with running(site) as there:
+            site.set(status="elsewhere.sock")
+            words = ["site", "reload", str(site.toml), "--approver", "Ann"]
+            done = await asyncio.to_thread(CliRunner().invoke, app, words)
+            assert done.exit_code == 1
+            assert "nothing was reloaded: no site answers at" in done.stderr
+            assert "If `status` is what changed: put it back" in done.stderr
+            await there.refused("status", "put it back, or restart")  # as SIGHUP says it
+            site.set(status="status.sock")
+            done = await asyncio.to_thread(CliRunner().invoke, app, words)
+            assert (done.exit_code, done.stdout.strip()) == (0, NOTHING)
 
     asyncio.run(act())
 
@@ -372,7 +392,7 @@ def test_a_file_that_cannot_be_used_changes_nothing_and_is_one_line_on_the_statu
         async with running(site) as there, there.sae() as sae:
             for text, word in (
                 (sound + "\nnonsense", "not valid TOML"),
-                ("", "missing required field"),
+                ("", "no entry is in it"),
                 (sound.replace("[kme]", "[kme]\nreserv = 3"), "reserv"),
                 (sound.replace("[kme]", "[kme]\nreserve = -1"), "between 0 and 1024"),
                 (sound.replace("[skip]", '[boundary]\ncertificates = ["sae-nobody"]\n[skip]'), "sae-nobody"),
@@ -384,7 +404,7 @@ def test_a_file_that_cannot_be_used_changes_nothing_and_is_one_line_on_the_statu
             site.toml.unlink()
             await there.refused("No such file")
             site.toml.mkdir()
-            await there.refused("Is a directory")
+            await there.refused("a directory")
             site.toml.rmdir()
             site.toml.write_text(sound)
             # The audit log comes before the act: what it cannot keep is not done.
@@ -400,12 +420,16 @@ def test_a_file_that_cannot_be_used_changes_nothing_and_is_one_line_on_the_statu
 
 
 def test_a_file_that_is_written_while_it_is_read_is_not_believed(site):
-    applied = []
+    applied, still_to_write = [], [9]
+
+    def write(_config):
+        if still_to_write:
+            site.set(kme__max_key_per_request=still_to_write.pop())
 
     async def act():
         reloads = site_reloads(read_site(site.toml))
         # Whoever writes the file is as far as this when the certificates are read.
-        reloads.add(lambda _: site.set(kme__max_key_per_request=9), applied.append)
+        reloads.add(write, applied.append)
         site.set(kme__max_key_per_request=7)
         with pytest.raises(ConfigurationError, match="it was being written while it was read"):
             await reloads.reload("Ann")
@@ -516,7 +540,7 @@ def test_a_reload_under_way_when_the_site_ends_opens_no_door_again(site):
                 await asyncio.sleep(0)
             asyncio.get_running_loop().call_later(0.5, os.close, held)
         # The reload was whole before anything was closed.
-        assert await asyncio.wait_for(order, 10) == "certificates renewed; changed: [kme] reserve"
+        assert await asyncio.wait_for(order, 10) == "changed: [kme] reserve"
         assert not any(map(takes_connections, doors))
 
     asyncio.run(act())

@@ -253,7 +253,7 @@ def few(monkeypatch):
 @pytest.mark.usefixtures("few")
 def test_a_slave_that_never_fetches_is_named_to_the_master_and_takes_no_key_from_the_others(store):
     database, keys = store
-    local, audience = LocalKeys(database, keys, OsRandom()), audience_name(["sae-2", "sae-3"])
+    local, audience = LocalKeys(database, keys, SystemRandomness()), audience_name(["sae-2", "sae-3"])
     issued = local.issue("sae-a", audience, 5, 32, 100.0)
     keys.deliver_to_slave("sae-2", "sae-a", [issued[0].key_id, issued[1].key_id], 100.0)
     with pytest.raises(InsufficientKeys, match="left are: sae-3 5, sae-2 3; let them fetch"):
@@ -270,7 +270,7 @@ def test_a_slave_that_never_fetches_is_named_to_the_master_and_takes_no_key_from
 @pytest.mark.usefixtures("few")
 def test_what_a_slave_never_fetched_is_destroyed_after_a_day_told_and_frees_its_group(store, caplog):
     database, keys = store
-    local, audience = LocalKeys(database, keys, OsRandom()), audience_name(["sae-2", "sae-3"])
+    local, audience = LocalKeys(database, keys, SystemRandomness()), audience_name(["sae-2", "sae-3"])
     issued = local.issue("sae-a", audience, 5, 32, 100.0)
     keys.deliver_to_slave("sae-2", "sae-a", [key.key_id for key in issued], 100.0)
     local.forget(100.0 + UNFETCHED_S)  # not before its day is over
@@ -290,7 +290,7 @@ def test_what_a_slave_never_fetched_is_destroyed_after_a_day_told_and_frees_its_
 @pytest.mark.usefixtures("few")
 def test_the_masters_status_counts_what_it_can_have_and_names_who_has_left_how_many(store):
     database, keys = store
-    local, audience = LocalKeys(database, keys, OsRandom()), audience_name(["sae-2", "sae-3"])
+    local, audience = LocalKeys(database, keys, SystemRandomness()), audience_name(["sae-2", "sae-3"])
     here = frozenset({"sae-a", "sae-2", "sae-3"})
     kme = supply.Supply(
         keys,

@@ -430,9 +430,9 @@ def test_what_a_killed_process_left_in_the_log_is_gone_when_its_store_is_open_ag
 
 def test_a_thousand_deliveries_leave_no_reference_behind_in_the_connection(tmp_path):
     """Python's connection keeps one for each blob ever opened (CPython issue 144424): a key manager runs for years."""
-    kek = FileKek.create(tmp_path / "kek", OsRandom())
+    kek = FileKek.create(tmp_path / "kek", SystemRandomness())
     with closing(Database(":memory:", kek)) as database:
-        keys = KeyRecords(database, OsRandom())
+        keys = KeyRecords(database, SystemRandomness())
         with database.transaction() as cursor:
             keys.add(cursor, 1, 1, [key() for _ in range(1100)])
             keys.acknowledge(cursor, 1, 1)

@@ -159,7 +159,7 @@ def _count(value: object, field: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ConfigurationError(f"{field} = {_short(value)}: must be a whole number")
     if value < 0:
-        raise ConfigurationError(f"{field} = {_short(value)}: must not be negative")
+        raise ConfigurationError(f"{field} = {_short(value)}: must not be negative; write 0 or more")
     if value > COUNT_MAX:
         raise ConfigurationError(f"{field}: larger than 2^53; no recording holds so many")
     return value

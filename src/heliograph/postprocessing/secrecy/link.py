@@ -50,12 +50,12 @@ class LinkModel:
             if not 0 <= value <= most:
                 raise ConfigurationError(f"link: {name} = {value} must lie in [0, {most}]")
         if self.transmittance == 0:
-            raise ConfigurationError("link: transmittance = 0: no light arrives")
+            raise ConfigurationError("link: transmittance = 0: no light arrives; take a shorter fibre")
         if not (math.isfinite(self.clock_hz) and self.clock_hz > 0):
-            raise ConfigurationError(f"link: clock_hz = {self.clock_hz} must be positive")
+            raise ConfigurationError(f"link: clock_hz = {self.clock_hz} must be positive and finite")
         for name, seconds in (("dead_time_s", self.dead_time_s), ("afterpulse_decay_s", self.afterpulse_decay_s)):
             if not (math.isfinite(seconds) and seconds >= 0):
-                raise ConfigurationError(f"link: {name} = {seconds} must not be negative")
+                raise ConfigurationError(f"link: {name} = {seconds} must be finite and not negative")
 
     @property
     def loss_db(self) -> float:
@@ -113,7 +113,7 @@ class Yields:
 def fibre_link(distance_km: float = 25.0) -> LinkModel:
     """Return a link of standard fibre, the detectors of Lim et al. 2014, a 1 GHz clock, 1 us dead time and decay."""
     if not (math.isfinite(distance_km) and distance_km >= 0):
-        raise ConfigurationError(f"distance_km = {distance_km} must not be negative")
+        raise ConfigurationError(f"distance_km = {distance_km}: give a length of 0 km or more, and finite")
     return LinkModel(
         clock_hz=CLOCK_HZ,
         transmittance=DETECTOR_EFFICIENCY * 10 ** (-FIBRE_DB_PER_KM * distance_km / 10),

@@ -233,7 +233,7 @@ def _margin(theorem: str, margin: Mapping[str, object]) -> Margin:
 def _table(document: Mapping[str, object], name: str, *, needed: bool = False) -> Mapping[str, object]:
     if name not in document:
         if needed:
-            raise ConfigurationError(f"[{name}]: missing")
+            raise ConfigurationError(f"[{name}]: missing; add it (docs/how-to/keyrate.md shows one)")
         return {}
     value = document[name]
     if not isinstance(value, dict):
