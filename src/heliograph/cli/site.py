@@ -17,8 +17,9 @@ import typer
 from heliograph.authentication.anchors.psk import book_size, fingerprint, parse_header
 from heliograph.authentication.methods.registry import DEFAULT_METHOD, MACS
 from heliograph.authentication.registration import anchor_kinds
-from heliograph.cli import chain, policy, register, reload, seal, snippet
+from heliograph.cli import add_link, chain, policy, register, reload, seal, snippet
 from heliograph.cli.kek_options import Kek, Pkcs11Module, Pkcs11Token, Secret
+from heliograph.cli.link_option import LinkName
 from heliograph.cli.logs import configure_logs
 from heliograph.cli.once import Once
 from heliograph.cli.process import harden_process, shorten_pauses
@@ -42,6 +43,7 @@ __all__ = ["app"]
 _NAME_CHARS_MAX = 40  # our choice: a hello carries 64
 
 app = typer.Typer(help="Set up, run and look at one site.", no_args_is_help=True)
+app.command("add-link", cls=Once)(add_link.add)
 app.command("register", cls=Once)(register.register)
 app.command("revoke", cls=Once)(register.revoke)
 app.command("window", cls=Once)(chain.window)
@@ -246,12 +248,13 @@ def status(site: SiteFile, as_json: Json = False) -> None:
         if as_json:
             print(msgspec.json.encode(found).decode())
             return
-        link = found.link
-        print(f"{found.site}: link {link.link} to {link.peer}: {link.state}")
-        print(f"  epoch {link.epoch} by {link.bootstrap or 'none'}: {link.blocks} blocks, {link.blocks_discarded} lost")
-        print(f"  secret key {link.secret_key_bits} bits, eps {link.eps_total:.2e}")
-        for line in _budget_lines(link):
-            print(f"  {line}")
+        for link in found.links:
+            print(f"{found.site}: link {link.link} to {link.peer}: {link.state}")
+            lost = f"{link.blocks} blocks, {link.blocks_discarded} lost"
+            print(f"  epoch {link.epoch} by {link.bootstrap or 'none'}: {lost}")
+            print(f"  secret key {link.secret_key_bits} bits, eps {link.eps_total:.2e}")
+            for line in _budget_lines(link):
+                print(f"  {line}")
         print(f"  keys to deliver {found.kme.deliverable_keys}, delivered {found.kme.delivered_to_masters}")
         if found.kme.damaged_keys:
             print(f"  ALARM: {found.kme.damaged_keys} keys were altered in the store and set aside; see the log")
@@ -298,6 +301,7 @@ def rebootstrap(
     site: SiteFile,
     approver: Annotated[str, typer.Option(help="Who answers for this; the audit log keeps the name.")],
     confirm: Annotated[bool, typer.Option("--yes", help="The other site's operator has agreed.")] = False,
+    link: LinkName = None,
 ) -> None:
     """Destroy the link's pads and let the next connection open a new slot of the key book. Stop the site first."""
     with refusals():
@@ -306,7 +310,7 @@ def rebootstrap(
                 "heliograph: this reopens the bootstrap; agree with the other operator, then add --yes", file=sys.stderr
             )
             raise typer.Exit(1)
-        epoch = request_rebootstrap(read_site(site), approver)
+        epoch = request_rebootstrap(read_site(site).of_link(link), approver)
         print(f"The next connection opens epoch {epoch}; do the same on the other site.")
 
 

@@ -1,0 +1,125 @@
+"""One process serves a site's links to two other sites, and what happens to one does not reach the other."""
+
+import asyncio
+import json
+import signal
+import sqlite3
+
+import pytest
+from fault_rehearsal import until
+from three_sites import FIBRES, FIRST, FURTHER, ThreeSites
+from typer.testing import CliRunner
+
+from heliograph.cli.main import app
+from heliograph.errors import HeliographError, KeyNotFound
+from heliograph.site.config import read_site
+
+ENDS = {FIRST: ("site_b", "sae-b"), FURTHER: ("site_c", "sae-c")}
+
+
+async def more_blocks(sites, link, than):
+    async def more():
+        return (await sites.link(link)).blocks > than
+
+    await until(more)
+
+
+async def running(sites, link):
+    async def is_running():
+        return (await sites.link(link)).state == "running"
+
+    await until(is_running)
+
+
+async def deliver(sites, link):
+    """Take a key at A and its copy at the link's other site; return it."""
+    name, sae = ENDS[link]
+    async with sites.client("site_a", sae) as here, sites.client(name, "sae-a") as there:
+        key = await here.get_key()
+
+        async def arrived():
+            nonlocal copy
+            copy = await there.get_key_with_id(key.key_id)
+            return True
+
+        copy = None
+        await until(arrived, 20.0)
+        assert copy.material == key.material
+        with pytest.raises(KeyNotFound):
+            await there.get_key_with_id(key.key_id)
+        # The other way round: a key that the other site owns.
+        back = await there.get_key()
+        assert (await here.get_key_with_id(back.key_id)).material == back.material
+    return key, back
+
+
+def names_in(path):
+    """Return which SAEs a store has had keys for, read with nothing but SQLite."""
+    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as store:
+        found = {name for row in store.execute("SELECT DISTINCT master, slave FROM key_records") for name in row}
+    store.close()
+    return found
+
+
+@pytest.mark.slow
+def test_each_pair_is_served_by_its_own_link_and_a_dead_peer_stops_only_its_own():
+    async def scene():
+        sites = ThreeSites()
+        try:
+            sites.prepare()
+            for fibre in FIBRES:
+                await sites.start(fibre)
+            await asyncio.gather(*map(sites.start, sites.sites))
+            for link in ENDS:
+                await more_blocks(sites, link, 0)
+            # (1) Both at once, each pair at its own far end.
+            keys = [key.material for pair in [await deliver(sites, link) for link in ENDS] for key in pair]
+            assert len(set(keys)) == 4
+            status = await sites.status("site_a")
+            assert status.kme.delivered_to_masters == status.kme.delivered_to_slaves == 2
+            assert [link.link for link in status.links] == [FIRST, FURTHER]
+
+            # (2) The site at the end of the further link dies.
+            await sites.stop("site_c", signal.SIGKILL)
+            await more_blocks(sites, FIRST, (await sites.link(FIRST)).blocks)
+            await deliver(sites, FIRST)
+            with pytest.raises(HeliographError) as unreachable:
+                async with sites.client("site_a", "sae-c") as here:
+                    await here.get_key_with_id("7f3d6a10-1111-4222-8333-444455556666")
+            assert not isinstance(unreachable.value, KeyNotFound)  # 503: C might know it
+            with pytest.raises(KeyNotFound):  # B is there, so nobody can know it
+                async with sites.client("site_a", "sae-b") as here:
+                    await here.get_key_with_id("7f3d6a10-1111-4222-8333-444455556666")
+            assert (await sites.link(FIRST)).state == "running"
+            assert (await sites.link(FURTHER)).state != "running"
+            shown = await asyncio.to_thread(CliRunner().invoke, app, ["site", "status", str(sites.sites["site_a"])])
+            assert f"link {FIRST} to site-b: running" in shown.stdout
+            assert f"link {FURTHER} to site-c: not connected" in shown.stdout
+
+            # (3) It comes back, and then A itself is restarted.
+            await sites.start("site_c")
+            await running(sites, FURTHER)
+            began = asyncio.get_running_loop().time()
+            process = sites.processes["site_a"]
+            await sites.stop("site_a")
+            assert process.returncode == 0
+            assert asyncio.get_running_loop().time() - began < 5.0
+            await sites.start("site_a")
+            for link in ENDS:
+                await running(sites, link)
+                assert (await sites.link(link)).epoch == 1
+                await deliver(sites, link)
+            log = [
+                json.loads(line) for line in (sites.directory / "site_a.log").read_text().splitlines() if "{" in line
+            ]
+            assert {line["link"] for line in log if line["event"] == "link running"} == {FIRST, FURTHER}
+            await sites.stop_all()
+            # (4) Nothing of one link's keys was ever in the other's store.
+            first, further = read_site(sites.sites["site_a"]).links
+            assert names_in(first.path(first.file.store)) == {"sae-a", "sae-b"}
+            assert names_in(further.path(further.file.store)) == {"sae-a", "sae-c"}
+        finally:
+            await sites.stop_all()
+            sites.remove()
+
+    asyncio.run(scene())
