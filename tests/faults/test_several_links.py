@@ -2,19 +2,41 @@
 
 import asyncio
 import json
+import os
+import random
 import signal
 import sqlite3
+import subprocess
+from contextlib import asynccontextmanager
 
 import pytest
-from fault_rehearsal import until
+from fault_rehearsal import Store, check_stores, until
 from three_sites import FIBRES, FIRST, FURTHER, ThreeSites
 from typer.testing import CliRunner
 
 from heliograph.cli.main import app
-from heliograph.errors import HeliographError, KeyNotFound
+from heliograph.errors import HeliographError, KeyNotFound, KeySupplyError
 from heliograph.site.config import read_site
 
 ENDS = {FIRST: ("site_b", "sae-b"), FURTHER: ("site_c", "sae-c")}
+
+
+@asynccontextmanager
+async def three_sites(before=lambda _: None):
+    """Give the sites, running, with a block on each link; ``before``: is done to their files before they start."""
+    sites = ThreeSites()
+    try:
+        sites.prepare()
+        before(sites)
+        for fibre in FIBRES:
+            await sites.start(fibre)
+        await asyncio.gather(*map(sites.start, sites.sites))
+        for link in ENDS:
+            await more_blocks(sites, link, 0)
+        yield sites
+    finally:
+        await sites.stop_all()
+        sites.remove()
 
 
 async def more_blocks(sites, link, than):
@@ -64,14 +86,7 @@ def names_in(path):
 @pytest.mark.slow
 def test_each_pair_is_served_by_its_own_link_and_a_dead_peer_stops_only_its_own():
     async def scene():
-        sites = ThreeSites()
-        try:
-            sites.prepare()
-            for fibre in FIBRES:
-                await sites.start(fibre)
-            await asyncio.gather(*map(sites.start, sites.sites))
-            for link in ENDS:
-                await more_blocks(sites, link, 0)
+        async with three_sites() as sites:
             # (1) Both at once, each pair at its own far end.
             keys = [key.material for pair in [await deliver(sites, link) for link in ENDS] for key in pair]
             assert len(set(keys)) == 4
@@ -96,6 +111,17 @@ def test_each_pair_is_served_by_its_own_link_and_a_dead_peer_stops_only_its_own(
             assert f"link {FIRST} to site-b: running" in shown.stdout
             assert f"link {FURTHER} to site-c: not connected" in shown.stdout
 
+            # A reload reaches the further link, too.
+            toml = sites.sites["site_a"]
+            fresh = toml.with_name("fresh")
+            fresh.write_text(toml.read_text() + "keys_max = 19_000\n")  # the file ends with its section
+            fresh.replace(toml)
+            words = ["site", "reload", str(toml), "--approver", "Ann"]
+            done = await asyncio.to_thread(CliRunner().invoke, app, words)
+            assert "[further_links] keys_max" in done.stdout, done.output
+            async with sites.client("site_a", "sae-c") as here:
+                assert (await here.status()).max_key_count == 19_000
+
             # (3) It comes back, and then A itself is restarted.
             await sites.start("site_c")
             await running(sites, FURTHER)
@@ -118,8 +144,76 @@ def test_each_pair_is_served_by_its_own_link_and_a_dead_peer_stops_only_its_own(
             first, further = read_site(sites.sites["site_a"]).links
             assert names_in(first.path(first.file.store)) == {"sae-a", "sae-b"}
             assert names_in(further.path(further.file.store)) == {"sae-a", "sae-c"}
+
+    asyncio.run(scene())
+
+
+def fill(path):
+    with path.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(bytes(1 << 16))
+
+
+def unmount(disk):
+    subprocess.run(["umount", "--lazy", disk], check=False)
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk of its own for one store")
+def test_a_full_disk_of_one_links_store_leaves_the_other_link_alone():
+    async def scene():
+        disk = None
+
+        def mount(sites):
+            nonlocal disk
+            view = read_site(sites.sites["site_a"]).further[0]
+            disk = view.path(view.file.store).parent
+            disk.mkdir(mode=0o700, exist_ok=True)
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m,mode=0700", "tmpfs", disk], check=True)
+
+        try:
+            async with three_sites(mount) as sites:
+                await deliver(sites, FURTHER)
+                filling = disk / "filling"
+                fill(filling)
+
+                async def says_so():
+                    return (await sites.link(FURTHER)).state.startswith("store unavailable")
+
+                await until(says_so)
+                await more_blocks(sites, FIRST, (await sites.link(FIRST)).blocks)
+                await deliver(sites, FIRST)
+                async with sites.client("site_a", "sae-c") as here:
+                    with pytest.raises(KeySupplyError, match="Error on server side"):  # 503: come back later
+                        await here.get_key()
+                filling.unlink()
+                await running(sites, FURTHER)
+                await deliver(sites, FURTHER)
         finally:
+            if disk is not None:
+                unmount(disk)
+
+    asyncio.run(scene())
+
+
+@pytest.mark.soak
+def test_a_site_of_two_links_killed_at_random_moments_agrees_with_both_peers():
+    async def scene():
+        chance = random.Random(54)
+        async with three_sites() as sites:
+            for _ in range(10):
+                await asyncio.sleep(chance.uniform(0.0, 0.6))
+                await sites.stop("site_a", signal.SIGKILL)
+                await sites.start("site_a")
+                for link in ENDS:
+                    await more_blocks(sites, link, (await sites.link(link)).blocks)
+                    await deliver(sites, link)
+            log = (sites.directory / "site_a.log").read_text()
             await sites.stop_all()
-            sites.remove()
+            # The first argument is the end that sends the light.
+            check_stores(Store.of(sites, "site_a", FIRST), Store.of(sites, "site_b"))
+            check_stores(Store.of(sites, "site_c"), Store.of(sites, "site_a", FURTHER))
+        assert "internal error" not in log
+        assert "Traceback" not in log
 
     asyncio.run(scene())
