@@ -14,8 +14,8 @@ import structlog
 
 from heliograph.authentication.authenticator import Authenticator
 from heliograph.authentication.methods.registry import running_method
-from heliograph.errors import ConfigurationError, RollbackDetected, StoreUnavailable
-from heliograph.ports import Vault
+from heliograph.errors import ConfigurationError, RollbackDetected, StoreUnavailable, TransportClosed
+from heliograph.ports import Receiver, Transmitter, Vault
 from heliograph.site.anchors import SiteAnchors
 from heliograph.site.clocks import MonotonicClock, WallClock
 from heliograph.site.comparison import describe_comparison, read_comparison
@@ -25,7 +25,7 @@ from heliograph.site.doors import LinkAnchors, LinkDoors
 from heliograph.site.engine import EngineParts
 from heliograph.site.link import LinkRunner
 from heliograph.site.link_plan import LinkPlan, SupplyHooks
-from heliograph.site.modules import open_module
+from heliograph.site.modules import LateModule, open_module
 from heliograph.site.store import SiteStore, open_database, open_store
 from heliograph.site.supply_plan import SupplyPlan
 from heliograph.site.sweeper import sweep
@@ -149,6 +149,7 @@ async def _open(
     settings = LinkSettings.read(view)
     clock, wall = MonotonicClock(), WallClock()
     is_transmitter = file.link.role == "transmitter"
+    log = _log.bind(link=registration.link) if view.is_view else _log
     # (1) The store, checked against its anchors; and the delivery server, if keys leave through one.
     database = open_database(view.path(file.store), kek, view.link_name)
     stack.callback(database.close)
@@ -171,9 +172,7 @@ async def _open(
         hand_over=delivery.hand_over if delivery else None,
     )
     # (2) The module, and the threads.
-    module = await open_module(
-        file.module.name, file.module.settings, SystemRandomness(), is_transmitter=is_transmitter
-    )
+    module = await _module(view, log, is_transmitter=is_transmitter)
     stack.push_async_callback(module.close)
     thread = ThreadPoolExecutor(1, "store")
     stack.callback(thread.shutdown)
@@ -189,7 +188,7 @@ async def _open(
         compute,
         thread,
         file.link.block_seconds,
-        _log.bind(link=registration.link) if view.is_view else _log,
+        log,
     )
     where = str(view.directory)
     plan = LinkPlan(
@@ -216,6 +215,22 @@ async def _open(
     sweeper = asyncio.create_task(sweep(database, thread, *steps))
     stack.push_async_callback(end_tasks, [sweeper])
     return link
+
+
+async def _module(view: SiteConfig, log: Any, *, is_transmitter: bool) -> Transmitter | Receiver:  # noqa: ANN401
+    """Open the module. One of several that is away is waited for; a wrong name or setting is refused all the same."""
+    entry = view.file.module
+
+    async def opened() -> Transmitter | Receiver:
+        return await open_module(entry.name, entry.settings, SystemRandomness(), is_transmitter=is_transmitter)
+
+    try:
+        return await opened()
+    except TransportClosed as why:
+        if not view.is_view:
+            raise
+        log.error("QKD module is away", reason=str(why))  # noqa: TRY400  - one line
+        return LateModule(opened)
 
 
 async def end_tasks(tasks: Sequence[asyncio.Task[Any]]) -> None:
