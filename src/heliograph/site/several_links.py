@@ -32,6 +32,8 @@ class LinkPlace:
 
 def check_apart(places: Sequence[LinkPlace]) -> None:
     """Refuse two links that would share what only one may have. Raises ConfigurationError."""
+    if any(not place.name.strip() for place in places[1:]):
+        raise ConfigurationError("[[further_links]]: a registration's link has no name; plan it anew, with a name")
     _once(places, lambda place: place.name, "the same name; each registration has its own")
     _once(places, lambda place: place.entry.listen, "the same listen; each needs a port of its own")
     _once(places, lambda place: _device(place.module), "the same module; each needs a device of its own")

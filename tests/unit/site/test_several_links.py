@@ -171,6 +171,7 @@ PAIRS = {
         "kme-c",
         ["sae-b", "at this site"],
     ),
+    "no name": ({"link": ""}, "kme-c", ["no name"]),
     "the name of the other link": ({"link": "a-b"}, "kme-c", ["a-b", "the same name"]),
 }
 
@@ -181,6 +182,13 @@ def test_registrations_that_contradict_each_other_are_refused(site, case):
     agree(site, further_registration(**entries))
     change(site, peer_id=peer_id)
     refused(["site", "run", site.toml], *says)
+
+
+def test_a_group_of_this_site_with_an_sae_at_the_end_of_a_further_link_is_refused(site):
+    document = site.document()
+    document["kme"]["groups"] = [{"master": "sae-a", "slaves": ["sae-c"]}]
+    site.write(document)
+    refused(["site", "run", site.toml], "sae-c", "at this site")
 
 
 def test_a_second_link_to_the_same_site_is_fine(site):
