@@ -119,7 +119,10 @@ class ConfigurationStatus(Struct, frozen=True):
 
 
 class SiteStatus(Struct, frozen=True):
-    """One site. ``agent`` holds the encryptor's own status record where one runs here."""
+    """One site. ``agent`` holds the encryptor's own status record where one runs here.
+
+    ``further_links``: those beside ``link``, in the order of SITE.toml; ``kme`` counts the keys of all.
+    """
 
     site: str
     process_id: int
@@ -129,3 +132,9 @@ class SiteStatus(Struct, frozen=True):
     kme: KmeStatus
     agent: dict[str, object] | None
     configuration: ConfigurationStatus = ConfigurationStatus()
+    further_links: tuple[LinkStatus, ...] = ()
+
+    @property
+    def links(self) -> tuple[LinkStatus, ...]:
+        """All links, the first one first."""
+        return (self.link, *self.further_links)

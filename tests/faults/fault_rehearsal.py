@@ -160,8 +160,8 @@ class Store:
     keys: dict
 
     @classmethod
-    def of(cls, rehearsal, name):
-        config = read_site(rehearsal.sites[name])
+    def of(cls, rehearsal, name, link=None):
+        config = read_site(rehearsal.sites[name]).of_link(link)
         with sqlite3.connect(f"file:{config.path(config.file.store)}?mode=ro", uri=True) as store:
             epoch, touched, proved = store.execute("SELECT epoch, touched, proved FROM link_state").fetchone()
             blocks = {

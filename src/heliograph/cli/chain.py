@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from heliograph.authentication.anchors.words import words
+from heliograph.cli.link_option import LinkName
 from heliograph.cli.refusals import refusals
 from heliograph.cli.register import aloud
 from heliograph.errors import ConfigurationError
@@ -27,17 +28,21 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on standar
 
 
 def _link(config: SiteConfig) -> LinkStatus:
-    return asyncio.run(read_status(config.path(config.file.status))).link
+    links = asyncio.run(read_status(config.path(config.file.status))).links
+    for link in links:
+        if link.link == config.registration.link:
+            return link
+    raise ConfigurationError(f"{config.toml}: the running site has no link {config.registration.link!r}: restart it")
 
 
 def _when(time: float) -> str:
     return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M} UTC" if time else "never"
 
 
-def window(site: SiteFile, as_json: Json = False) -> None:
+def window(site: SiteFile, link_name: LinkName = None, as_json: Json = False) -> None:
     """Show what the link's keys rest on: how and when trust began, who vouched for the peer, and what came since."""
     with refusals(as_json=as_json):
-        config = read_site(site)
+        config = read_site(site).of_link(link_name)
         link, record = _link(config), open_anchors(config).record
         compared = read_comparison(config, link.epoch, link.chain)
         if as_json:
@@ -72,11 +77,12 @@ def compare(
         str | None, typer.Option(metavar="TEXT", help="What the other operator reads out: words or hexadecimal.")
     ] = None,
     approver: Annotated[str | None, typer.Option(help="Who compares; needed with --matches.")] = None,
+    link_name: LinkName = None,
     as_json: Json = False,
 ) -> None:
     """Show the link's chain for two people to compare by voice; --matches records that it is equal, or warns."""
     with refusals(as_json=as_json):
-        config = read_site(site)
+        config = read_site(site).of_link(link_name)
         link = _link(config)
         found = read_comparison(config, link.epoch, link.chain)
         if matches is not None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from heliograph.authentication.anchors.words import grouped, words
+from heliograph.cli.link_option import LinkName
 from heliograph.cli.refusals import refusals
 from heliograph.site.config import read_site
 from heliograph.site.credentials import PeerFiles
@@ -43,6 +44,7 @@ def register(
     user_id: Annotated[str | None, typer.Option(help="openpgp: the peer's user ID, exactly.")] = None,
     peer_certificate: Annotated[Path | None, typer.Option(help="openpgp: the peer's certificate, to compare.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Put it in the place of an earlier registration.")] = False,
+    link: LinkName = None,
     as_json: Json = False,
 ) -> None:
     """Register the link's peer and its trust anchor; shows a fingerprint for both operators to compare by voice."""
@@ -57,11 +59,12 @@ def register(
             user_id=user_id,
             certificate=peer_certificate,
         )
-        done = register_peer(read_site(site), approver, files, replace=replace)
+        config = read_site(site).of_link(link)
+        done = register_peer(config, approver, files, replace=replace)
         if as_json:
             print(json.dumps(_document(done)))
         else:
-            _say(site, done)
+            _say(f"{site}{config.link_option}", done)
 
 
 def _document(done: Registered) -> dict[str, object]:
@@ -81,7 +84,7 @@ def _document(done: Registered) -> dict[str, object]:
     }
 
 
-def _say(site: Path, done: Registered) -> None:
+def _say(site: str, done: Registered) -> None:
     record = done.record
     print(f"{record.peer} is registered at {record.site}: link {record.link}, bootstrap {record.bootstrap}.")
     if record.introducers:
@@ -103,11 +106,13 @@ def revoke(
     revocation: Annotated[
         Path | None, typer.Option(help="An OpenPGP revocation certificate, or a newer export of a key; armoured.")
     ] = None,
+    link: LinkName = None,
     as_json: Json = False,
 ) -> None:
     """Bring revocations up to date; the registration stays. OpenPGP revocations are added, never taken back."""
     with refusals(as_json=as_json):
-        record = refresh_revocations(read_site(site), approver, PeerFiles(crl=crl, ocsp=ocsp, revocations=revocation))
+        files = PeerFiles(crl=crl, ocsp=ocsp, revocations=revocation)
+        record = refresh_revocations(read_site(site).of_link(link), approver, files)
         if as_json:
             print(json.dumps({"peer": record.peer, "link": record.link, "files": record.files}))
         else:

@@ -15,7 +15,8 @@ import msgspec
 import typer
 
 from heliograph.authentication.anchors.psk import book_size, fingerprint, parse_header
-from heliograph.cli import chain, policy, register, reload, seal, site_init, snippet
+from heliograph.cli import add_link, chain, policy, register, reload, seal, site_init, snippet
+from heliograph.cli.link_option import LinkName
 from heliograph.cli.logs import configure_logs
 from heliograph.cli.once import Once
 from heliograph.cli.process import harden_process, shorten_pauses
@@ -35,6 +36,7 @@ __all__ = ["app"]
 
 app = typer.Typer(help="Set up, run and look at one site.", no_args_is_help=True)
 app.command("init", cls=Once)(site_init.init)
+app.command("add-link", cls=Once)(add_link.add)
 app.command("register", cls=Once)(register.register)
 app.command("revoke", cls=Once)(register.revoke)
 app.command("window", cls=Once)(chain.window)
@@ -132,12 +134,12 @@ def status(site: SiteFile, as_json: Json = False) -> None:
 
 def _lines(found: SiteStatus) -> Iterator[str]:
     """Return a site's figures as lines of plain text."""
-    link = found.link
-    yield f"{found.site}: link {link.link} to {link.peer}: {link.state}"
-    yield f"  epoch {link.epoch} by {link.bootstrap or 'none'}: {link.blocks} blocks, {link.blocks_discarded} lost"
-    yield f"  secret key {link.secret_key_bits} bits, eps {link.eps_total:.2e}"
-    for line in _budget_lines(link):
-        yield f"  {line}"
+    for link in found.links:
+        yield f"{found.site}: link {link.link} to {link.peer}: {link.state}"
+        yield f"  epoch {link.epoch} by {link.bootstrap or 'none'}: {link.blocks} blocks, {link.blocks_discarded} lost"
+        yield f"  secret key {link.secret_key_bits} bits, eps {link.eps_total:.2e}"
+        for line in _budget_lines(link):
+            yield f"  {line}"
     yield f"  keys to deliver {found.kme.deliverable_keys}, delivered {found.kme.delivered_to_masters}"
     if found.kme.damaged_keys:
         yield f"  ALARM: {found.kme.damaged_keys} keys were altered in the store and set aside; see the log"
@@ -184,6 +186,7 @@ def rebootstrap(
     site: SiteFile,
     approver: Annotated[str, typer.Option(help="Who answers for this; the audit log keeps the name.")],
     confirm: Annotated[bool, typer.Option("--yes", help="The other site's operator has agreed.")] = False,
+    link: LinkName = None,
 ) -> None:
     """Destroy the link's pads and let the next connection open a new slot of the key book. Stop the site first."""
     with refusals():
@@ -192,7 +195,7 @@ def rebootstrap(
                 "heliograph: this reopens the bootstrap; agree with the other operator, then add --yes", file=sys.stderr
             )
             raise typer.Exit(1)
-        epoch = request_rebootstrap(read_site(site), approver)
+        epoch = request_rebootstrap(read_site(site).of_link(link), approver)
         print(f"The next connection opens epoch {epoch}; do the same on the other site.")
 
 

@@ -30,8 +30,10 @@ def migrate(site: SiteFile) -> None:
     """Bring an older store up to the schema of this release. Forward only; stop the site first."""
     with refusals():
         config = read_site(site)
-        found, now = migrate_store(config.path(config.file.store))
-        print(f"schema {now}: nothing to do." if found == now else f"schema {found} brought up to {now}.")
+        for view in config.links:
+            found, now = migrate_store(view.path(view.file.store))
+            of = f"link {view.registration.link}: " if view.is_view else ""
+            print(f"{of}schema {now}: nothing to do." if found == now else f"{of}schema {found} brought up to {now}.")
 
 
 @app.command(cls=Once)

@@ -10,6 +10,7 @@ import os
 import socket
 import ssl
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -63,8 +64,9 @@ class JsonHttpServer(ABC):
     def __init__(self, networks: Sequence[Network] = ()) -> None:
         self._networks = tuple(networks)
         self._store = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="kme-store")
-        self._together: StoreGroups | None = None
-        self._waiting = 0
+        self._together: dict[str, StoreGroups] = {}
+        self._further: list[ThreadPoolExecutor] = []
+        self._waiting: Counter[str] = Counter()  # by link: a store that hangs fills no other's queue
         self._runner: web.ServerRunner | None = None
         self.servers: list[asyncio.Server] = []
         self._plain: PlainDoor | None = None
@@ -157,28 +159,34 @@ class JsonHttpServer(ABC):
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
-        if self._together is not None:
-            self._together.close()
-        self._store.shutdown()
+        for groups in self._together.values():
+            groups.close()
+        for executor in (self._store, *self._further):
+            executor.shutdown()
 
-    async def on_store(self, call: Callable[[], _Result]) -> _Result:
-        """Run ``call`` on the store's threads. Raises Overloaded when too many wait already."""
-        if self._waiting >= self.waiting_max():
-            raise Overloaded(f"{self._waiting} requests wait for the key store already")
-        self._waiting += 1
+    async def on_store(self, call: Callable[[], _Result], link: str = "") -> _Result:
+        """Run ``call`` on the threads of a link's store. Raises Overloaded when too many wait already."""
+        if self._waiting[link] >= self.waiting_max():
+            raise Overloaded(f"{self._waiting[link]} requests wait for the key store already")
+        self._waiting[link] += 1
         try:
-            if self._together is not None:
-                return await self._together.run(call)
+            if self._together:
+                return await self._together[link].run(call)
             return await asyncio.get_running_loop().run_in_executor(self._store, call)
         finally:
-            self._waiting -= 1
+            self._waiting[link] -= 1
 
-    def commit_together(self, run: RunGroup, later: Unsettled | None = None) -> None:
+    def commit_together(self, run: RunGroup, later: Unsettled | None = None, link: str = "") -> None:
         """Give the calls that wait for the store to ``run`` in groups: one commit for each group.
 
-        ``later``: the store, if it leaves something for later.
+        ``later``: the store, if it leaves something for later; ``link``: which further link's, empty for the first.
+        Each store has groups and threads of its own: one that is slow or fails holds up no other.
         """
-        self._together = StoreGroups(self._store, run, later)
+        executor = self._store
+        if link:
+            executor = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="kme-store")
+            self._further.append(executor)
+        self._together[link] = StoreGroups(executor, run, later)
 
     def waiting_max(self) -> int:
         """Return how many requests may wait for the store."""

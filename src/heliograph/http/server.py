@@ -22,7 +22,7 @@ from heliograph.kme import etsi014
 from heliograph.kme.boundary import Network
 from heliograph.kme.key_facts import KeyFacts
 from heliograph.kme.quotas import TooManyRequests
-from heliograph.kme.supply import RequestRefused, Supply
+from heliograph.kme.supply import RequestRefused, SaePair, Supply
 from heliograph.types import StoredKey
 
 __all__ = ["MAX_BODY_BYTES", "KmeServer", "serve"]
@@ -47,7 +47,7 @@ class KmeServer(JsonHttpServer):
         super().__init__(networks)
         self._supply = supply
         self._callers = callers or CertificateCallers()
-        self._queued: Counter[str] = Counter()
+        self._queued: Counter[tuple[str, str]] = Counter()
 
     def admit(self, callers: Callers, networks: tuple[Network, ...]) -> None:
         """Let these in from now on and nobody else; a connection of somebody else ends at once."""
@@ -113,19 +113,19 @@ class KmeServer(JsonHttpServer):
         except UnicodeDecodeError:
             raise RequestRefused("the SAE ID in the path is not URL-encoded UTF-8") from None
         self._supply.admit(sae)  # first: who asks for what it may not have is counted too
-        self._supply.authorise(sae, peer)
+        pair = self._supply.authorise(sae, peer)
         # (3) What is asked for. (4) The store, on its own threads, with the keys gone before they are answered.
         content = await body()
         if verb == "GET" and content:
             raise RequestRefused("a GET request has no body; use POST")
         if query and (verb == "POST" or method == "status"):
             raise RequestRefused(f"{method} by {verb} takes no query")
-        return await self._method(method, sae, peer, None if verb == "GET" else content, query)
+        return await self._method(method, pair, None if verb == "GET" else content, query)
 
-    async def _method(self, method: str, caller: str, peer: str, body: bytes | None, query: str) -> Answer:
-        supply, limits = self._supply, self._supply.limits
+    async def _method(self, method: str, pair: SaePair, body: bytes | None, query: str) -> Answer:
+        supply, limits, caller, peer = self._supply, self._supply.limits, pair.local_sae, pair.remote_sae
         if method == "status":
-            status = await self._on_store_for(caller, lambda: supply.status(caller, peer))
+            status = await self._on_store_for(pair, lambda: supply.status(caller, peer))
             return Answer(200, etsi014.status_document(status))
         if method == "enc_keys":
             asked = etsi014.read_key_request_query(query, limits) if body is None else None
@@ -149,7 +149,7 @@ class KmeServer(JsonHttpServer):
                 return found
 
             try:
-                keys = await self._on_store_for(caller, take)
+                keys = await self._on_store_for(pair, take)
             except StoreUnavailable:
                 if taken:  # the request's group could not be committed
                     supply.give_back(caller, peer, number, further)
@@ -157,19 +157,20 @@ class KmeServer(JsonHttpServer):
         else:
             named = etsi014.read_key_ids_query(query) if body is None else etsi014.read_key_ids(body, limits)
             facts, key_ids = named.facts, named.key_ids
-            keys = await self._on_store_for(caller, lambda: supply.dec_keys(caller, peer, key_ids))
+            keys = await self._on_store_for(pair, lambda: supply.dec_keys(caller, peer, key_ids))
         if _log.isEnabledFor(logging.INFO):
             _log.info("%s for %s with %s: %s", method, caller, peer, " ".join(key.key_id for key in keys))
         told = KeyFacts(supply.now(), supply.path) if facts else None
         return Answer(200, etsi014.container_document(keys, told))
 
-    async def _on_store_for(self, caller: str, call: Callable[[], _Result]) -> _Result:
-        """Run ``call`` in the store's turn. Raises TooManyRequests for a caller that has many waiting already."""
+    async def _on_store_for(self, pair: SaePair, call: Callable[[], _Result]) -> _Result:
+        """Run ``call`` in the turn of the pair's store. Raises TooManyRequests for a caller that has many waiting."""
+        caller = pair.local_sae, pair.link
         if self._queued[caller] >= MAX_WAITING_OF_ONE:
             raise TooManyRequests(f"{MAX_WAITING_OF_ONE} requests of this SAE wait already; try again later")
         self._queued[caller] += 1
         try:
-            return await self.on_store(call)
+            return await self.on_store(call, pair.link)
         finally:
             self._queued[caller] -= 1
 

@@ -24,11 +24,15 @@ def name_slaves(unfetched: Mapping[str, int]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SaeGroup:
-    """``slaves`` of ``master``; ``here``: which of them all are SAEs of this site. Raises ConfigurationError."""
+    """``slaves`` of ``master``; ``here``: which of them all are SAEs of this site. Raises ConfigurationError.
+
+    ``link``: which further link carries their keys; empty for the first, and for keys that are drawn here.
+    """
 
     master: str
     slaves: tuple[str, ...]
     here: frozenset[str]
+    link: str = ""
 
     def __post_init__(self) -> None:
         names = (self.master, *self.slaves)

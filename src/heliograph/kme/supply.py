@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from heliograph.errors import (
     ConfigurationError,
@@ -19,6 +18,7 @@ from heliograph.errors import (
 )
 from heliograph.kme.groups import LOCAL_UNFETCHED_MAX, Groups, SaeGroup
 from heliograph.kme.key_sizes import KeySizes
+from heliograph.kme.key_store import Accept, Issue, KeyStore
 from heliograph.kme.quotas import Quotas, TooManyRequests
 from heliograph.kme.refusals import OwnerUnreachable, RequestRefused, WishUnmet
 from heliograph.ports import Clock
@@ -38,63 +38,18 @@ __all__ = [
     "WishUnmet",
 ]
 
-Accept = Callable[[list[StoredKey]], object]
-# Draws keys for a group of this site: master, audience, number, bytes of each, now, and who looks at them first.
-Issue = Callable[[str, str, int, int, float, Accept], list[StoredKey]]
-
-
-class KeyStore(Protocol):
-    """Where allocated keys wait. A key leaves at most once; that it is gone is durable before the method returns.
-
-    The first two arguments of each method name a pair of SAEs as ``StoredKey`` does. Raises StoreUnavailable.
-    """
-
-    def deliver_to_master(
-        self,
-        master: str,
-        slave: str,
-        number: int,
-        now: float,
-        *,
-        keep: int = 0,
-        since: float = float("-inf"),
-        size_bytes: int | None = None,
-        accept: Accept = list,
-    ) -> list[StoredKey]:
-        """Take the oldest keys that this site owns for the pair. Raises InsufficientKeys, taking none.
-
-        ``keep`` keys of this size stay; none was made before ``since``; each has ``size_bytes``; ``accept`` looks at
-        them before anything changes, one call at a time, and if it raises, they stay.
-        """
-
-    def deliver_to_slave(
-        self, slave: str, master: str, key_ids: Sequence[str], now: float, accept: Accept = list
-    ) -> list[StoredKey]:
-        """Take the named keys that the peer's site owns, all or none. Raises KeyNotFound or NotPermitted.
-
-        ``accept`` looks at them before anything changes; if it raises, they stay.
-        """
-
-    def check_held(self, slave: str, master: str, key_ids: Sequence[str]) -> None:
-        """Return if ``deliver_to_slave`` would find these keys; raises as it does, and changes nothing."""
-
-    def stored_key_count(self, master: str, slave: str, size_bytes: int | None = None) -> int:
-        """Count what ``deliver_to_master`` could hand out now, of one size or of all."""
-
-    def unfetched(self, master: str, audience: str) -> dict[str, int]:
-        """Return how many keys drawn for a group of this site each of its slaves has still to fetch."""
-
-    def known(self, key_id: str) -> bool:
-        """Tell whether a key of that key_ID is or was in the store."""
-
 
 @dataclass(frozen=True, slots=True)
 class SaePair:
-    """An SAE of this site and one of another site that may share keys, in both directions."""
+    """An SAE of this site and one of another site that may share keys, in both directions.
+
+    ``link``: which of the site's further links carries their keys; empty for the first, and for what needs no link.
+    """
 
     local_sae: str
     remote_sae: str
     remote_kme: str
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +57,26 @@ class Limits:
     """What this KME serves: the usual key size (bits, a multiple of 8), and caps. Raises ConfigurationError.
 
     ``reserve``: keys of each pair, of the size for whoever names none, that no SAE is given; they authenticate
-    messages between key managers.
+    messages between key managers. ``further_counts``: ``max_key_count`` of the pairs of each further link.
     """
 
     key_size_bits: int = 256
     max_key_count: int = 100_000
     max_key_per_request: int = 128
     reserve: int = 0
+    further_counts: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if self.key_size_bits < 8 or self.key_size_bits % 8:
             raise ConfigurationError(f"key_size_bits = {self.key_size_bits}: a positive multiple of 8 is needed")
-        if self.max_key_count < 1 or self.max_key_per_request < 1:
+        if min(self.max_key_count, self.max_key_per_request, *self.further_counts.values()) < 1:
             raise ConfigurationError("max_key_count and max_key_per_request must be at least 1")
         if self.reserve < 0:
             raise ConfigurationError(f"reserve = {self.reserve}: not below 0")
+
+    def count_of(self, link: str) -> int:
+        """Return how many keys at most wait for each pair of a link."""
+        return self.further_counts.get(link, self.max_key_count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +105,12 @@ class SupplyStatus:
 
 
 class Supply:
-    """The key supply of one site.
+    """The key supply of one site: one for all its links, so that every door has one set of rules.
 
-    ``clock``: stamps deliveries; it must be the one that stamps new keys. ``owner_reachable``: tells for the remote
-    SAE of a pair whether its site answers now (security.md 8: an unknown key_ID is a 503 while it does not).
+    ``keys``: the store of the first link; ``further``: those of the others by name. A pair's keys come from the store
+    of its own link and of no other.
+    ``clock``: stamps deliveries; it must be the one that stamps new keys. ``owner_reachable``: tells for a pair
+    whether the other site answers now (security.md 8: an unknown key_ID is a 503 while it does not).
     ``groups``: of SAEs that share keys; ``issue``: draws the keys of those that are all of this site; ``sizes``: of
     each pair's and group's keys, that of ``limits`` for those that it does not name.
     Raises ConfigurationError for contradictory pairs.
@@ -162,13 +124,14 @@ class Supply:
         limits: Limits,
         clock: Clock,
         *,
-        owner_reachable: Callable[[str], bool] = lambda _: True,
+        owner_reachable: Callable[[SaePair], bool] = lambda _: True,
         groups: Iterable[SaeGroup] = (),
         issue: Issue | None = None,
         quotas: Quotas | None = None,
         sizes: KeySizes | None = None,
+        further: Mapping[str, KeyStore] | None = None,
     ) -> None:
-        self._keys = keys
+        self._stores: Mapping[str, KeyStore] = {"": keys, **(further or {})}
         self._kme_id = kme_id
         self._limits = limits
         self._clock = clock
@@ -227,7 +190,7 @@ class Supply:
         group = self._groups.with_slave(caller, peer) or self._groups.with_slave(peer, caller)
         if group is None:
             raise RequestRefused("the SAE ID in the path is not registered to share keys with the calling SAE")
-        return SaePair(caller, peer, self._kme_id)
+        return SaePair(caller, peer, self._kme_id, group.link)
 
     def status(self, caller: str, peer: str) -> SupplyStatus:
         """Tell how many keys the caller could fetch for the peer. Raises NotPermitted or RequestRefused."""
@@ -237,11 +200,14 @@ class Supply:
         audience = peer if is_pair or group is None else group.audience
         sizes = self._sizes.of(caller, audience)
         drawn = not is_pair and group is not None and group.local
-        behind = self._keys.unfetched(caller, audience) if drawn else {}
-        room = max(0, LOCAL_UNFETCHED_MAX - max(behind.values(), default=0))
+        most, behind = self._limits.count_of(pair.link), dict[str, int]()
+        room = most
+        if drawn:  # on demand: short only of slaves that fetch
+            behind = self._stores[pair.link].unfetched(caller, audience)
+            room = min(most, max(0, LOCAL_UNFETCHED_MAX - max(behind.values(), default=0)))
         stored = {
-            # What is drawn on demand is short only of slaves that fetch; a slave has no key to fetch as master.
-            size: min(self._limits.max_key_count, room) if drawn else self._stored(caller, audience, size)
+            # A slave has no key to fetch as master.
+            size: room if drawn else self._stored(pair.link, caller, audience, size)
             for size in sizes
         }
         several = len(sizes) > 1
@@ -252,7 +218,7 @@ class Supply:
             peer_sae=peer,
             key_size_bits=sizes[0],
             stored_key_count=stored[sizes[0]],
-            max_key_count=self._limits.max_key_count,
+            max_key_count=most,
             max_key_per_request=self._limits.max_key_per_request,
             max_sae_id_count=self._max_additional(caller, peer),
             min_key_size_bits=min(sizes) if several else None,
@@ -267,13 +233,16 @@ class Supply:
 
     def stored(self, master: str, audience: str, size_bits: int | None = None) -> int:
         """Count the keys that the master could fetch, of one size, of the one for whoever names none by default."""
-        return self._stored(master, audience, size_bits or self.key_sizes(master, audience)[0])
+        pair = self._pairs.get(master, {}).get(audience)
+        # Whoever asks for a group asks for one that needs no link: its keys are in the first link's store.
+        link, size = pair.link if pair else "", size_bits or self.key_sizes(master, audience)[0]
+        return self._stored(link, master, audience, size)
 
     def _reserve(self, master: str, audience: str, size_bits: int) -> int:
         return self._limits.reserve if size_bits == self._sizes.of(master, audience)[0] else 0
 
-    def _stored(self, master: str, audience: str, size_bits: int) -> int:
-        stored = self._keys.stored_key_count(master, audience, size_bits // 8)
+    def _stored(self, link: str, master: str, audience: str, size_bits: int) -> int:
+        stored = self._stores[link].stored_key_count(master, audience, size_bits // 8)
         return max(0, stored - self._reserve(master, audience, size_bits))
 
     def _max_additional(self, caller: str, peer: str) -> int:
@@ -296,7 +265,7 @@ class Supply:
         ``size_bits``: of each, one of ``key_sizes``; ``max_age_s``: none older; ``accept`` looks at them first, and if
         it raises, none is taken. Raises NotPermitted, RequestRefused, WishUnmet, InsufficientKeys, TooManyRequests.
         """
-        self.authorise(caller, peer)
+        pair = self.authorise(caller, peer)
         if not 1 <= number <= self._limits.max_key_per_request:
             raise RequestRefused(f"number must be between 1 and {self._limits.max_key_per_request}")
         slaves = (peer, *additional)
@@ -325,7 +294,7 @@ class Supply:
             counted = True
 
         try:
-            return self._take(group, caller, audience, number, size, max_age_s, last_word)
+            return self._take(group, pair, audience, number, size, max_age_s, last_word)
         except StoreUnavailable:
             if counted:
                 self._quotas.give_back(caller, audience, number)
@@ -339,14 +308,14 @@ class Supply:
     def _take(
         self,
         group: SaeGroup | None,
-        caller: str,
+        pair: SaePair,
         audience: str,
         number: int,
         size_bits: int,
         max_age_s: float | None,
         last_word: Accept,
     ) -> list[StoredKey]:
-        now = self._clock.now()
+        now, caller, keys = self._clock.now(), pair.local_sae, self._stores[pair.link]
         if group is not None and group.local:
             if self._issue is None:
                 raise RequestRefused("keys between SAEs of one site are not served here")
@@ -354,21 +323,21 @@ class Supply:
         keep, size = self._reserve(caller, audience, size_bits), size_bits // 8
         since = float("-inf") if max_age_s is None else now - max_age_s
         try:
-            return self._keys.deliver_to_master(
+            return keys.deliver_to_master(
                 caller, audience, number, now, keep=keep, since=since, size_bytes=size, accept=last_word
             )
         except TooManyRequests:
             raise
         except InsufficientKeys:
-            if max_age_s is None or self._keys.stored_key_count(caller, audience, size) < number + keep:
+            if max_age_s is None or keys.stored_key_count(caller, audience, size) < number + keep:
                 raise
             raise WishUnmet("heliograph_max_age_s", "too few keys are that young") from None
 
     def draw(self, caller: str, peer: str, number: int) -> list[StoredKey]:
         """Take keys of a pair for the key manager's own messages, the reserve included. Raises as ``enc_keys``."""
-        self.authorise(caller, peer)
+        pair = self.authorise(caller, peer)
         size = self._sizes.of(caller, peer)[0] // 8
-        return self._keys.deliver_to_master(caller, peer, number, self._clock.now(), size_bytes=size)
+        return self._stores[pair.link].deliver_to_master(caller, peer, number, self._clock.now(), size_bytes=size)
 
     def now(self) -> float:
         """Return the time on the clock that stamps keys."""
@@ -382,21 +351,22 @@ class Supply:
 
     def check_held(self, caller: str, peer: str, key_ids: Sequence[str]) -> None:
         """Return if ``dec_keys`` would find these keys. Raises as it does; nothing changes."""
-        self.authorise(caller, peer)
-        self._keys.check_held(caller, peer, key_ids)
+        pair = self.authorise(caller, peer)
+        self._stores[pair.link].check_held(caller, peer, key_ids)
 
     def dec_keys(self, caller: str, peer: str, key_ids: Sequence[str], accept: Accept = list) -> list[StoredKey]:
         """Hand out the keys that the peer was given, all or none; none if ``accept`` raises when it sees them.
 
         Raises NotPermitted, RequestRefused, KeyNotFound or OwnerUnreachable; what was refused is still there.
         """
-        self.authorise(caller, peer)
+        pair = self.authorise(caller, peer)
+        keys = self._stores[pair.link]
         if not 1 <= len(key_ids) <= self._limits.max_key_per_request:
             raise RequestRefused(f"between 1 and {self._limits.max_key_per_request} key_IDs are served at a time")
         try:
-            return self._keys.deliver_to_slave(caller, peer, key_ids, self._clock.now(), accept)
+            return keys.deliver_to_slave(caller, peer, key_ids, self._clock.now(), accept)
         except KeyNotFound:
-            if not self._owner_reachable(peer) and not all(self._keys.known(key_id) for key_id in key_ids):
+            if not self._owner_reachable(pair) and not all(keys.known(key_id) for key_id in key_ids):
                 raise OwnerUnreachable(
                     "a key_ID is not known here and the KME that would know it cannot be reached; try again later"
                 ) from None

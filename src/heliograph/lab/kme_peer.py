@@ -128,7 +128,7 @@ peer_dial = "{self._port(there, 4)}"
             for running in self._sites:
                 supply = _supply(running)
                 tls = kme_tls(running.config)
-                await open_doors(stack, running.config, supply, running.store, tls, site_reloads(running.config))
+                await open_doors(stack, running.config, supply, {"": running.store}, tls, site_reloads(running.config))
             ready()
             while not stop.is_set():
                 lacking = _STOCK - min(self._stored())
@@ -164,7 +164,7 @@ peer_dial = "{self._port(there, 4)}"
 
 def _supply(running: _Running) -> Supply:
     issue = LocalKeys(running.database, running.store.keys, SystemRandomness()).issue
-    return make_supply(running.config, running.store.keys, (MonotonicClock(), WallClock()), lambda: True, issue=issue)
+    return make_supply(running.config, running.store.keys, (MonotonicClock(), WallClock()), lambda _: True, issue=issue)
 
 
 def _require_free(address: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import structlog
 
@@ -23,8 +24,9 @@ log = structlog.get_logger("heliograph.link")
 class BudgetWatch:
     """Reads the pool at most once a second, from whichever thread asks; what it holds is replaced, never changed."""
 
-    def __init__(self, records: LinkRecords, clock: Clock) -> None:
+    def __init__(self, records: LinkRecords, clock: Clock, log: Any = log) -> None:  # noqa: ANN401  - structlog's
         self._records = records
+        self._log = log
         self._clock = clock
         self._history: tuple[tuple[Sample, Sample], ...] = ()
         self._told = Level.NORMAL
@@ -49,9 +51,9 @@ class BudgetWatch:
             return
         self._told = tell
         if tell is Level.NORMAL:
-            log.warning("authentication key is back", level="normal", pad_sets=budget.pad_sets)
+            self._log.warning("authentication key is back", level="normal", pad_sets=budget.pad_sets)
             return
-        log.warning(
+        self._log.warning(
             "authentication key is scarce",
             level=tell.name.lower(),
             pad_sets=budget.pad_sets,

@@ -42,6 +42,7 @@ certificate = "pki/sae.pem"
 key = "pki/sae.key"
 tunnel = { role = "initiator", control = "192.0.2.2:7002", ... }
 
+[[further_links]]                # optional: links to other sites, or more to the same: site/link_entry.py
 [boundary]                       # optional: site/boundary_entry.py
 [delivery]                       # optional: site/delivery_entry.py
 [skip]                           # optional, as are the other protocols of site/protocol_entries.py
@@ -50,26 +51,35 @@ tunnel = { role = "initiator", control = "192.0.2.2:7002", ... }
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from heliograph.agent.config import AgentConfig
-from heliograph.authentication.registration import anchor_kinds
 from heliograph.consumer.keys import KEY_BYTES
 from heliograph.errors import ConfigurationError, NotPermitted
 from heliograph.kme.boundary import Way
-from heliograph.protocol.registration import LinkRegistration
+from heliograph.protocol.registration import LinkRegistration, SaePair
 from heliograph.site.audit import AUDIT_NAME
 from heliograph.site.boundary_entry import SOCKET_PATH_BYTES_MAX, BoundaryEntry, SiteBoundary
 from heliograph.site.clocks import MonotonicClock
 from heliograph.site.delivery_entry import DeliveryEntry, check_alone
+from heliograph.site.link_entry import (
+    FurtherLinkEntry,
+    LinkEntry,
+    ModuleEntry,
+    check_bootstrap,
+    check_paths,
+    parse_address,
+)
 from heliograph.site.protocol_entries import Etsi004Entry, Etsi020Entry, SkipEntry
+from heliograph.site.registration_file import read_registration
 from heliograph.site.seal_entry import SealEntry
-from heliograph.site.supply_plan import KmeEntry, SupplyPlan, plan_quotas, plan_supply
+from heliograph.site.several_links import LinkPlace, check_apart, merge_plans
+from heliograph.site.supply_plan import KmeEntry, SupplyPlan, check_quotas, plan_link, plan_quotas
 from heliograph.site.toml_file import read_toml
 
 __all__ = [
@@ -87,34 +97,6 @@ AGENT_KEY_BITS = 8 * KEY_BYTES
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
-class _KeyPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    certificate: str
-    key: str
-
-
-class _Pki(_KeyPair, frozen=True, forbid_unknown_fields=True):
-    root: str | None = None
-
-
-class _Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    registration: str
-    role: Literal["transmitter", "receiver"]
-    trust: str = "trust"
-    book: str | None = None
-    pki: _Pki | None = None
-    openpgp: _KeyPair | None = None
-    dial: str | None = None
-    listen: str | None = None
-    block_seconds: float = 120.0
-    keys_max: int = 20_000
-    in_flight: int = 2
-
-
-class _Module(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    name: str
-    settings: dict[str, Any] = {}
-
-
 class _Agent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sae: str
     peer_sae: str
@@ -129,8 +111,8 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kek: str
     anchor: str
     status: str
-    link: _Link
-    module: _Module
+    link: LinkEntry
+    module: ModuleEntry
     kme: KmeEntry
     log_level: LogLevel | None = None
     seal: SealEntry = SealEntry()
@@ -140,16 +122,61 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     etsi020: Etsi020Entry | None = None
     etsi004: Etsi004Entry | None = None
     delivery: DeliveryEntry | None = None
+    further_links: list[FurtherLinkEntry] = []
+
+    def seen_from(self, entry: FurtherLinkEntry) -> _File:
+        """Return the file as it would be if ``entry`` were the site's only link, and nobody fetched its keys."""
+        return msgspec.structs.replace(
+            self,
+            store=entry.store,
+            anchor=entry.anchor,
+            link=entry.link(),
+            module=entry.module,
+            kme=msgspec.structs.replace(self.kme, peer_id=entry.peer_id, groups=[], quotas=[]),
+            further_links=[],
+            **dict.fromkeys(("agent", "boundary", "skip", "etsi020", "etsi004", "delivery")),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class SiteConfig:
-    """A site's configuration, checked. ``toml``: SITE.toml as given; relative paths start from ``directory``."""
+    """A site's configuration, checked. ``toml``: SITE.toml as given; relative paths start from ``directory``.
+
+    ``further``: the same site as seen from each of its further links, as if it had no other: its store, its anchor,
+    its trust. ``link_name``: of the link that such a view is of; empty for the site itself and its first link.
+    ``is_view``: one link of several.
+    """
 
     toml: Path
     directory: Path
     file: _File
     registration: LinkRegistration
+    further: tuple[SiteConfig, ...] = ()
+    link_name: str = ""
+    is_view: bool = False
+
+    @property
+    def links(self) -> tuple[SiteConfig, ...]:
+        """The site as seen from each of its links, the first one first."""
+        return (replace(self, further=(), is_view=True), *self.further) if self.further else (self,)
+
+    def of_link(self, name: str | None) -> SiteConfig:
+        """Return the site as seen from the link of that name. Raises ConfigurationError; None will do for an only one.
+
+        The name is that of the registration.
+        """
+        names = [view.registration.link for view in self.links]
+        if name is None and not self.further:
+            return self
+        if name not in names:
+            asked = "which" if name is None else f"{name!r} is none of them"
+            raise ConfigurationError(f"{self.toml}: --link: {asked}? This site has {', '.join(names)}")
+        return self.links[names.index(name)]
+
+    @property
+    def link_option(self) -> str:
+        """What a command for an operator needs to name this link, with a blank in front; empty for an only one."""
+        return f" --link {shlex.quote(self.registration.link)}" if self.is_view else ""
 
     def path(self, entry: str) -> Path:
         """Return the absolute path of an entry."""
@@ -162,6 +189,11 @@ class SiteConfig:
         return here.receiver_site if self.file.link.role == "transmitter" else here.transmitter_site
 
     @property
+    def entries(self) -> tuple[SaePair, ...]:
+        """The pairs and groups of SAEs that are registered with this link."""
+        return (*self.registration.transmitter_pairs, *self.registration.receiver_pairs)
+
+    @property
     def trust(self) -> Path:
         """The directory in which the peer is registered."""
         return self.path(self.file.link.trust)
@@ -172,8 +204,28 @@ class SiteConfig:
         return self.supply().saes | (self.file.etsi020.local_saes if self.file.etsi020 else set())
 
     def supply(self) -> SupplyPlan:
-        """Return who may have keys at this site. Raises ConfigurationError."""
-        return plan_supply(self.file.kme, self.registration, is_transmitter=self.file.link.role == "transmitter")
+        """Return who may have keys at this site, over whichever link. Raises ConfigurationError."""
+        return merge_plans(
+            [
+                plan_link(
+                    view.file.kme,
+                    view.registration,
+                    is_transmitter=view.file.link.role == "transmitter",
+                    link=view.link_name,
+                )
+                for view in self.links
+            ]
+        )
+
+    def streams_dials(self) -> dict[str, tuple[str, int]]:
+        """Return where the other key managers listen for messages about streams, by ``link_name``."""
+        first, further = self.file.etsi004, zip(self.further, self.file.further_links, strict=True)
+        dials = {} if first is None else {"": parse_address(first.peer_dial, "[etsi004] peer_dial")}
+        for view, entry in further:
+            if first is not None and entry.etsi004_peer_dial is not None:
+                where = "[further_links] etsi004_peer_dial"
+                dials[view.link_name] = parse_address(entry.etsi004_peer_dial, where)
+        return dials
 
     def boundary(self) -> SiteBoundary:
         """Return the declared boundary. Raises ConfigurationError."""
@@ -193,121 +245,64 @@ def read_site(path: Path) -> SiteConfig:
         file = msgspec.convert(document, _File)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{path}: {error}; correct that entry") from None
-    registration = read_registration(path.parent / file.link.registration)
-    config = SiteConfig(path, path.parent.absolute(), file, registration)
+    registration, directory = read_registration(path.parent / file.link.registration), path.parent.absolute()
+    further = []
+    for entry in file.further_links:
+        agreed = read_registration(path.parent / entry.registration)
+        further.append(SiteConfig(path, directory, file.seen_from(entry), agreed, (), agreed.link, True))  # noqa: FBT003
+    config = SiteConfig(path, directory, file, registration, tuple(further))
     _check(path, config)
     return config
 
 
-def read_registration(path: Path) -> LinkRegistration:
-    """Read a link's registration. Raises ConfigurationError."""
-    try:
-        data = path.read_bytes()
-        registration = msgspec.json.decode(data, type=LinkRegistration)
-    except OSError as error:
-        raise ConfigurationError(
-            f"registration {path}: {error.strerror}; put link.json there, as `site init` made it"
-        ) from None
-    except (msgspec.MsgspecError, ValueError, RecursionError, ConfigurationError) as error:
-        raise ConfigurationError(f"registration {path}: {error}; restore it, as `site init` made it") from None
-    if unknown := _unknown(msgspec.json.decode(data), msgspec.to_builtins(registration)):
-        raise ConfigurationError(f"registration {path}: unknown entry {unknown}; correct or remove it")
-    return registration
-
-
-def _unknown(given: object, understood: object) -> str:
-    """Return the first entry that was written but not understood: a misspelt limit must not be ignored."""
-    if isinstance(given, Mapping) and isinstance(understood, Mapping):
-        for name, value in given.items():
-            if name not in understood:
-                return repr(name)
-            if found := _unknown(value, understood[name]):
-                return f"{found} in {name!r}"
-    elif isinstance(given, list) and isinstance(understood, list | tuple):
-        for one, other in zip(given, understood, strict=True):
-            if found := _unknown(one, other):
-                return found
-    return ""
-
-
 def _check(path: Path, config: SiteConfig) -> None:
-    """Refuse what contradicts itself or the registration."""
-    file, registration = config.file, config.registration
-    link = file.link
-    if (link.dial is None) == (link.listen is None):
-        raise ConfigurationError(f"{path}: [link] needs exactly one of dial and listen")
+    """Refuse what contradicts itself or a registration."""
+    for view in config.links:
+        _check_link(path, view)
+    file = config.file
+    parse_address(file.kme.listen, f"{path}: [kme]")
+    try:
+        for view in config.links:
+            view.file.kme.check()
+        check_quotas(file.kme, config.supply())
+        plan_quotas(file.kme, MonotonicClock())
+        check_apart([_place(view) for view in config.links])
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+    _check_agent(path, config)
+    _check_protocols(path, config)
+
+
+def _place(view: SiteConfig) -> LinkPlace:
+    file = view.file
+    files = {"store": file.store, "anchor": file.anchor, "trust": file.link.trust, "book": file.link.book}
+    own = {what: view.path(entry) for what, entry in files.items() if entry is not None}
+    return LinkPlace(view.registration.link, view.peer, file.kme.peer_id, file.link, file.module, own)
+
+
+def _check_link(path: Path, view: SiteConfig) -> None:
+    """Refuse a link that contradicts itself or its registration."""
+    file, link, registration = view.file, view.file.link, view.registration
+    where, table = str(path), "link"
+    if view.link_name:
+        where, table = f"{path}: link {view.link_name!r}", "further_links"
+    link.check(f"{where}: [{table}]")
     expected = registration.transmitter_site if link.role == "transmitter" else registration.receiver_site
     if file.name != expected:
         raise ConfigurationError(
-            f"{path}: name = {file.name!r} with role {link.role!r}, but the registration says {expected!r}"
+            f"{where}: name = {file.name!r} with role {link.role!r}, but the registration says {expected!r}"
         )
-    dialled = link.listen if link.dial is None else link.dial
-    assert dialled is not None
-    parse_address(dialled, f"{path}: [link]")
-    parse_address(file.kme.listen, f"{path}: [kme]")
-    try:
-        file.kme.check()
-        config.supply()
-        plan_quotas(file.kme, MonotonicClock())
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{path}: {error}") from None
-    if not 1 <= link.keys_max <= 10_000_000:
-        raise ConfigurationError(f"{path}: [link] keys_max = {link.keys_max}: between 1 and 10000000")
-    if not 1 <= link.in_flight <= 8:
-        raise ConfigurationError(f"{path}: [link] in_flight = {link.in_flight}: between 1 and 8 blocks")
-    if not 1 <= link.block_seconds <= 86_400:
-        raise ConfigurationError(f"{path}: [link] block_seconds = {link.block_seconds}: between 1 and 86400")
-    _check_bootstrap(path, config)
-    _check_paths(path, config)
-    _check_agent(path, config)
-    _check_protocols(path, config)
+    check_bootstrap(where, link, registration, table)
+    named = {"store": file.store, "kek": file.kek, "anchor": file.anchor, "status": file.status}
+    check_paths(where, view.directory, {**named, "the audit log": AUDIT_NAME, **link.paths(table)})
+    if len(os.fsencode(view.path(file.status))) > SOCKET_PATH_BYTES_MAX:
+        raise ConfigurationError(
+            f"{where}: status = {file.status!r}: the path is too long for a Unix socket; take a shorter one"
+        )
     if registration.opening_blocks < 0 or not 0 < registration.eps_total_max < 1:
         raise ConfigurationError(
             f"{path.parent / link.registration}: opening_blocks = {registration.opening_blocks}: not below 0; "
             f"eps_total_max = {registration.eps_total_max}: between 0 and 1"
-        )
-
-
-def _check_bootstrap(path: Path, config: SiteConfig) -> None:
-    """Refuse credentials that the registered bootstrap lacks, or does not use: neither is a silent second way in."""
-    link, kinds = config.file.link, anchor_kinds(config.registration.bootstrap)
-    for kind, entry, given in (
-        ("psk", "[link] book", link.book),
-        ("pki", "[link.pki]", link.pki),
-        ("openpgp", "[link.openpgp]", link.openpgp),
-    ):
-        if kind in kinds and given is None:
-            raise ConfigurationError(
-                f"{path}: {entry} is missing: the registration says bootstrap {config.registration.bootstrap!r}"
-            )
-        if kind not in kinds and given is not None:
-            raise ConfigurationError(
-                f"{path}: {entry} is given, but the registration says bootstrap {config.registration.bootstrap!r}: "
-                "remove it"
-            )
-
-
-def _check_paths(path: Path, config: SiteConfig) -> None:
-    file, link = config.file, config.file.link
-    named = {"store": file.store, "kek": file.kek, "anchor": file.anchor, "status": file.status}
-    named |= {"[link] trust": link.trust, "the audit log": AUDIT_NAME}
-    if link.book is not None:
-        named["[link] book"] = link.book
-    for entry, pair in (("[link.pki]", link.pki), ("[link.openpgp]", link.openpgp)):
-        if pair is not None:
-            named |= {f"{entry} certificate": pair.certificate, f"{entry} key": pair.key}
-    if link.pki is not None and link.pki.root is not None:
-        named["[link.pki] root"] = link.pki.root
-    for entry, value in named.items():
-        if not value or config.path(value) == config.directory or "\0" in value:
-            raise ConfigurationError(f"{path}: {entry} = {value!r}: name a file")
-    if len({config.path(value) for value in named.values()}) != len(named):
-        raise ConfigurationError(f"{path}: {', '.join(named)} must be different files")
-    if config.path(file.anchor).parent == config.path(file.store).parent:
-        raise ConfigurationError(f"{path}: anchor = {file.anchor!r}: keep it outside the store's directory and backup")
-    if len(os.fsencode(config.path(file.status))) > SOCKET_PATH_BYTES_MAX:
-        raise ConfigurationError(
-            f"{path}: status = {file.status!r}: the path is too long for a Unix socket; take a shorter one"
         )
 
 
@@ -316,14 +311,14 @@ def _both_ways(agent: _Agent) -> tuple[tuple[str, str], tuple[str, str]]:
 
 
 def _check_agent(path: Path, config: SiteConfig) -> None:
-    agent, registration, file_boundary = config.file.agent, config.registration, config.file.boundary
+    agent, file_boundary = config.file.agent, config.file.boundary
     try:
         config.boundary()
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from None
     if agent is None:
         return
-    pairs = {(p.master, p.slave) for p in (*registration.transmitter_pairs, *registration.receiver_pairs)}
+    pairs = {(p.master, p.slave) for link in config.links for p in link.entries}
     if not {*_both_ways(agent)} & pairs:
         raise ConfigurationError(
             f"{path}: [agent] sae = {agent.sae!r}, peer_sae = {agent.peer_sae!r}: the registration has no such pair"
@@ -360,28 +355,22 @@ def _check_protocols(path: Path, config: SiteConfig) -> None:
                 parse_address(front_end.listen, "[delivery] listen")
             file = config.file
             others = {"[skip]": file.skip, "[etsi004]": file.etsi004, "[etsi020]": file.etsi020}
-            check_alone(file.kme, file.boundary, others)
+            check_alone(file.kme, file.boundary, others, links=1 + len(file.further_links))
         if config.file.skip is not None:
             config.file.skip.check()
             for entry in ("listen", "psk_listen"):
                 if (address := getattr(config.file.skip, entry)) is not None:
                     parse_address(address, f"[skip] {entry}")
         if (streams := config.file.etsi004) is not None:
-            link = config.registration
-            pairs = [p for p in (*link.transmitter_pairs, *link.receiver_pairs) if not p.is_group]
-            streams.check(min((link.sizes_of(p)[0] for p in pairs), default=link.key_size_bits))
-            for entry in ("listen", "peer_listen", "peer_dial"):
+            for entry in ("listen", "peer_listen"):
                 parse_address(getattr(streams, entry), f"[etsi004] {entry}")
+            dials = config.streams_dials()
+            for link in (view for view in config.links if view.link_name in dials):
+                pairs = [pair for pair in link.entries if not pair.is_group]
+                sizes = (link.registration.sizes_of(pair)[0] for pair in pairs)
+                streams.check(min(sizes, default=link.registration.key_size_bits))
         if config.file.etsi020 is not None:
             config.file.etsi020.declared()
             parse_address(config.file.etsi020.listen, "[etsi020] listen")
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from None
-
-
-def parse_address(text: str, where: str) -> tuple[str, int]:
-    """Read "host:port". Raises ConfigurationError."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not host.strip("[]") or not (port.isascii() and port.isdecimal()) or not 0 < int(port) < 65536:
-        raise ConfigurationError(f"{where} address {text!r}: write host:port, such as 127.0.0.1:7001")
-    return host.strip("[]"), int(port)

@@ -79,8 +79,14 @@ class DeliveryEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         self.server_entry().check()
 
 
-def check_alone(kme: KmeEntry, boundary: BoundaryEntry | None, others: Mapping[str, object | None]) -> None:
+def check_alone(
+    kme: KmeEntry, boundary: BoundaryEntry | None, others: Mapping[str, object | None], *, links: int = 1
+) -> None:
     """Refuse what front ends do not serve in this release. ``others``: further sections by name. ConfigurationError."""
+    if links > 1:
+        raise ConfigurationError(
+            "[delivery] and [[further_links]]: front ends serve the keys of one link in this release; take one out"
+        )
     found = [name for name, entry in others.items() if entry is not None]
     if kme.groups:
         found.append("[kme] groups")

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -58,6 +58,7 @@ class EngineParts:
     compute: Workers
     store: ThreadPoolExecutor
     block_seconds: float
+    log: Any = log  # with several links it names this one
 
 
 @dataclass(slots=True)
@@ -112,7 +113,7 @@ class Engine:
                 item = await self._inbox.get()
                 await self._take(item)
         except TransportClosed:
-            log.info("connection ended", link=self.session.registration.link)
+            self._parts.log.info("connection ended", link=self.session.registration.link)
         finally:
             self._connection = None
             for task in (reader, ticker):
@@ -171,10 +172,10 @@ class Engine:
             self.session, actions = item.take(self.session)
         except RemoteProtocolError as why:
             self.refused_frames += 1
-            log.warning("message refused", reason=str(why))
+            self._parts.log.warning("message refused", reason=str(why))
             return
         except LocalProtocolError as why:
-            log.error("internal order violated", reason=str(why), input=item.label)  # noqa: TRY400  - one line
+            self._parts.log.error("internal order violated", reason=str(why), input=item.label)  # noqa: TRY400  - one line
             return
         await self._carry_out(actions)
 
@@ -192,7 +193,7 @@ class Engine:
                 try:
                     self.session, more = self.session.feed(block, event)
                 except (LocalProtocolError, RemoteProtocolError) as why:
-                    log.error("block machine refused its own shell", block=block, reason=str(why))  # noqa: TRY400
+                    self._parts.log.error("block machine refused its own shell", block=block, reason=str(why))  # noqa: TRY400
                     continue
                 waiting.append(more)
 
@@ -212,7 +213,7 @@ class Engine:
                 try:
                     await self._in_store(lambda: parts.authenticator.check(address, covered, tag))
                 except (AuthenticationFailed, PadsExhausted) as why:
-                    log.warning("tag refused", block=block, role=role.name.lower(), reason=str(why))
+                    self._parts.log.warning("tag refused", block=block, role=role.name.lower(), reason=str(why))
                     return a.TagRefused(role)
                 return a.TagAccepted(role)
             case a.Draw(size):
@@ -225,9 +226,9 @@ class Engine:
                 self._start(block, self._use_module(block, action, parameters.light))
             case a.Discard(reason, cause):
                 await self._in_store(lambda: parts.records.discard(block))
-                log.warning("block discarded", block=block, cause=cause, reason=reason)
+                self._parts.log.warning("block discarded", block=block, cause=cause, reason=reason)
             case a.Finish():
-                log.info("block finished", block=block)
+                self._parts.log.info("block finished", block=block)
         return None
 
     async def _send(self, frame: Frame) -> None:
@@ -245,7 +246,7 @@ class Engine:
         except HeliographError as why:
             return a.Failed(type(why).__name__, str(why))
         except Exception as why:  # noqa: BLE001  - a bug costs its block, not the link
-            return _bug(job.job, why)
+            return _bug(self._parts.log, job.job, why)
         return a.Computed(job.job, result)
 
     async def _use_module(self, block: BlockId, action: a.Action, light: object) -> a.Event:
@@ -257,7 +258,7 @@ class Engine:
         except HeliographError as why:
             return a.Failed("ModuleFailed", f"QKD module: {why}")
         except Exception as why:  # noqa: BLE001  - the module is somebody else's program
-            return _bug("module", why)
+            return _bug(self._parts.log, "module", why)
 
     def _start(self, block: BlockId, work: Coroutine[object, object, a.Event]) -> None:
         async def finish() -> None:
@@ -272,7 +273,7 @@ class Engine:
         return await asyncio.get_running_loop().run_in_executor(self._parts.store, call)
 
 
-def _bug(where: str, why: Exception) -> a.Failed:
+def _bug(log: Any, where: str, why: Exception) -> a.Failed:  # noqa: ANN401  - structlog's
     """Name the kind of an error that nobody foresaw; its text stays out of the log, it might quote key material."""
     log.error("internal error", where=where, kind=type(why).__name__)
     return a.Failed("InternalError", f"{where}: {type(why).__name__}")

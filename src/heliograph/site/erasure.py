@@ -16,23 +16,26 @@ __all__ = ["erase_store"]
 
 
 def erase_store(config: SiteConfig, approver: str) -> list[str]:
-    """Destroy the key-encryption key and the store's files. Returns what was destroyed, in that order.
+    """Destroy the key-encryption key and the files of all links' stores. Returns what was destroyed, in that order.
 
     What is sealed under the key anywhere, in a backup too, does not open after the first step. The audit log tells of
     the order before it is carried out. Raises ConfigurationError if a process has the store open; and, after
     all that can be destroyed is, if a file or the token refuses.
     """
     check_approver(approver)
-    store, audit = config.path(config.file.store), AuditLog(config.audit)
-    held = lock_store(store)
+    stores, audit = [view.path(view.file.store) for view in config.links], AuditLog(config.audit)
+    held = list[int]()
     try:
-        audit.append("erasure ordered", approver, {"store": str(store)})
+        for store in stores:
+            held.append(lock_store(store))  # those before it are let go if one is not to be had
+        told: dict[str, object] = {"store": str(stores[0])} if len(stores) == 1 else {"stores": list(map(str, stores))}
+        audit.append("erasure ordered", approver, told)
         done, refused, kept = list[str](), list[str](), ""
         try:
             done, kept = destroy_kek(config)
         except ConfigurationError as error:
             refused.append(str(error))
-        for path in _files(store):  # each is tried, whatever the others do
+        for path in [path for store in stores for path in _files(store)]:  # each is tried, whatever the others do
             try:
                 done += [f"the store {path}"] if shred(path, "store") else []
             except ConfigurationError as error:
@@ -47,7 +50,8 @@ def erase_store(config: SiteConfig, approver: str) -> list[str]:
             )
         return done
     finally:
-        os.close(held)
+        for lock in held:
+            os.close(lock)
 
 
 def _files(store: Path) -> list[Path]:

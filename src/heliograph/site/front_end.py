@@ -131,7 +131,7 @@ def _open_own(config: SiteConfig, kek: Vault, delivery: DeliveryEntry, name: str
 
 
 def _supply(config: SiteConfig, keys: PgKeys, server: PgServer) -> Supply:
-    return make_supply(config, keys, (MonotonicClock(), WallClock()), lambda: _link_is_up(server))
+    return make_supply(config, keys, (MonotonicClock(), WallClock()), lambda _: _link_is_up(server))
 
 
 def _link_is_up(server: PgServer) -> bool:

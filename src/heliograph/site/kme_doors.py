@@ -83,7 +83,10 @@ def _skip_psks(config: SiteConfig) -> dict[bytes, bytes]:
 
 @dataclass(frozen=True, slots=True)
 class _Site:
-    """What every door needs. ``stack`` closes, ``reloads`` keeps up with the configuration."""
+    """What every door needs. ``stack`` closes, ``reloads`` keeps up with the configuration.
+
+    ``store``: of the first link, where what belongs to no link is kept too.
+    """
 
     stack: AsyncExitStack
     config: SiteConfig
@@ -96,24 +99,23 @@ async def open_doors(
     stack: AsyncExitStack,
     config: SiteConfig,
     supply: Supply,
-    store: SiteStore,
+    stores: Mapping[str, SiteStore],
     tls: ssl.SSLContext,
     reloads: Reloads[SiteConfig],
 ) -> None:
-    """Open what is declared and nothing else. Raises ConfigurationError."""
-    site = _Site(stack, config, supply, store, reloads)
+    """Open what is declared and nothing else. ``stores``: of the links by name, "" the first. ConfigurationError."""
+    site = _Site(stack, config, supply, stores[""], reloads)
     boundary = config.boundary()
     rules = boundary.boundary
-    together = partial(run_group, store.database)
     if rules.certificates is None or rules.certificates:  # an empty list: no consumer comes over a network
         server = KmeServer(supply, CertificateCallers(rules), rules.networks)
-        server.commit_together(together, store.database)
+        _commit_together(server, stores)
         await server.start(*parse_address(config.file.kme.listen, "[kme] listen"), tls)
         stack.push_async_callback(server.close)
         follow_boundary(reloads, server)
     if boundary.socket is not None:
         local = KmeServer(supply, UserCallers(boundary.uids, rules))
-        local.commit_together(together, store.database)
+        _commit_together(local, stores)
         await local.start_unix(boundary.socket)
         stack.callback(boundary.socket.unlink, missing_ok=True)
         stack.push_async_callback(local.close)
@@ -124,6 +126,11 @@ async def open_doors(
         await _open_etsi020(site, config.file.etsi020)
     if config.file.etsi004 is not None:
         await _open_etsi004(site, config.file.etsi004)
+
+
+def _commit_together(door: KmeServer, stores: Mapping[str, SiteStore]) -> None:
+    for link, store in stores.items():
+        door.commit_together(partial(run_group, store.database), store.database, link)
 
 
 def follow_boundary(reloads: Reloads[SiteConfig], door: KmeServer) -> None:
@@ -294,10 +301,6 @@ def _etsi004(config: SiteConfig) -> Etsi004Entry:
     return config.file.etsi004
 
 
-def _peer_dial(config: SiteConfig) -> tuple[str, int]:
-    return parse_address(_etsi004(config).peer_dial, "[etsi004] peer_dial")
-
-
 async def _open_etsi004(site: _Site, entry: Etsi004Entry) -> None:
     store, supply, stack = site.store, site.supply, site.stack
     rules = site.config.boundary().boundary
@@ -305,10 +308,10 @@ async def _open_etsi004(site: _Site, entry: Etsi004Entry) -> None:
     streams = Streams(records, supply, entry.applications, entry.policy(), WallClock(), SystemRandomness())
     service = StreamService(streams, supply)
     stack.push_async_callback(service.close)
-    where = _peer_dial(site.config)
-    client = OneTimeClient(*where, service.draw, MonotonicClock())
-    service.connect(client)
-    peer = OneTimeServer(service.answer, {where[0]})
+    where = site.config.streams_dials()
+    clients = {link: OneTimeClient(*at, service.draw, MonotonicClock()) for link, at in where.items()}
+    service.connect(clients)
+    peer = OneTimeServer(service.answer, {host for host, _ in where.values()})
     await peer.start(*parse_address(entry.peer_listen, "[etsi004] peer_listen"))
     stack.push_async_callback(peer.close)
     server = Etsi004Server(service.call, rules, rules.networks)
@@ -321,8 +324,15 @@ async def _open_etsi004(site: _Site, entry: Etsi004Entry) -> None:
     site.reloads.add(
         lambda config: (_etsi004(config).applications, _etsi004(config).policy()), lambda now: streams.declare(*now)
     )
-    site.reloads.add(_peer_dial, lambda where: client.move(*where))
-    site.reloads.add(_peer_dial, lambda where: peer.expect({where[0]}))
+
+    def move(where: Mapping[str, tuple[str, int]]) -> None:
+        for link, at in where.items():
+            clients.setdefault(link, OneTimeClient(*at, service.draw, MonotonicClock())).move(*at)
+        for gone in clients.keys() - where:
+            del clients[gone]
+        peer.expect({host for host, _ in where.values()})
+
+    site.reloads.add(SiteConfig.streams_dials, move)
     task = asyncio.create_task(service.sweep())
     stack.push_async_callback(_end, task)
 

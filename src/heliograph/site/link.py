@@ -7,8 +7,6 @@ from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import structlog
-
 from heliograph.authentication.anchors.psk import EpochSecrets, SlotUsed
 from heliograph.authentication.assurance import assurance
 from heliograph.authentication.bootstrap import BOOTSTRAP_BLOCKS, is_bootstrap_block
@@ -46,8 +44,6 @@ from heliograph.types import BlockId
 
 __all__ = ["LinkRunner"]
 
-log = structlog.get_logger("heliograph.link")
-
 # Our choices.
 _END_S = 1.0  # what an ending site gives its connections to discard their blocks in order
 _REFUSAL_LINE_S = 1.0
@@ -72,7 +68,7 @@ class LinkRunner:
         for _, _, report in parts.commits.committed_blocks():
             self._ledger.recall(report)
         self._pace = Pace(parts.clock)
-        self._budget = BudgetWatch(parts.records, parts.clock)
+        self._budget = BudgetWatch(parts.records, parts.clock, parts.log)
         self._engine: Engine | None = None
         self._state = "starting"
         self._running = False
@@ -128,19 +124,19 @@ class LinkRunner:
             self._state = f"stopped: {why}"
             if isinstance(why, RollbackDetected):
                 self._hooks.destroy_all()
-            log.error("link needs an operator", reason=str(why))  # noqa: TRY400  - one line, no traceback
+            self._parts.log.error("link needs an operator", reason=str(why))  # noqa: TRY400  - one line, no traceback
             return len(_BACKOFF_S)
         except StoreUnavailable as why:
             self._proof.failed(why)
             self._state = f"store unavailable: {why}"
-            log.error("store unavailable", reason=str(why))  # noqa: TRY400
+            self._parts.log.error("store unavailable", reason=str(why))  # noqa: TRY400
             return attempt + 1
         except (RemoteProtocolError, TimeoutError, TransportClosed) as why:
             self._refused(str(why) or "the peer was silent")
             return attempt + 1
         except Exception as why:  # noqa: BLE001  - a bug costs its connection; its text might quote key material
             self._state = f"not connected: internal error ({type(why).__name__})"
-            log.error("internal error", kind=type(why).__name__, at=place(why))  # noqa: TRY400
+            self._parts.log.error("internal error", kind=type(why).__name__, at=place(why))  # noqa: TRY400
             return attempt + 1
         self._state = "not connected"
         return 0 if self._parts.clock.now() - began >= _SETTLED_S else attempt + 1
@@ -152,7 +148,7 @@ class LinkRunner:
         self._refusals += 1
         now = self._parts.clock.now()
         if now - self._refusal_logged >= _REFUSAL_LINE_S:  # a flood of junk must not become a flood of lines
-            log.warning("connection refused", reason=why, refused=self._refusals)
+            self._parts.log.warning("connection refused", reason=why, refused=self._refusals)
             self._refusals, self._refusal_logged = 0, now
 
     async def _initiate(self, transport: TcpTransport) -> None:
@@ -228,7 +224,7 @@ class LinkRunner:
             outgoing, incoming = incoming, outgoing
         connection = Connection(transport, FrameFilter(outgoing), FrameFilter(incoming))
         self._state, self._running = "running", True
-        log.info("link running", epoch=plan.epoch, floor=plan.floor)
+        self._parts.log.info("link running", epoch=plan.epoch, floor=plan.floor)
         try:
             await engine.run(connection, self._next_block)
         except BaseException:
@@ -268,7 +264,7 @@ class LinkRunner:
             records.open_epoch(epoch, EpochSecrets(nobody[:32], nobody[32:], ()), method, bootstrap)
             raise TransportClosed(f"the slot of epoch {epoch} was burnt in an attempt that did not end") from None
         records.open_epoch(epoch, secrets, method, bootstrap)
-        log.info("epoch opened", epoch=epoch, bootstrap=method, algorithms=bootstrap.algorithms)
+        self._parts.log.info("epoch opened", epoch=epoch, bootstrap=method, algorithms=bootstrap.algorithms)
 
     async def _forget_engine(self) -> None:
         engine, self._engine = self._engine, None

@@ -22,6 +22,7 @@ __all__ = ["site_changes", "site_reloads"]
 _LIVE: Final = {
     "": {"log_level"},
     "link": {"dial", "in_flight", "keys_max"},
+    "further_links": {"dial", "in_flight", "keys_max", "etsi004_peer_dial"},
     "kme": {
         *("certificate", "key", "ca", "max_key_per_request", "key_ttl_s", "requests_per_s", "request_burst"),
         *("reserve", "quotas", "groups"),
@@ -44,14 +45,18 @@ def site_changes(old: SiteConfig, new: SiteConfig) -> list[Setting]:
         for setting in _compared(name, before[name], after[name])
         if before[name] != after[name]
     ]
-    if old.registration != new.registration:
-        found.append(Setting(f"the registration {new.file.link.registration}, which both sites agreed on", live=False))
+    for one, other in zip(old.links, new.links, strict=False):  # that there are more or fewer was found already
+        if one.registration != other.registration:
+            where = other.file.link.registration
+            found.append(Setting(f"the registration {where}, which both sites agreed on", live=False))
     return found
 
 
 def _compared(name: str, before: Any, after: Any) -> Iterable[Setting]:  # noqa: ANN401  - what TOML can hold
     if name == "boundary" and before is None:
         before = msgspec.to_builtins(BoundaryEntry())  # one may come; if it goes, a half-written file opens every door
+    if name == "further_links":
+        return _further_links(before, after)
     if not isinstance(before, Mapping) or not isinstance(after, Mapping):
         table = isinstance(before, Mapping) or isinstance(after, Mapping)
         return [Setting(f"[{name}]" if table else name, live=not table and name in _LIVE[""])]
@@ -59,6 +64,13 @@ def _compared(name: str, before: Any, after: Any) -> Iterable[Setting]:  # noqa:
         tunnel = _entries("agent tunnel", before["tunnel"], after["tunnel"])
         return [*_entries(name, {**before, "tunnel": 0}, {**after, "tunnel": 0}), *tunnel]
     return _entries(name, before, after)
+
+
+def _further_links(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[Setting]:
+    if [link["registration"] for link in before] != [link["registration"] for link in after]:
+        return [Setting("[[further_links]]", live=False)]  # one that comes, goes or moves
+    pairs = zip(before, after, strict=True)
+    return list(dict.fromkeys(setting for pair in pairs for setting in _entries("further_links", *pair)))
 
 
 def _entries(table: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Setting]:
@@ -92,6 +104,6 @@ def site_reloads(config: SiteConfig, process: str = "site") -> Reloads[SiteConfi
         AuditLog(fresh.audit).append("configuration reloaded", who, {"process": process, "changed": list(names)})
 
     def files(of: SiteConfig) -> list[Any]:
-        return [of.toml, of.toml.parent / of.file.link.registration]
+        return [of.toml, *(of.toml.parent / view.file.link.registration for view in of.links)]
 
     return Reloads(config, Rules(read_site, files, _credentials, site_changes, record))

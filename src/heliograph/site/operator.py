@@ -7,8 +7,7 @@ from heliograph.authentication.bootstrap import has_book
 from heliograph.site.audit import AuditLog, check_approver
 from heliograph.site.config import SiteConfig
 from heliograph.site.kek import open_kek
-from heliograph.site.store import reopen_for_operator
-from heliograph.storage.database import Database
+from heliograph.site.store import open_database, reopen_for_operator
 from heliograph.vault.randomness import SystemRandomness
 
 __all__ = ["rebootstrap"]
@@ -22,7 +21,7 @@ def rebootstrap(config: SiteConfig, approver: str) -> int:
     """
     check_approver(approver)
     randomness, audit = SystemRandomness(), AuditLog(config.audit)
-    database = Database(config.path(config.file.store), open_kek(config))
+    database = open_database(config.path(config.file.store), open_kek(config), config.link_name)
     try:
         audit.append("rebootstrap ordered", approver, {"link": config.registration.link})
         last = SLOTS if has_book(config.registration.bootstrap) else None

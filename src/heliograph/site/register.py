@@ -24,7 +24,7 @@ from heliograph.site.credentials import (
     read_given,
 )
 from heliograph.site.kek import open_kek
-from heliograph.site.trust_store import PeerRecord, TrustStore, fingerprint_of, not_registered
+from heliograph.site.trust_store import PeerRecord, TrustStore, fingerprint_of, not_registered, place_of
 from heliograph.vault.openpgp_trust import KEYS_BYTES_MAX, OpenPgpTrust
 from heliograph.vault.pskfile import PskFile
 from heliograph.vault.revocation_files import tells_of_a_revocation
@@ -106,6 +106,7 @@ def register(config: SiteConfig, approver: str, files: PeerFiles, *, replace: bo
             "threshold": record.threshold,
             "user ID": record.user_id,
             "anchors changed": changed,
+            **place_of(config),
         },
     )
     record = msgspec.structs.replace(record, time=entry.time, audit_digest=entry.digest())
@@ -136,7 +137,7 @@ def revoke(config: SiteConfig, approver: str, files: PeerFiles) -> PeerRecord:
     entry = AuditLog(config.audit).append(
         "revocation",
         approver,
-        {"link": record.link, "peer": record.peer, "files": digests, "after": record.audit_digest},
+        {"link": record.link, "peer": record.peer, "files": digests, "after": record.audit_digest, **place_of(config)},
     )
     record = msgspec.structs.replace(record, files=record.files | digests, audit_digest=entry.digest())
     store.refresh(record, contents)

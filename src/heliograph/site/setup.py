@@ -22,13 +22,13 @@ from heliograph.site.kek import create_kek, seal_table
 from heliograph.site.seal_entry import SealEntry
 from heliograph.vault.certificates import SiteCa
 
-__all__ = ["SiteSetup", "plan_registration", "set_up_site"]
+__all__ = ["IDENTITIES", "SiteSetup", "plan_registration", "set_up_site", "toml_table"]
 
 # Design, settled questions: small blocks first, so that a key is there within seconds, then larger ones.
 OPENING_BITS, OPENING_BLOCKS, STEADY_BITS = 100_000, 3, 1_000_000
 _CERTIFICATE_DAYS = 90.0
 # Where the link's own credential has its place, by kind.
-_IDENTITIES: dict[str, dict[str, object]] = {
+IDENTITIES: dict[str, dict[str, object]] = {
     "pki": {"certificate": "identity/link.pem", "key": "identity/link.key", "root": "identity/root.pem"},
     "openpgp": {"certificate": "identity/openpgp.asc", "key": "identity/openpgp.key"},
 }
@@ -150,7 +150,8 @@ def _value(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _table(entries: Mapping[str, object | None]) -> str:
+def toml_table(entries: Mapping[str, object | None]) -> str:
+    """Write a table's entries as TOML, without those that are None."""
     return "".join(f"{name} = {_value(value)}\n" for name, value in entries.items() if value is not None)
 
 
@@ -178,15 +179,15 @@ def _site_toml(setup: SiteSetup, kinds: tuple[str, ...]) -> str:
         "key": "pki/kme.key",
         "ca": "pki/ca.pem",
     }
-    text = _table(top)
-    text += "\n[link]\n" + _table(link)
+    text = toml_table(top)
+    text += "\n[link]\n" + toml_table(link)
     for kind in kinds:
-        if kind in _IDENTITIES:
-            text += f"\n[link.{kind}]\n" + _table(_IDENTITIES[kind])
-    text += "\n[module]\n" + _table({"name": setup.module, "settings": setup.module_settings})
-    text += "\n[kme]\n" + _table(kme)
+        if kind in IDENTITIES:
+            text += f"\n[link.{kind}]\n" + toml_table(IDENTITIES[kind])
+    text += "\n[module]\n" + toml_table({"name": setup.module, "settings": setup.module_settings})
+    text += "\n[kme]\n" + toml_table(kme)
     if section := seal_table(setup.seal):
-        text += "\n[seal]\n" + _table(section)
+        text += "\n[seal]\n" + toml_table(section)
     if setup.tunnel:
         agent = {
             "sae": setup.sae,
@@ -195,5 +196,5 @@ def _site_toml(setup: SiteSetup, kinds: tuple[str, ...]) -> str:
             "key": "pki/sae.key",
             "tunnel": setup.tunnel,
         }
-        text += "\n[agent]\n" + _table(agent)
+        text += "\n[agent]\n" + toml_table(agent)
     return text

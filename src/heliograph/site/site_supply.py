@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from heliograph.kme.groups import SaeGroup
 from heliograph.kme.key_sizes import KeySizes
@@ -18,21 +18,24 @@ def make_supply(
     config: SiteConfig,
     keys: KeyStore,
     clocks: tuple[Clock, Clock],
-    link_is_up: Callable[[], bool],
+    link_is_up: Callable[[str], bool],
     beside: Sequence[SaePair] = (),
     issue: Issue | None = None,
+    further: Mapping[str, KeyStore] | None = None,
 ) -> Supply:
     """Return it. ``clocks``: monotonic, and the one that stamps keys; ``beside``: pairs that need no link.
 
+    ``further``: the stores of the further links by name; ``link_is_up`` is asked by name, empty for the first.
     Raises ConfigurationError.
     """
     kme, plan = config.file.kme, config.supply()
-    elsewhere = {pair.remote_sae for pair in beside}
+    elsewhere = frozenset(beside)
     limits = Limits(
         key_size_bits=config.registration.key_size_bits,
         max_key_count=config.file.link.keys_max,
         max_key_per_request=kme.max_key_per_request,
         reserve=reserve_of(kme, streams=config.file.etsi004 is not None),
+        further_counts={view.link_name: view.file.link.keys_max for view in config.further},
     )
     return Supply(
         keys,
@@ -40,11 +43,12 @@ def make_supply(
         [*plan.pairs, *beside],
         limits,
         clocks[1],
-        owner_reachable=lambda sae: sae in elsewhere or link_is_up(),
+        owner_reachable=lambda pair: pair in elsewhere or link_is_up(pair.link),
         groups=[*plan.groups, *_foreign_groups(config)],
         issue=issue,
         quotas=plan_quotas(kme, clocks[0]),
         sizes=key_sizes(config, plan),
+        further=further,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from heliograph.errors import RollbackDetected
-from heliograph.ports import RandomSource
+from heliograph.ports import RandomSource, Vault
 from heliograph.site.clocks import WallClock
 from heliograph.storage.database import Database
 from heliograph.storage.foreign_rows import destroy_foreign_keys
@@ -15,8 +15,9 @@ from heliograph.storage.link_records import LinkRecords
 from heliograph.storage.store_seal import StoreSeal
 from heliograph.storage.streams import destroy_streams
 from heliograph.vault.anchor import FileAnchor
+from heliograph.vault.bound_vault import BoundVault
 
-__all__ = ["SiteStore", "open_store", "reopen_for_operator"]
+__all__ = ["SiteStore", "open_database", "open_store", "reopen_for_operator"]
 
 _PROBE_BYTES = 4 << 20  # our choice: more than a block of 1e7 sifted bits writes
 _FOR_EVER = float("inf")
@@ -38,6 +39,14 @@ class SiteStore:
     def destroy_all(self) -> None:
         """Destroy pads and keys after a rollback: some of them may have been used already."""
         _destroy_all(self.database, self.records, self.keys)
+
+
+def open_database(path: Path, kek: Vault, link: str) -> Database:
+    """Open the file of a link's store. ``link``: the name of a further link, empty for a site's first.
+
+    The stores of further links are sealed each for its own. Raises ConfigurationError, StoreUnavailable.
+    """
+    return Database(path, BoundVault(kek, link) if link else kek)
 
 
 def open_store(database: Database, anchor: Path, randomness: RandomSource) -> SiteStore:

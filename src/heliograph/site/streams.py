@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -43,14 +43,14 @@ class StreamService:
     def __init__(self, streams: Streams, supply: Supply) -> None:
         self._streams, self._supply = streams, supply
         self._store = ThreadPoolExecutor(1, "streams")
-        self._channel: OneTimeClient | None = None
+        self._channels: Mapping[str, OneTimeClient] = {}
         self._events: dict[bytes, asyncio.Event] = {}
         self._reserving: dict[bytes, asyncio.Task[None]] = {}
         self._turn = asyncio.Lock()  # one reservation at a time: a second would send the same chunks again
 
-    def connect(self, channel: OneTimeClient) -> None:
-        """Name the way to the other key manager."""
-        self._channel = channel
+    def connect(self, channels: Mapping[str, OneTimeClient]) -> None:
+        """Name the ways to the other key managers, by the link whose keys their messages take (``SaePair.link``)."""
+        self._channels = channels
 
     async def draw(self, local: str, remote: str) -> OneTimeKeys:
         """Take the keys of one exchange, for ``OneTimeClient``."""
@@ -161,9 +161,10 @@ class StreamService:
     async def _tell(self, stream: Stream, message: m.Message) -> m.StreamReply | None:
         """Return the other key manager's answer, None if it cannot be reached or no key is left to ask it."""
         try:
-            if self._channel is None:
+            channel = self._channels.get(self._supply.authorise(stream.local_sae, stream.remote_sae).link)
+            if channel is None:
                 raise TransportClosed("no way to the other key manager is configured")
-            data = await self._channel.request(stream.local_sae, stream.remote_sae, m.encode(message))
+            data = await channel.request(stream.local_sae, stream.remote_sae, m.encode(message))
             return m.read_stream_reply(data)
         except StoreUnavailable:
             raise

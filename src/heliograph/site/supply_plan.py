@@ -24,7 +24,17 @@ from heliograph.ports import Clock
 from heliograph.protocol.audience import audience_name
 from heliograph.protocol.registration import LinkRegistration, check_key_sizes
 
-__all__ = ["GroupEntry", "KmeEntry", "QuotaEntry", "SupplyPlan", "plan_quotas", "plan_supply", "reserve_of"]
+__all__ = [
+    "GroupEntry",
+    "KmeEntry",
+    "QuotaEntry",
+    "SupplyPlan",
+    "check_quotas",
+    "plan_link",
+    "plan_quotas",
+    "plan_supply",
+    "reserve_of",
+]
 
 RESERVE = 8  # our choice: four messages between key managers
 
@@ -92,7 +102,14 @@ class SupplyPlan:
 
 
 def plan_supply(kme: KmeEntry, registration: LinkRegistration, *, is_transmitter: bool) -> SupplyPlan:
-    """Return who may have keys. Raises ConfigurationError."""
+    """Return who may have keys at a site of one link. Raises ConfigurationError."""
+    plan = plan_link(kme, registration, is_transmitter=is_transmitter)
+    check_quotas(kme, plan)
+    return plan
+
+
+def plan_link(kme: KmeEntry, registration: LinkRegistration, *, is_transmitter: bool, link: str = "") -> SupplyPlan:
+    """Return who may have keys of one link; ``link``: its name, empty for a site's first. Raises ConfigurationError."""
     own, peer = registration.transmitter_pairs, registration.receiver_pairs
     if not is_transmitter:
         own, peer = peer, own
@@ -105,7 +122,7 @@ def plan_supply(kme: KmeEntry, registration: LinkRegistration, *, is_transmitter
         pairs |= {(a, b) for a in local for b in remote if entry.master in {a, b}}
         if entry.is_group:
             slaves = (entry.slave, *entry.also_there, *entry.also_here)
-            groups.append(SaeGroup(entry.master, slaves, frozenset(local)))
+            groups.append(SaeGroup(entry.master, slaves, frozenset(local), link))
     local_groups = [SaeGroup(g.master, tuple(g.slaves), frozenset((g.master, *g.slaves))) for g in kme.groups]
     away = {remote for _, remote in pairs}
     for group in local_groups:
@@ -114,13 +131,6 @@ def plan_supply(kme: KmeEntry, registration: LinkRegistration, *, is_transmitter
     stocks = [(e.master, e.audience, True) for e in own] + [(e.master, e.audience, False) for e in peer]
     stocks += [(g.master, g.audience, True) for g in local_groups]
     Groups((*groups, *local_groups))
-    owned = {(master, audience) for master, audience, here in stocks if here}
-    for quota in kme.quotas:
-        if (quota.master, audience_name(quota.slaves)) not in owned:
-            raise ConfigurationError(
-                f"[kme] quotas: master {quota.master!r} with slaves {quota.slaves} is no pair or group whose keys this "
-                "site hands out; correct or remove it"
-            )
     named = {(e.master, e.audience): e.key_sizes for e in (*own, *peer) if e.key_sizes}
     for declared, group in zip(kme.groups, local_groups, strict=True):
         if declared.key_sizes:
@@ -128,8 +138,19 @@ def plan_supply(kme: KmeEntry, registration: LinkRegistration, *, is_transmitter
             named[group.master, group.audience] = tuple(declared.key_sizes)
     sizes = KeySizes(registration.key_size_bits, named)
     saes = {local for local, _ in pairs} | {name for g in (*groups, *local_groups) for name in g.here}
-    plan = tuple(SaePair(local, remote, kme.peer_id) for local, remote in sorted(pairs))
+    plan = tuple(SaePair(local, remote, kme.peer_id, link) for local, remote in sorted(pairs))
     return SupplyPlan(plan, (*groups, *local_groups), tuple(stocks), frozenset(saes), sizes)
+
+
+def check_quotas(kme: KmeEntry, plan: SupplyPlan) -> None:
+    """Refuse a quota of nobody. Raises ConfigurationError."""
+    owned = {(master, audience) for master, audience, here in plan.stocks if here}
+    for quota in kme.quotas:
+        if (quota.master, audience_name(quota.slaves)) not in owned:
+            raise ConfigurationError(
+                f"[kme] quotas: master {quota.master!r} with slaves {quota.slaves} is no pair or group whose keys this "
+                "site hands out; correct or remove it"
+            )
 
 
 def plan_quotas(kme: KmeEntry, clock: Clock) -> Quotas:

@@ -28,6 +28,7 @@ __all__ = [
     "again",
     "fingerprint_of",
     "not_registered",
+    "place_of",
 ]
 
 RECORD = "record.json"
@@ -82,15 +83,23 @@ def fingerprint_of(config: SiteConfig, own: Mapping[str, str], peer: Mapping[str
 
 def again(config: SiteConfig) -> str:
     """Return the remedy for everything that no longer fits."""
-    return f"register again with `heliograph site register {config.toml} --approver NAME --replace`"
+    return f"register again with `heliograph site register {config.toml}{config.link_option} --approver NAME --replace`"
 
 
 def not_registered(config: SiteConfig) -> ConfigurationError:
     """Return the refusal of a link whose peer nobody vouched for."""
     return ConfigurationError(
         f"{config.peer!r}, the peer of link {config.registration.link!r}, is not registered here: run "
-        f"`heliograph site register {config.toml} --approver NAME`"
+        f"`heliograph site register {config.toml}{config.link_option} --approver NAME`"
     )
+
+
+def place_of(config: SiteConfig) -> dict[str, object]:
+    """Return what the audit log says of where a registration is: nothing of a site's first link, where it always was.
+
+    So each link has a newest act of its own, whatever others come and go.
+    """
+    return {"trust": config.file.link.trust} if config.link_name else {}
 
 
 class TrustStore:
@@ -128,7 +137,9 @@ class TrustStore:
             raise ConfigurationError(
                 f"{why}; keep the log's two files elsewhere as evidence, then {self._remedy}: a new log begins"
             ) from None
-        newest = next((entry for entry in reversed(entries) if entry.event in TRUST_EVENTS), None)
+        place = place_of(self._config).get("trust")
+        acts = [entry for entry in entries if entry.event in TRUST_EVENTS and entry.details.get("trust") == place]
+        newest = acts[-1] if acts else None
         if newest is None or record.audit_digest not in {newest.digest(), _cut_short(newest, repaired)}:
             where = f"line {newest.sequence}" if newest else "no line"
             raise ConfigurationError(

@@ -104,7 +104,7 @@ def test_more_than_the_cap_is_refused_before_the_store(store, number):
 
 
 def test_an_unknown_key_is_final_only_when_its_owner_could_be_asked(store):
-    away = supply(store, owner_reachable=lambda sae: sae != "sae-b")
+    away = supply(store, owner_reachable=lambda pair: pair.remote_sae != "sae-b")
     with pytest.raises(OwnerUnreachable):
         away.dec_keys("sae-a", "sae-b", ["known", "unknown"])
     with pytest.raises(KeyNotFound):

@@ -95,7 +95,7 @@ async def fetch(site, boundary, recorder, source_of):
     recorder.frames()
     async with AsyncExitStack() as stack:
         stack.callback(store.database.close)
-        await open_doors(stack, config, supply, store, tls, site_reloads(config))
+        await open_doors(stack, config, supply, {"": store}, tls, site_reloads(config))
         waiting = listeners()
         source = source_of(config, supply)
         stack.push_async_callback(source.close)

@@ -105,7 +105,7 @@ def served(site, declared, act, *, reloading=False):
             tls = server_tls(config.path(kme.certificate), config.path(kme.key), config.path(kme.ca))
             async with AsyncExitStack() as stack:
                 reloads = site_reloads(config)
-                await open_doors(stack, config, supply, store, tls, reloads)
+                await open_doors(stack, config, supply, {"": store}, tls, reloads)
                 return await act(config, supply, rows, *([reloads] if reloading else []))
         finally:
             database.close()

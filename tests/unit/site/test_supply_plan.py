@@ -10,7 +10,7 @@ from heliograph.errors import ConfigurationError
 from heliograph.kme.supply import SaePair
 from heliograph.protocol.registration import SaePair as Registered
 from heliograph.site.clocks import MonotonicClock, WallClock
-from heliograph.site.site import _trim
+from heliograph.site.one_link import trim_keys
 from heliograph.site.supply_plan import GroupEntry, KmeEntry, QuotaEntry, plan_quotas, plan_supply, reserve_of
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords, NewKey
@@ -111,6 +111,6 @@ def test_keys_beyond_their_time_to_live_are_erased_and_a_slave_has_twice_that(tm
     with database.transaction() as cursor:
         keys.add(cursor, 1, 1, rows)
         keys.acknowledge(cursor, 1, 1)
-    _trim(keys, plan_supply(entry(), LINK, is_transmitter=True), 1000, 100.0)
+    trim_keys(keys, plan_supply(entry(), LINK, is_transmitter=True), 1000, 100.0)
     assert (keys.counts("sae-a", "sae-b").deliverable, keys.counts("sae-b", "sae-a").held) == (1, 2)
     database.close()

@@ -10,6 +10,7 @@ from heliograph.storage.database import Database
 from heliograph.storage.foreign_keys import ForeignKeys
 from heliograph.storage.keys import KeyRecords
 from heliograph.vault.filekek import FileKek
+from heliograph.vault.randomness import SystemRandomness
 
 # As the release before wrote it.
 BEFORE = """
@@ -23,16 +24,9 @@ IDS = {
 }
 
 
-class OsRandom:
-    kind = "computational"
-
-    def draw(self, size):
-        return os.urandom(size)
-
-
 @pytest.fixture
 def database(tmp_path):
-    kek = FileKek.create(tmp_path / "kek", OsRandom())
+    kek = FileKek.create(tmp_path / "kek", SystemRandomness())
     with_keys = Database(tmp_path / "store" / "store.db", kek, [BEFORE])
     with with_keys.transaction() as cursor:
         for state, key_id in IDS.items():
@@ -50,7 +44,7 @@ def database(tmp_path):
 
 
 def test_what_was_under_way_goes_on_after_the_change(database):
-    keys = KeyRecords(database, OsRandom())
+    keys = KeyRecords(database, SystemRandomness())
     store = ForeignKeys(database, keys)
     store = ForeignKeys(database, keys)  # opened again: nothing comes twice
     assert {state: store.legs(key_id) for state, key_id in IDS.items()} == {s: {"kme-2": s} for s in IDS}

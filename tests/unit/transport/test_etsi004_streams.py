@@ -68,6 +68,21 @@ def test_chunks_of_several_keys_agree_whoever_asks_first(tmp_path, owner_first):
     run(act, tmp_path)
 
 
+def test_a_stream_over_a_further_link_has_that_links_keys_and_asks_that_links_key_manager(tmp_path):
+    """The first link of a has no store here and no way to a key manager: whatever went there would fail."""
+
+    async def act(w):
+        ksid = await opened(w.one, w.two)
+        for index in range(3):
+            mine, theirs = await w.one.get_key(ksid, index), await w.two.get_key(ksid, index)
+            assert mine.status is Status.SUCCESSFUL
+            assert mine.key == theirs.key
+        w.a.service.connect({"": w.a.channel})
+        assert (await w.one.open_connect(SOURCE, DESTINATION, QOS)).status is Status.NO_QKD_CONNECTION
+
+    run(act, tmp_path, link="a-c")
+
+
 def test_the_destinations_application_may_open_first(tmp_path):
     async def act(w):
         first = await w.two.open_connect(SOURCE, DESTINATION, QOS)

@@ -30,12 +30,13 @@ POLICY = StreamPolicy(promised_bps=1000, chunk_bytes_max=128, timeout_ms_max=200
 class StreamSite:
     """One site."""
 
-    def __init__(self, directory, name, port, peer_port, clock, sizes=(256,)):
+    def __init__(self, directory, name, port, peer_port, clock, sizes=(256,), link=""):
         self.sizes = KeySizes(256, dict.fromkeys(PAIRS.values(), sizes))
         self.name, self.directory = name, directory / name
         self.directory.mkdir()
         self.local, self.remote = PAIRS[name]
         self.port, self.peer_port, self.clock = port, peer_port, clock
+        self.link = link  # the further link that carries the pair's keys, if it is not the first
         FileKek.create(self.directory / "kek", SystemRandomness())
         self.ca = SiteCa.create(f"site {name}")
         self.kme_files = self.ca.issue_kme(f"kme-{name}", ["127.0.0.1"]).write(self.directory, "kme")
@@ -55,14 +56,17 @@ class StreamSite:
 
     async def start(self):
         other = "kme-b" if self.name == "a" else "kme-a"
-        pairs = [SaePair(self.local, self.remote, other), SaePair(f"{self.local}2", self.remote, other)]
-        self.supply = Supply(self.keys, f"kme-{self.name}", pairs, Limits(), self.clock, sizes=self.sizes)
+        pairs = [SaePair(local, self.remote, other, self.link) for local in (self.local, f"{self.local}2")]
+        stores = {"": None, self.link: self.keys}
+        self.supply = Supply(
+            stores.pop(""), f"kme-{self.name}", pairs, Limits(), self.clock, sizes=self.sizes, further=stores
+        )
         records = StreamRecords(self.database)
         applications = {f"qkd://app@{end}": f"sae-{end}" for end in "ab"}
         self.streams = Streams(records, self.supply, applications, POLICY, self.clock, SystemRandomness())
         self.service = StreamService(self.streams, self.supply)
         self.channel = OneTimeClient("127.0.0.1", self.peer_port, self.service.draw, self.clock)
-        self.service.connect(self.channel)
+        self.service.connect({self.link: self.channel})
         self.peer = OneTimeServer(self.service.answer)
         await self.peer.start("127.0.0.1", self.port)
         self.server = Etsi004Server(self.service.call, Boundary())
@@ -82,11 +86,14 @@ class StreamSite:
 
 
 @contextlib.asynccontextmanager
-async def two_sites(directory, keys=60, sizes=(256,)):
-    """Give (a, b, clock), serving; ``keys`` keys of each of ``sizes``, in bits, are owned by each."""
+async def two_sites(directory, keys=60, sizes=(256,), link=""):
+    """Give (a, b, clock), serving; ``keys`` keys of each of ``sizes``, in bits, are owned by each.
+
+    ``link``: which further link of a's it is.
+    """
     clock = ManualClock(1000.0)
     ports = free_ports(2)
-    a = StreamSite(directory, "a", ports[0], ports[1], clock, sizes)
+    a = StreamSite(directory, "a", ports[0], ports[1], clock, sizes, link)
     b = StreamSite(directory, "b", ports[1], ports[0], clock, sizes)
     for bits in sizes:
         stock(a, b, keys, bits // 8)
