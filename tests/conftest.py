@@ -1,4 +1,4 @@
-"""One PostgreSQL server for all tests of this folder that need a healthy one; each test gets an empty schema."""
+"""PostgreSQL servers for every test that needs one; where it is not installed, those tests are skipped."""
 
 import pytest
 
@@ -9,6 +9,7 @@ ABSENT = "PostgreSQL is not installed (apt-get install postgresql-15)"
 
 @pytest.fixture(scope="session")
 def shared_server():
+    """Give one healthy server to all tests of this process: whoever breaks it takes ``server`` or ``new_server``."""
     if postgres_programs() is None:
         pytest.skip(ABSENT)
     server = LabPostgres()
@@ -22,6 +23,7 @@ def shared_server():
 
 @pytest.fixture
 def postgres(shared_server):
+    """Give the shared server with an empty schema."""
     with shared_server.session() as session:
         session.execute("DROP SCHEMA IF EXISTS heliograph CASCADE")
     return shared_server
@@ -43,3 +45,11 @@ def new_server():
     yield make
     for server in made:
         server.destroy()
+
+
+@pytest.fixture
+def server(new_server):
+    """Give one server of a test's own that runs."""
+    server = new_server()
+    server.start()
+    return server
