@@ -149,15 +149,11 @@ def _print_broken(report: PgFaultReport) -> None:
     print(f"{report.messages} messages, {report.requests} requests in one round; {report.seconds} s: ", end="")
     print("holds" if report.sound else "fails")
     for name, tally in report.tallies.items():
-        print(f"  {name}: {tally.points} points, {tally.violations} violations")
+        print(f"  {name}: {tally.points} points, {tally.violations} violations; a step was refused at {tally.refused}")
     for name, why in report.not_tried.items():
         print(f"  {name}: not tried: {why}")
-    print(f"keys delivered: {report.delivered}; burnt on the way: {report.burnt}; rounds with a refusal: ", end="")
-    print(
-        f"{report.refused}; lines of the server's log with a key: {report.key_in_logs}, with a block's sealed key: ",
-        end="",
-    )
-    print(report.sealed_in_logs)
+    print(f"keys delivered: {report.delivered}; burnt on the way: {report.burnt}; lines of the server's log ", end="")
+    print(f"with a key: {report.key_in_logs}, with a block's sealed key: {report.sealed_in_logs}")
     if (door := report.door) is not None:
         print(f"{door.faults} faults behind a front end: answers {door.statuses}; wrong: {door.wrong}; ", end="")
         print(

@@ -38,6 +38,8 @@ class Seen:
 class Rounds:
     """Two sites in two databases of ``server``, which runs; they reach it by a proxy in ``directory``."""
 
+    databases: Final = (_OWNER, _HOLDER)
+
     def __init__(self, directory: Path, server: LabPostgres, seed: int = 1) -> None:
         self.server, self.marks = server, KeyMarks()
         self._number = 0

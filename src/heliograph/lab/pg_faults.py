@@ -22,9 +22,10 @@ from typing import Final
 
 from heliograph.lab.pg_door_faults import DoorReport, ask_under_faults
 from heliograph.lab.pg_fault_rounds import Rounds
+from heliograph.lab.pg_full_disk import FullServer, ballast
 from heliograph.lab.pg_proxy import Fault, What
 from heliograph.lab.postgres import LabPostgres
-from heliograph.lab.tmpfs import SmallDisk, why_no_disk
+from heliograph.lab.tmpfs import why_no_disk
 
 __all__ = ["ERRORS", "LOGGING", "PgFaultReport", "PgPlan", "PgTally", "run_pg_faults", "try_kills", "try_points"]
 
@@ -45,9 +46,6 @@ LOGGING: Final = (
     "log_parameter_max_length_on_error = -1",
     "log_error_verbosity = 'verbose'",
 )
-_SMALL: Final = ("shared_buffers = 8MB", "autovacuum = off", "wal_recycle = off", "max_wal_size = 4MB")
-_DATA_MIB, _WAL_MIB = 160, 24
-_BALLAST: Final = 100_000  # bytes of a block's metadata, so that every round needs new pages and new log
 _SHOWN: Final = 10
 
 
@@ -64,14 +62,15 @@ class PgPlan:
     @classmethod
     def of(cls, points: int, seed: int) -> PgPlan:
         """Return what goes with so many points."""
-        return cls(points, max(2, points // 20), max(2, points // 50), max(5, points // 4), seed)
+        return cls(points, max(2, points // 20), max(4, points // 20), max(5, points // 4), seed)
 
 
 @dataclass
 class PgTally:
-    """One kind of fault: how often it came, and after how many of them something did not hold."""
+    """One kind of fault: how often it came, how often a step was refused, and how often something did not hold."""
 
     points: int = 0
+    refused: int = 0
     violations: int = 0
 
 
@@ -79,7 +78,7 @@ class PgTally:
 class PgFaultReport:
     """``messages``, ``requests``: of one round without a fault. ``burnt``: keys that left and reached nobody.
 
-    ``refused``: rounds in which a step was refused. ``found``: the first things that did not hold.
+    ``found``: the first things that did not hold.
     """
 
     messages: int = 0
@@ -87,7 +86,6 @@ class PgFaultReport:
     tallies: dict[str, PgTally] = field(default_factory=dict)
     delivered: int = 0
     burnt: int = 0
-    refused: int = 0
     key_in_logs: int = 0
     sealed_in_logs: int = 0
     door: DoorReport | None = None
@@ -108,10 +106,10 @@ class PgFaultReport:
         seen = rounds.run(fault, metadata, mend)
         tally = self.tallies.setdefault(name, PgTally())
         tally.points += seen.fired
+        tally.refused += seen.fired and seen.refused
         tally.violations += bool(seen.wrong)
         self.delivered += seen.delivered
         self.burnt += seen.burnt
-        self.refused += seen.refused
         self.found += [f"{name} at {fault.at}: {text}" for text in seen.wrong]
         del self.found[_SHOWN:]
 
@@ -179,39 +177,22 @@ def try_kills(report: PgFaultReport, rounds: Rounds, plan: PgPlan) -> None:
 
 
 def _try_full_disks(report: PgFaultReport, plan: PgPlan) -> None:
-    """Fill the data's disk, and that of the log (WAL) in turn, at a request of the round; free it after the round."""
+    """Fill the data's disk and that of the server's own log, at a request of each round; free it after the round."""
     if why := why_no_disk():
         report.not_tried["full disk"] = why
         return
-    for name, share in (("full disk: data", 0), ("full disk: WAL", 1)):
-        number = (plan.full_disks + 1 - share) // 2
-        with _server() as (directory, server), ExitStack() as stack:
-            wal = server.directory / "wal"
-            place, mib = (wal, _WAL_MIB) if share else (server.data, _DATA_MIB)
-            disk = SmallDisk(place, mib)
-            stack.callback(disk.remove)
-            stack.callback(server.stop, "immediate")
-            for path in (wal, server.data):
-                path.mkdir(exist_ok=True)
-                server.own(path)
-            server.create("--waldir", str(wal), "--wal-segsize", "1")
-            server.set(*LOGGING, *_SMALL)
-            server.start()
+    for wal in (False, True):
+        name, number = f"full disk: {'WAL' if wal else 'data'}", (plan.full_disks + 1 - wal) // 2
+        with _server() as (directory, server), FullServer(server, wal=wal) as full:
+            full.start(*LOGGING)
             with _rounds(directory, server, plan.seed) as rounds:
-                report.play(rounds, name, Fault(What.NOTHING), _ballast())
+                full.leave_no_room(rounds.databases)
+                report.play(rounds, name, Fault(What.NOTHING), ballast())
                 requests = rounds.requests
-
-                def fill(_: int, disk: SmallDisk = disk) -> None:
-                    disk.fill()
-
                 for one in range(number):
-                    fault = Fault(What.ACT_BEFORE, 1 + one * requests // max(1, 2 * number), act=fill)
-                    report.play(rounds, name, fault, _ballast(), disk.free)
+                    fault = Fault(What.ACT_BEFORE, 1 + one * requests // max(1, number), act=full.fill)
+                    report.play(rounds, name, fault, ballast(), full.free)
                 report.search(rounds)
-
-
-def _ballast() -> str:
-    return f'{{"ballast": "{os.urandom(_BALLAST // 2).hex()}"}}'  # nothing that could be compressed
 
 
 @contextmanager
