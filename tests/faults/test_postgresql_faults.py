@@ -141,6 +141,7 @@ def test_the_command_breaks_everything_and_says_that_it_held(server):  # noqa: A
     [
         {"key_in_logs": 1},
         {"sealed_in_logs": 1},
+        {"door": DoorReport(burnt=-1, statuses={503: 5})},
         {"tallies": {"kill": PgTally(1, 1, 1)}},
         *(
             {"door": DoorReport(**{name: 1})}
@@ -152,6 +153,7 @@ def test_the_command_breaks_everything_and_says_that_it_held(server):  # noqa: A
                 "bugs_in_log",
                 "key_in_logs",
                 "sealed_in_logs",
+                "burnt",
             )
         ),
     ],

@@ -43,7 +43,8 @@ _SHOWN: Final = 10
 class DoorReport:
     """``statuses``: answers by status. ``wrong``: other statuses, or a refusal that is not one line; no answer at all.
 
-    ``burnt``: keys that left the server and reached nobody; ``log_lines``: what the front end said.
+    ``burnt``: keys that left the server and reached nobody, at most one for each 503; below 0 one came and is still
+    there. ``log_lines``: what the front end said.
     """
 
     faults: int = 0
@@ -65,7 +66,7 @@ class DoorReport:
         """Whether nothing happened that must not."""
         return not (
             self.duplicates or self.other_bytes or self.wrong or self.stuck or self.bugs_in_log or self.key_in_logs
-            or self.sealed_in_logs
+            or self.sealed_in_logs or not 0 <= self.burnt <= self.statuses.get(503, 0)
         )  # fmt: skip
 
 
