@@ -149,6 +149,8 @@ def _print_broken(report: PgFaultReport) -> None:
     print(f"{report.messages} messages, {report.requests} requests in one round; {report.seconds} s: ", end="")
     print("holds" if report.sound else "fails")
     for name, tally in report.tallies.items():
+        if not tally.points and not tally.violations:
+            continue  # what was measured first, without a fault
         print(f"  {name}: {tally.points} points, {tally.violations} violations; a step was refused at {tally.refused}")
     for name, why in report.not_tried.items():
         print(f"  {name}: not tried: {why}")
