@@ -1,4 +1,4 @@
-"""Where the tests put their files, into memory where the machine has room for them there; and their order.
+"""Where the tests put their files, into memory where the machine has room for them there; their order; PostgreSQL.
 
 A store syncs at each commit, and a suite commits many thousand times; a busy disk makes minutes of that. What a test
 proves is the same: a process that is killed loses nothing that it wrote on either, and disks that fail are played by
@@ -9,6 +9,11 @@ import os
 import tempfile
 from contextlib import suppress
 
+import pytest
+
+from heliograph.lab.postgres import LabPostgres, postgres_programs
+
+ABSENT = "PostgreSQL is not installed (apt-get install postgresql-15)"
 _MEMORY = "/dev/shm"
 _ROOM_BYTES = 4 << 30  # four workers hold some 100 MB; a container's default of 64 MB is no room
 
@@ -31,3 +36,51 @@ def pytest_collection_modifyitems(items):
     """Put the files with slow tests first: a long one that a worker begins last is waited for by all."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="session")
+def shared_server():
+    """Give one healthy server to all tests of this process: whoever breaks it takes ``server`` or ``new_server``."""
+    if postgres_programs() is None:
+        pytest.skip(ABSENT)
+    server = LabPostgres()
+    try:
+        server.create()
+        server.start()
+        yield server
+    finally:
+        server.destroy()
+
+
+@pytest.fixture
+def postgres(shared_server):
+    """Give the shared server with an empty schema."""
+    with shared_server.session() as session:
+        session.execute("DROP SCHEMA IF EXISTS heliograph CASCADE")
+    return shared_server
+
+
+@pytest.fixture
+def new_server():
+    """Give servers of a test's own, which it may break."""
+    if postgres_programs() is None:
+        pytest.skip(ABSENT)
+    made = []
+
+    def make(*, create=True):
+        made.append(LabPostgres())
+        if create:
+            made[-1].create()
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.destroy()
+
+
+@pytest.fixture
+def server(new_server):
+    """Give one server of a test's own that runs."""
+    server = new_server()
+    server.start()
+    return server

@@ -6,41 +6,13 @@ from pathlib import Path
 import pytest
 
 from heliograph.errors import InsufficientKeys, RollbackDetected, StoreUnavailable
-from heliograph.lab.postgres import LabPostgres, postgres_programs
 from heliograph.storage.pg_reopen import destroy_server_keys, reopen_server
 from heliograph.vault.anchor import FileAnchor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "storage"))
 from delivery_stores import PostgresStore, owned, pairs
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        postgres_programs() is None, reason="PostgreSQL is not installed (apt-get install postgresql-15)"
-    ),
-]
-
-
-@pytest.fixture
-def servers():
-    """Give servers that go with the test."""
-    made = []
-
-    def make():
-        made.append(LabPostgres())
-        return made[-1]
-
-    yield make
-    for server in made:
-        server.destroy()
-
-
-@pytest.fixture
-def server(servers):
-    server = servers()
-    server.create()
-    server.start()
-    return server
+pytestmark = pytest.mark.slow
 
 
 def attended(store):
@@ -62,18 +34,18 @@ def put_back(server, backup):
     server.start()
 
 
-def backed_up(server, servers):
+def backed_up(server, new_server):
     """Copy the running server: its sessions go on."""
-    backup = servers()
+    backup = new_server(create=False)
     server.base_backup(backup)
     return backup
 
 
-def test_a_restored_server_serves_nobody_whoever_delivered_last(tmp_path, server, servers):
+def test_a_restored_server_serves_nobody_whoever_delivered_last(tmp_path, server, new_server):
     store = attended(PostgresStore(tmp_path, server, ("fe-1", "fe-2")))
     rows = store.add(1, owned(4))
     take(store.fronts["fe-2"])
-    backup = backed_up(server, servers)
+    backup = backed_up(server, new_server)
     taken = take(store.fronts["fe-1"])  # only fe-1 delivers after the backup
     put_back(server, backup)
     # fe-2 has seen nothing that the copy has not: alone it could not tell.
@@ -102,10 +74,10 @@ def attended_again(store):
     attended(store)
 
 
-def test_a_copy_from_before_a_front_ends_first_delivery_serves_nobody(tmp_path, server, servers):
+def test_a_copy_from_before_a_front_ends_first_delivery_serves_nobody(tmp_path, server, new_server):
     store = PostgresStore(tmp_path, server, ("fe-1", "fe-2"))
     store.add(1, owned(3))
-    backup = backed_up(server, servers)
+    backup = backed_up(server, new_server)
     attended(store)
     take(store.fronts["fe-1"])
     put_back(server, backup)
@@ -114,10 +86,10 @@ def test_a_copy_from_before_a_front_ends_first_delivery_serves_nobody(tmp_path, 
     store.close()
 
 
-def test_a_live_clone_beside_the_server_serves_nobody(tmp_path, server, servers):
+def test_a_live_clone_beside_the_server_serves_nobody(tmp_path, server, new_server):
     store = attended(PostgresStore(tmp_path, server, ("fe-1", "fe-2")))
     store.add(1, owned(4))
-    clone = backed_up(server, servers)
+    clone = backed_up(server, new_server)
     clone.start()
     store.fronts["fe-2"].close()
     lured = store.open("fe-2", clone)  # fe-2 is led to the clone, fe-1 stays
@@ -132,8 +104,8 @@ def test_a_live_clone_beside_the_server_serves_nobody(tmp_path, server, servers)
     store.close()
 
 
-def test_a_standby_that_lost_the_last_deliveries_serves_nobody(tmp_path, server, servers):
-    standby = servers()
+def test_a_standby_that_lost_the_last_deliveries_serves_nobody(tmp_path, server, new_server):
+    standby = new_server(create=False)
     server.base_backup(standby, "replica")
     standby.start()
     store = attended(PostgresStore(tmp_path, server, ("fe-1", "fe-2")))
@@ -163,8 +135,8 @@ def caught_up(server, condition="replay_lsn >= pg_current_wal_lsn()"):
     pytest.fail("the standby did not come")
 
 
-def test_after_a_fail_over_to_the_named_standby_service_goes_on_and_no_key_comes_twice(tmp_path, server, servers):
-    standby = servers()
+def test_after_a_fail_over_to_the_named_standby_service_goes_on_and_no_key_comes_twice(tmp_path, server, new_server):
+    standby = new_server(create=False)
     server.base_backup(standby, "replica")
     server.set("synchronous_standby_names = 'replica'")
     standby.start()
@@ -190,8 +162,8 @@ def test_after_a_fail_over_to_the_named_standby_service_goes_on_and_no_key_comes
     store.close()
 
 
-def test_without_its_standby_nothing_is_handed_out_and_no_more_than_one_answer_is_burnt(tmp_path, server, servers):
-    standby = servers()
+def test_without_its_standby_nothing_is_handed_out_and_no_more_than_one_answer_is_burnt(tmp_path, server, new_server):
+    standby = new_server(create=False)
     server.base_backup(standby, "replica")
     server.set("synchronous_standby_names = 'replica'")
     standby.start()

@@ -11,30 +11,13 @@ import pytest
 from front_end_processes import FrontEndProcess, add_delivery, fill, heliograph, short_directory
 
 from heliograph.errors import HeliographError, InsufficientKeys, KeyNotFound
-from heliograph.lab.postgres import LabPostgres, postgres_programs
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "site"))
 from site_on_disk import make_site
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        postgres_programs() is None, reason="PostgreSQL is not installed (apt-get install postgresql-15)"
-    ),
-]
+pytestmark = pytest.mark.slow
 NAMES = ("fe-1", "fe-2", "fe-3")
 KILLS = 3
-
-
-@pytest.fixture
-def server():
-    server = LabPostgres()
-    try:
-        server.create()
-        server.start()
-        yield server
-    finally:
-        server.destroy()
 
 
 @pytest.fixture
@@ -190,11 +173,13 @@ def test_the_move_can_be_repeated_and_is_refused_while_the_site_has_its_store_op
 
 
 @pytest.mark.soak
-def test_a_server_that_is_restored_under_running_front_ends_ends_them_and_reopens_by_an_operators_word(site, server):
+def test_a_server_that_is_restored_under_running_front_ends_ends_them_and_reopens_by_an_operators_word(
+    site, server, new_server
+):
     addresses = add_delivery(site, server, NAMES[:2])
     fill(site, 1, owned=5, held=0)
     assert heliograph("store", "move", site).returncode == 0
-    backup = LabPostgres()
+    backup = new_server(create=False)
 
     async def act():
         fronts = [FrontEndProcess(site, name, addresses[name]) for name in NAMES[:2]]
@@ -225,7 +210,4 @@ def test_a_server_that_is_restored_under_running_front_ends_ends_them_and_reopen
                 await front.end(signal.SIGTERM)
         return first
 
-    try:
-        assert asyncio.run(act()).key_id
-    finally:
-        backup.destroy()
+    assert asyncio.run(act()).key_id

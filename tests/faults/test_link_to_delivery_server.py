@@ -10,26 +10,9 @@ from front_end_processes import FrontEndProcess, add_delivery, heliograph
 from heliograph.errors import KeySupplyError
 from heliograph.http.client import Etsi014Client
 from heliograph.http.tls import client_tls
-from heliograph.lab.postgres import LabPostgres, postgres_programs
 from heliograph.site.config import read_site
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        postgres_programs() is None, reason="PostgreSQL is not installed (apt-get install postgresql-15)"
-    ),
-]
-
-
-@pytest.fixture
-def server():
-    server = LabPostgres()
-    try:
-        server.create()
-        server.start()
-        yield server
-    finally:
-        server.destroy()
+pytestmark = pytest.mark.slow
 
 
 def client(toml):

@@ -54,4 +54,4 @@ def test_a_report_of_kills_with_anything_wrong_is_not_sound(bad):
 def test_two_kinds_at_once_are_refused_in_one_line():
     done = CliRunner().invoke(app, ["kme-chaos", "--partitions", "3", "--malformed", "5"])
     assert done.exit_code == 1
-    assert done.stderr.strip().endswith("one of --malformed, --partitions and --front-end-kills")
+    assert done.stderr.strip().endswith("one of --malformed, --partitions, --front-end-kills and --postgresql")

@@ -18,6 +18,7 @@ from heliograph.lab.front_end_kills import FrontEndReport, run_front_end_kills
 from heliograph.lab.malformed_flood import MalformedReport, send_malformed
 from heliograph.lab.malformed_over_tls import OverTlsReport, send_malformed_over_tls
 from heliograph.lab.partitions import PartitionReport, run_partitions
+from heliograph.lab.pg_faults import PgFaultReport, PgPlan, run_pg_faults
 
 __all__ = ["kme_chaos"]
 
@@ -42,6 +43,10 @@ def kme_chaos(
         int | None,
         typer.Option(min=1, max=10_000, help="Instead: kill front ends of a PostgreSQL server so often."),
     ] = None,
+    postgresql: Annotated[
+        int | None,
+        typer.Option(min=1, max=1_000_000, help="Instead: break so many messages between two sites and PostgreSQL."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Chooses what a disk has lost, which requests, which moments.")] = 1,
     directory: Annotated[Path | None, typer.Option(help="Where the stores are made; the system's choice.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
@@ -55,12 +60,16 @@ def kme_chaos(
     With --partitions: relays between two sites in processes of their own, their SAEs and PostgreSQL are cut and healed
     in turn while keys are fetched. With --front-end-kills: three front ends are killed by kill -9 while keys are
     fetched. Exit code 1 if a key came twice or differed, one was lost, or a service did not come back.
+
+    With --postgresql: two sites commit, reserve, deliver, burn and sweep over a PostgreSQL server that is cut off at a
+    message, answers it with an error, has a full disk, or is killed; a front end is asked over TLS meanwhile. Exit code
+    1 if anything did not hold.
     """
     with refusals(as_json=as_json):
         if over_tls and malformed is None:
             raise ConfigurationError("--over-tls belongs to --malformed")
-        if sum(what is not None for what in (malformed, partitions, front_end_kills)) > 1:
-            raise ConfigurationError("give only one of --malformed, --partitions and --front-end-kills")
+        if sum(what is not None for what in (malformed, partitions, front_end_kills, postgresql)) > 1:
+            raise ConfigurationError("give only one of --malformed, --partitions, --front-end-kills and --postgresql")
         if malformed is not None:
             answered = _malformed(malformed, seed, over_tls=over_tls)
             if as_json:
@@ -78,6 +87,12 @@ def kme_chaos(
                 killed
             )
             sound = killed.sound
+        elif postgresql is not None:
+            broken = run_pg_faults(PgPlan.of(postgresql, seed))
+            print(json.dumps({**dataclasses.asdict(broken), "sound": broken.sound})) if as_json else _print_broken(
+                broken
+            )
+            sound = broken.sound
         else:
             report = run_chaos(Plan(rounds, kill_points, images, error_points, seed), directory)
             if as_json:
@@ -128,6 +143,29 @@ def _print_kills(report: FrontEndReport) -> None:
     )
     times = report.back_s
     print(f"back after {times[len(times) // 2]} s (median), {times[-1]} s (longest); tracebacks: {report.tracebacks}")
+
+
+def _print_broken(report: PgFaultReport) -> None:
+    print(f"{report.messages} messages, {report.requests} requests in one round; {report.seconds} s: ", end="")
+    print("holds" if report.sound else "fails")
+    for name, tally in report.tallies.items():
+        if not tally.points and not tally.violations:
+            continue  # what was measured first, without a fault
+        print(f"  {name}: {tally.points} points, {tally.violations} violations; a step was refused at {tally.refused}")
+    for name, why in report.not_tried.items():
+        print(f"  {name}: not tried: {why}")
+    print(f"keys delivered: {report.delivered}; burnt on the way: {report.burnt}; lines of the server's log ", end="")
+    print(f"with a key: {report.key_in_logs}, with a block's sealed key: {report.sealed_in_logs}")
+    if (door := report.door) is not None:
+        print(f"{door.faults} faults behind a front end: answers {door.statuses}; wrong: {door.wrong}; ", end="")
+        print(
+            f"keys: {door.keys}; twice: {door.duplicates}; other bytes: {door.other_bytes}; burnt: {door.burnt}; ",
+            end="",
+        )
+        print(f"not back: {door.stuck}; internal errors in its log: {door.bugs_in_log}; ", end="")
+        print(f"keys in logs: {door.key_in_logs + door.sealed_in_logs}")
+    for line in report.found + (report.door.found if report.door else []):
+        print(f"  {line}")
 
 
 def _malformed(number: int, seed: int, *, over_tls: bool) -> MalformedReport | OverTlsReport:

@@ -13,7 +13,6 @@ import shutil
 import signal
 import tempfile
 import time
-import uuid
 from collections import Counter
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
@@ -23,16 +22,12 @@ from typing import Final
 from heliograph.errors import ConfigurationError, HeliographError, InsufficientKeys, KeyNotFound
 from heliograph.http.client import Etsi014Client
 from heliograph.http.tls import client_tls
-from heliograph.lab.front_end_process import FrontEndProcess, add_delivery, move_keys
+from heliograph.lab.front_end_process import FrontEndProcess, add_delivery, fill_store, move_keys
 from heliograph.lab.postgres import LabPostgres
 from heliograph.lab.rehearsal import Ports, Rehearsal, free_ports
-from heliograph.site.config import SiteConfig, read_site
-from heliograph.site.kek import open_kek
-from heliograph.storage.database import Database
-from heliograph.storage.keys import KeyRecords, NewKey
+from heliograph.site.config import read_site
 from heliograph.testing.links import example_registration
 from heliograph.types import DeliveredKey
-from heliograph.vault.randomness import SystemRandomness
 
 __all__ = ["FrontEndReport", "run_front_end_kills"]
 
@@ -89,29 +84,6 @@ async def run_front_end_kills(kills: int, seed: int) -> FrontEndReport:
     return report
 
 
-def _fill(config: SiteConfig, number: int) -> dict[str, tuple[bytes, bool]]:
-    """Store keys in the stopped site's own file, as a committed block leaves them: bytes, and if it owns them."""
-    agent, draw = config.file.agent, SystemRandomness().draw
-    assert agent is not None
-    database = Database(config.path(config.file.store), open_kek(config))
-    try:
-        keys = KeyRecords(database, SystemRandomness())
-        rows = [
-            NewKey(str(uuid.uuid4()), *pair, here, draw(32), 100.0)
-            for many, pair, here in (
-                (number - number // 4, (agent.sae, agent.peer_sae), True),
-                (number // 4, (agent.peer_sae, agent.sae), False),
-            )
-            for _ in range(many)
-        ]
-        with database.transaction() as cursor:
-            keys.add(cursor, 1, 1, rows, "{}")
-            keys.acknowledge(cursor, 1, 1)
-    finally:
-        database.close()
-    return {row.key_id: (row.material, row.owner_here) for row in rows}
-
-
 class _Scene:
     def __init__(self, directory: Path, server: LabPostgres, stack: AsyncExitStack) -> None:
         rehearsal = Rehearsal(directory, Ports.free(), 5.0, 1, registration=example_registration(100_000))
@@ -125,7 +97,7 @@ class _Scene:
         self._stop = asyncio.Event()
 
     async def run(self, kills: int, chance: random.Random) -> FrontEndReport:
-        keys = await asyncio.to_thread(_fill, read_site(self._toml), (_EACH + _CLIENTS) * kills + _EACH)
+        keys = await asyncio.to_thread(fill_store, read_site(self._toml), (_EACH + _CLIENTS) * kills + _EACH)
         await move_keys(self._toml)
         fronts = {name: FrontEndProcess(self._toml, name) for name in _NAMES}
         for front in fronts.values():

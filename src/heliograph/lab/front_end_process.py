@@ -7,13 +7,19 @@ import json
 import os
 import signal
 import sys
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from heliograph.errors import ConfigurationError
+from heliograph.site.config import SiteConfig
+from heliograph.site.kek import open_kek
+from heliograph.storage.database import Database
+from heliograph.storage.keys import KeyRecords, NewKey
+from heliograph.vault.randomness import SystemRandomness
 
-__all__ = ["FrontEndProcess", "add_delivery", "move_keys"]
+__all__ = ["FrontEndProcess", "add_delivery", "fill_store", "move_keys"]
 
 _START_S: Final = 120.0
 
@@ -40,6 +46,29 @@ async def move_keys(toml: Path) -> None:
     out, _ = await done.communicate()
     if done.returncode:
         raise ConfigurationError(f"store move: {out.decode(errors='replace').strip().splitlines()[-1:]}")
+
+
+def fill_store(config: SiteConfig, number: int) -> dict[str, tuple[bytes, bool]]:
+    """Store keys in the stopped site's own file, as a committed block leaves them: bytes, and if it owns them."""
+    agent, draw = config.file.agent, SystemRandomness().draw
+    assert agent is not None
+    database = Database(config.path(config.file.store), open_kek(config))
+    try:
+        keys = KeyRecords(database, SystemRandomness())
+        rows = [
+            NewKey(str(uuid.uuid4()), *pair, here, draw(32), 100.0)
+            for many, pair, here in (
+                (number - number // 4, (agent.sae, agent.peer_sae), True),
+                (number // 4, (agent.peer_sae, agent.sae), False),
+            )
+            for _ in range(many)
+        ]
+        with database.transaction() as cursor:
+            keys.add(cursor, 1, 1, rows, "{}")
+            keys.acknowledge(cursor, 1, 1)
+    finally:
+        database.close()
+    return {row.key_id: (row.material, row.owner_here) for row in rows}
 
 
 class FrontEndProcess:

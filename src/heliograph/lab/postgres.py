@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = ["LabPostgres", "postgres_programs"]
 _PLACES = ("/usr/lib/postgresql/15/bin", "/usr/lib/postgresql/16/bin", "/usr/lib/postgresql/17/bin")
 _USER = "heliograph"
 _START_S = 60
+_MOMENT_S = 0.05
 
 
 def postgres_programs() -> Path | None:
@@ -57,13 +59,14 @@ class LabPostgres:
         self.data = self.directory / "data"
         self._give(self.directory)
 
-    def conninfo(self, *, user: str = _USER) -> str:
-        """Return libpq's words for this server."""
-        return f"host={self.directory} dbname=postgres user={user}"
+    def conninfo(self, *, user: str = _USER, database: str = "postgres", by: Path | None = None) -> str:
+        """Return libpq's words for this server, or for what listens for it in the directory ``by``."""
+        return f"host={by or self.directory} dbname={database} user={user}"
 
-    def create(self) -> None:
-        """Make an empty cluster."""
-        self._run("initdb", "-D", str(self.data), "-A", "trust", "-U", _USER, "--no-sync", "-E", "UTF8", "--locale=C")
+    def create(self, *more: str) -> None:
+        """Make an empty cluster. ``more``: further words for initdb."""
+        words = ("-A", "trust", "-U", _USER, "--no-sync", "-E", "UTF8", "--locale=C", *more)
+        self._run("initdb", "-D", str(self.data), *words)
         self._append("listen_addresses = ''", f"unix_socket_directories = '{self.directory}'", "max_wal_senders = 4")
 
     def copy_to(self, other: LabPostgres) -> None:
@@ -101,6 +104,27 @@ class LabPostgres:
                 os.kill(process, signal.SIGKILL)
         (self.data / "postmaster.pid").unlink(missing_ok=True)
 
+    def come_back(self, seconds: float = _START_S) -> None:
+        """Wait until it accepts sessions, starting it if it is dead. Raises ConfigurationError."""
+        began = time.monotonic()
+        while True:
+            try:
+                self.session().close()
+            except Exception as why:  # noqa: BLE001  - psycopg's errors, without the extra's import
+                if time.monotonic() - began > seconds:
+                    raise ConfigurationError(f"the server is not back after {seconds:.0f} s: {why}") from None
+                with suppress(ConfigurationError):  # what is left of a killed one may not be gone yet
+                    if not self._runs():
+                        self.start()
+                time.sleep(_MOMENT_S)
+            else:
+                return
+
+    def _runs(self) -> bool:
+        with suppress(OSError, ValueError, IndexError):
+            return Path(f"/proc/{int((self.data / 'postmaster.pid').read_text().split()[0])}").exists()
+        return False
+
     def reload(self) -> None:
         """Make the running server read its settings again."""
         self._run("pg_ctl", "-D", str(self.data), "reload")
@@ -109,21 +133,22 @@ class LabPostgres:
         """Make a standby the primary."""
         self._run("pg_ctl", "-D", str(self.data), "-w", "promote")
 
-    def session(self) -> Any:  # noqa: ANN401  - psycopg is an extra
+    def session(self, database: str = "postgres") -> Any:  # noqa: ANN401  - psycopg is an extra
         """Return a session of the server's administrator."""
         import psycopg  # noqa: PLC0415  - an extra
 
-        return psycopg.connect(self.conninfo(), autocommit=True)
+        return psycopg.connect(self.conninfo(database=database), autocommit=True)
 
     def files(self, below: str = "") -> bytes:
         """Return the bytes of every file below a directory of the cluster."""
         return b"".join(path.read_bytes() for path in sorted((self.data / below).rglob("*")) if path.is_file())
 
-    def own(self) -> None:
-        """Give the cluster's files to the server's user."""
-        for path in (self.data, *self.data.rglob("*")):
+    def own(self, place: Path | None = None) -> None:
+        """Give a directory, the cluster's by default, and what is in it to the server's user."""
+        place = place or self.data
+        for path in (place, *place.rglob("*")):
             self._give(path)
-        self.data.chmod(0o700)
+        place.chmod(0o700)
 
     def destroy(self) -> None:
         """Stop it and remove everything."""

@@ -98,9 +98,10 @@ class FrontEnd:
         self._run = run_of(cursor)
         cursor.execute("BEGIN")
         found = cursor.execute(
+            # Without an anchor it stays at 1, however often the answer to its COMMIT was lost.
             "INSERT INTO front_ends(name, runs) VALUES (%s, 1) ON CONFLICT (name) DO UPDATE SET "
-            "runs = front_ends.runs + 1 WHERE front_ends.runs = %s RETURNING runs",
-            (self.name, runs),
+            "runs = front_ends.runs + %s WHERE front_ends.runs = %s RETURNING runs",
+            (self.name, int(seen > 0), runs),
         ).fetchone()
         if found is None:
             raise StoreUnavailable(f"another process is the front end {self.name} too; stop one")

@@ -250,4 +250,14 @@ def _row(chunk: Chunk, at: int, segment: int, number: int) -> tuple[object, ...]
 
 
 def _offer(server: psycopg.Cursor[Any], epoch: int, block: int, sealed_key: bytes | None) -> None:
-    server.execute("INSERT INTO segment_keys VALUES (%s, %s, %s) ON CONFLICT DO NOTHING", (epoch, block, sealed_key))
+    """Put the block's key where the front ends fetch it, unless it is there.
+
+    As the data of a COPY: a parameter of a statement could stand in the server's log of statements, for ever, by its
+    administrator's settings (log_statement, log_min_duration_statement, log_parameter_max_length_on_error). In the
+    binary format an error does not quote the row either.
+    """
+    if server.execute("SELECT 1 FROM segment_keys WHERE epoch = %s AND block = %s", (epoch, block)).fetchone():
+        return
+    with server.copy("COPY segment_keys(epoch, block, sealed_key) FROM STDIN (FORMAT BINARY)") as data:
+        data.set_types(["int8", "int8", "bytea"])
+        data.write_row((epoch, block, sealed_key))

@@ -341,13 +341,34 @@ class PgServer:
         except self._pg.Error as error:
             if self._connection is not None and self._connection.closed:
                 self._drop()
-            raise StoreUnavailable(f"delivery server: {_one_line(error)}") from None
+            raise StoreUnavailable(f"delivery server: {_one_line(error)}; {_remedy(error)}") from None
 
 
 def _one_line(error: psycopg.Error) -> str:
     """Return the server's own words without its CONTEXT and DETAIL, which could quote a row."""
     text = error.diag.message_primary or str(error).strip() or type(error).__name__
     return text.splitlines()[0]
+
+
+# PostgreSQL 15, appendix A: a code, or the class that its first two characters name.
+_REMEDIES = {
+    "53100": "free space on the server's disk",
+    "53200": "give the server's machine more memory",
+    "53300": "raise max_connections, or end other sessions",
+    "57P": "it is ending or starting; it is asked again by itself",
+    "58": "look into the server's log and at its disk",
+    "XX": "look into the server's log and at its disk",
+    "28": "check the role and pg_hba.conf",
+    "42501": "the role has to own the database",
+}
+
+
+def _remedy(error: psycopg.Error) -> str:
+    """Return what to do about it; a broken session has no code."""
+    code = error.sqlstate
+    if code is None:
+        return "it is asked again by itself; look whether the server runs"
+    return next((text for begin, text in _REMEDIES.items() if code.startswith(begin)), "try again")
 
 
 def _driver() -> Any:  # noqa: ANN401  - the module itself: an extra, absent in most sites

@@ -14,7 +14,6 @@ from test_walkthroughs import _running, _shell
 from heliograph.errors import InsufficientKeys
 from heliograph.http.client import Etsi014Client
 from heliograph.http.tls import client_tls
-from heliograph.lab.postgres import LabPostgres, postgres_programs
 from heliograph.lab.rehearsal import free_ports
 from heliograph.site.config import read_site
 
@@ -23,24 +22,17 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "faults"))
 from front_end_processes import fill, short_directory
 from site_on_disk import make_site
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        postgres_programs() is None, reason="PostgreSQL is not installed (apt-get install postgresql-15)"
-    ),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.soak
-def test_the_page_on_postgresql_does_what_it_says():
-    server, place = LabPostgres(), short_directory()
+def test_the_page_on_postgresql_does_what_it_says(server):
+    place = short_directory()
     ports = dict(zip(("8443", "8444"), map(str, free_ports(2)), strict=True))
     page = {b.marker: b.text for b in blocks(ROOT / "docs/how-to/postgresql.md") if b.marker}
     entry = re.sub(r"\b844[34]\b", lambda match: ports[match[0]], page["file: DELIVERY.toml"])
     entry = re.sub(r'server = ".*"', f'server = "{server.conninfo()}"', entry)
     try:
-        server.create()
-        server.start()
         toml = make_site(place / "a", light=place / "light.sock") / "SITE.toml"
         toml.write_text(toml.read_text() + "\n" + entry)
         keys = fill(toml, 1, owned=3, held=0)
@@ -60,7 +52,6 @@ def test_the_page_on_postgresql_does_what_it_says():
             with pytest.raises(InsufficientKeys):
                 asyncio.run(ask_both(toml, ports.values()))
     finally:
-        server.destroy()
         shutil.rmtree(place)
 
 

@@ -20,6 +20,7 @@ from heliograph.errors import (
     RollbackDetected,
     StoreUnavailable,
 )
+from heliograph.lab.pg_faults import LOGGING
 from heliograph.protocol.audience import audience_name
 from heliograph.site.clocks import WallClock
 from heliograph.site.front_end import Tidier
@@ -199,6 +200,44 @@ def test_the_server_never_sees_a_key_and_its_log_never_sees_a_blocks_key(tmp_pat
     assert sealed not in server.files()
     assert sealed not in disk(tmp_path)
     assert all(one in server.files("pg_wal") for one in ciphertexts)  # that much the log keeps, until it is recycled
+
+
+def test_a_blocks_key_is_in_no_log_of_statements_whatever_the_server_logs(tmp_path, new_server):
+    """As a parameter it would stand there for ever, and open what the log keeps of the block's ciphertexts."""
+    server = new_server()
+    server.set(*LOGGING)
+    server.start()
+    store = PostgresStore(tmp_path, server, ("fe-1", "fe-2"))
+    store.stored(1, owned(2))
+    with store.database.reading() as cursor:
+        (sealed,) = cursor.execute("SELECT sealed_key FROM key_segments").fetchone()
+    with server.session() as session:  # a statement that fails is logged with all there is to it
+        session.execute(
+            "CREATE FUNCTION heliograph.no() RETURNS trigger AS 'BEGIN RAISE EXCEPTION ''no''; END' LANGUAGE plpgsql"
+        )
+        session.execute(
+            "CREATE TRIGGER no BEFORE INSERT ON heliograph.segment_keys FOR EACH ROW EXECUTE FUNCTION heliograph.no()"
+        )
+    with pytest.raises(StoreUnavailable, match="delivery server: no; try again"):
+        store.outbox.push()
+    with server.session() as session:
+        session.execute("DROP TRIGGER no ON heliograph.segment_keys")
+    assert store.outbox.push() == 2
+    with store.link.transaction() as cursor:
+        cursor.execute("TRUNCATE segment_keys")  # as after a crash: it is offered again
+    assert store.outbox.upkeep() == 1
+    assert len(take_with_all(store, 2)) == 2
+    store.close()
+    log = (server.directory / "log").read_bytes()
+    assert b"COPY segment_keys" in log
+    assert log.count(b"parameters: ") > 10  # they are logged
+    assert sealed[:16].hex().encode() not in log.lower()
+
+
+def take_with_all(store, number):
+    for front in store.fronts.values():
+        front.attend()
+    return take(store.fronts["fe-1"], number)
 
 
 def test_a_blocks_key_stays_with_the_link_until_every_front_end_has_it(two):
@@ -558,7 +597,24 @@ def count_runs(store):
 def test_no_message_names_a_row(two):
     with pytest.raises(StoreUnavailable) as refused, two.link.transaction() as cursor:
         cursor.execute("INSERT INTO key_tombstones VALUES ('x', 'm', 's', 1, 1, 'f', 0), ('x', 'm', 's', 1, 1, 'f', 0)")
-    assert re.fullmatch(r"delivery server: duplicate key value violates unique constraint \S+", str(refused.value))
+    words = r"delivery server: duplicate key value violates unique constraint \S+; try again"
+    assert re.fullmatch(words, str(refused.value))
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        ("53100", "free space on the server's disk"),
+        ("58030", "look into the server's log and at its disk"),
+        ("57P01", "it is asked again by itself"),
+        ("40001", "try again"),
+    ],
+)
+def test_what_the_server_refuses_is_told_in_one_line_with_what_to_do(two, code, remedy):
+    with pytest.raises(StoreUnavailable) as refused, two.link.transaction() as cursor:
+        cursor.execute(f"DO $$ BEGIN RAISE EXCEPTION 'cannot' USING ERRCODE = '{code}', DETAIL = 'row'; END $$")
+    assert str(refused.value).startswith("delivery server: cannot; ")
+    assert str(refused.value).endswith(remedy)
 
 
 def test_a_block_that_two_front_ends_empty_at_once_is_forgotten_all_the_same(two):
