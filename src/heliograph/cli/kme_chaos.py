@@ -17,13 +17,22 @@ from heliograph.lab.chaos import ChaosReport, Plan, run_chaos
 from heliograph.lab.front_end_kills import FrontEndReport, run_front_end_kills
 from heliograph.lab.malformed_flood import MalformedReport, send_malformed
 from heliograph.lab.malformed_over_tls import OverTlsReport, send_malformed_over_tls
-from heliograph.lab.partitions import PartitionReport, run_partitions
+from heliograph.lab.partitions import PartitionReport, Scene, run_partitions
 from heliograph.lab.pg_faults import PgFaultReport, PgPlan, run_pg_faults
 
 __all__ = ["kme_chaos"]
 
 
+# What belongs to one kind of fault only, by parameter.
+_BELONGS = {
+    **dict.fromkeys(("rounds", "kill_points", "images", "error_points", "directory"), "the faults of disks"),
+    "over_tls": "--malformed",
+    "between": "--partitions",
+}
+
+
 def kme_chaos(
+    context: typer.Context,
     rounds: Annotated[int, typer.Option(min=1, help="Blocks in one run.")] = 10,
     kill_points: Annotated[int, typer.Option(min=0, help="Calls to kill at; 0 for every one.")] = 0,
     images: Annotated[int, typer.Option(min=0, help="Disks after a power loss.")] = 10_000,
@@ -37,7 +46,11 @@ def kme_chaos(
     ] = False,
     partitions: Annotated[
         int | None,
-        typer.Option(min=1, max=100_000, help="Instead: cut two sites from each other and from others so often."),
+        typer.Option(min=1, max=100_000, help="Instead: cut parts from each other so often, pair after pair."),
+    ] = None,
+    between: Annotated[
+        list[Scene] | None,
+        typer.Option(help="With --partitions: of these parts only; may be given several times."),
     ] = None,
     front_end_kills: Annotated[
         int | None,
@@ -57,19 +70,20 @@ def kme_chaos(
     answered with a 5xx or with 200, if a key's marker came out, or if a key was lost. With --over-tls: to a process of
     its own, over TLS, from four SAEs at once, with a valid request after every ten.
 
-    With --partitions: relays between two sites in processes of their own, their SAEs and PostgreSQL are cut and healed
-    in turn while keys are fetched. With --front-end-kills: three front ends are killed by kill -9 while keys are
-    fetched. Exit code 1 if a key came twice or differed, one was lost, or a service did not come back.
+    With --partitions: relays between two sites, their SAEs and PostgreSQL, between key managers, agents and their key
+    managers, and nodes of a network are cut and healed in turn while keys are fetched and a tunnel carries a payload.
+    With --front-end-kills: three front ends are killed by kill -9 while keys are fetched. Exit code 1 if a key came
+    twice or differed, one was lost, something was sent under a key that the other end had not or in clear, or a service
+    did not come back.
 
     With --postgresql: two sites commit, reserve, deliver, burn and sweep over a PostgreSQL server that is cut off at a
     message, answers it with an error, has a full disk, or is killed; a front end is asked over TLS meanwhile. Exit code
     1 if anything did not hold.
     """
     with refusals(as_json=as_json):
-        if over_tls and malformed is None:
-            raise ConfigurationError("--over-tls belongs to --malformed")
-        if sum(what is not None for what in (malformed, partitions, front_end_kills, postgresql)) > 1:
-            raise ConfigurationError("give only one of --malformed, --partitions, --front-end-kills and --postgresql")
+        kinds = {"malformed": malformed, "partitions": partitions, "front-end-kills": front_end_kills}
+        kinds["postgresql"] = postgresql
+        _refuse_what_does_not_fit(context, [f"--{name}" for name, number in kinds.items() if number is not None])
         if malformed is not None:
             answered = _malformed(malformed, seed, over_tls=over_tls)
             if as_json:
@@ -78,7 +92,7 @@ def kme_chaos(
                 _print_answers(answered)
             sound = answered.sound
         elif partitions is not None:
-            cut = asyncio.run(run_partitions(partitions, seed))
+            cut = asyncio.run(run_partitions(partitions, seed, between or ()))
             print(json.dumps({**dataclasses.asdict(cut), "sound": cut.sound})) if as_json else _print_cuts(cut)
             sound = cut.sound
         elif front_end_kills is not None:
@@ -104,6 +118,19 @@ def kme_chaos(
             raise typer.Exit(1)
 
 
+def _refuse_what_does_not_fit(context: typer.Context, chosen: list[str]) -> None:
+    """Raise ConfigurationError for options that would be passed over."""
+    if len(chosen) > 1:
+        raise ConfigurationError("give only one of --malformed, --partitions, --front-end-kills and --postgresql")
+    kind = chosen[0] if chosen else "the faults of disks"
+    for name, owner in _BELONGS.items():
+        source = context.get_parameter_source(name)
+        if owner != kind and source is not None and source.name != "DEFAULT":
+            option = f"--{name.replace('_', '-')}"
+            remedy = "leave one of the two out" if chosen else f"give {owner} too"
+            raise ConfigurationError(f"{option} belongs to {owner}, not to {kind}: {remedy}")
+
+
 def _print_faults(report: ChaosReport) -> None:
     print(f"{report.calls} calls in {report.rounds} blocks, {report.elapsed_s} s: {report.verdict}")
     for name in ("kill", "torn_kill", "power_loss", "io_error", "disk_full"):
@@ -114,9 +141,8 @@ def _print_faults(report: ChaosReport) -> None:
 
 
 def _print_cuts(report: PartitionReport) -> None:
-    print(
-        f"{sum(pair.cuts for pair in report.pairs.values())} cuts in {report.seconds} s; {report.fetched} keys fetched"
-    )
+    cuts = sum(pair.cuts for pair in report.pairs.values())
+    print(f"{cuts} cuts in {report.seconds} s; {report.fetched} keys fetched; {report.payloads} payloads crossed")
     for name, pair in report.pairs.items():
         times = pair.resume_s
         took = (
@@ -126,13 +152,19 @@ def _print_cuts(report: PartitionReport) -> None:
             if pair.cuts
             else "not cut"
         )
-        print(f"  {name}: {pair.cuts} cuts, {pair.one_way} one way, {pair.hard} hard; {took}; stuck: {pair.stuck}")
+        how = f"{pair.hard} hard, {pair.one_way} one way, {pair.lost} that lost connections"
+        print(f"  {name}: {pair.cuts} cuts, {how}; {took}; stuck: {pair.stuck}")
         print(f"    keys fetched while it was cut: {pair.served_during}; then until it was back: ", end="")
         print(pair.served_until_resumed)
     for name, why in report.not_cut.items():
         print(f"  {name}: not cut: {why}")
     print(f"keys twice: {report.duplicates}; disagreements: {report.disagreements}; burnt on the way: {report.burnt}")
-    print(f"errors in logs: {report.log_errors}")
+    print(f"sent under a key that the other end had not: {report.under_unknown_key}; ", end="")
+    print(f"under one that was too old: {report.under_old_key}; bytes in clear: {report.bytes_in_clear}")
+    print(
+        f"tunnel closed for want of a key: {report.closed} times; its responder stopped {report.outlived_s} s ", end=""
+    )
+    print(f"after its initiator at most; errors in logs: {report.log_errors}")
 
 
 def _print_kills(report: FrontEndReport) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from heliograph import __version__
+from heliograph.cli.ending import ends_in_order
 from heliograph.cli.lazy import commands_from
 
 __all__ = ["app", "main"]
@@ -58,7 +59,8 @@ def _options(
 
 def main() -> None:
     """Run the command line."""
-    app()
+    with ends_in_order():
+        app()
 
 
 if __name__ == "__main__":

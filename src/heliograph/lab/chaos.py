@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -68,14 +69,25 @@ def run_chaos(plan: Plan, directory: Path | None = None) -> ChaosReport:
     with tempfile.TemporaryDirectory(prefix="heliograph-chaos-", dir=directory) as name:
         library = build_shim(Path(name))
         command = [sys.executable, "-m", "heliograph.lab.chaos", name, msgspec.json.encode(plan).decode()]
-        done = subprocess.run(  # noqa: S603  - our own program
-            command, env={"LD_PRELOAD": str(library)}, capture_output=True, text=True, check=False
+        child = subprocess.Popen(  # noqa: S603  - our own program
+            command,
+            env={"LD_PRELOAD": str(library)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C reaches the command only, which then ends this
         )
         try:
-            return msgspec.json.decode(done.stdout, type=ChaosReport)
+            out, err = child.communicate()
+        except BaseException:
+            os.killpg(child.pid, signal.SIGKILL)  # with the process that it breaks just now
+            child.communicate()
+            raise
+        try:
+            return msgspec.json.decode(out, type=ChaosReport)
         except msgspec.MsgspecError:
-            words = done.stderr.strip().splitlines() or ["it said nothing"]
-            raise ConfigurationError(f"kme-chaos: status {done.returncode}: {words[-1]}") from None
+            words = err.strip().splitlines() or ["it said nothing"]
+            raise ConfigurationError(f"kme-chaos: status {child.returncode}: {words[-1]}") from None
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from heliograph.errors import KeyNotFound, KeySupplyError
@@ -12,20 +12,31 @@ from heliograph.http.client import Etsi014Client
 from heliograph.http.tls import client_tls
 from heliograph.site.config import read_site
 
-__all__ = ["Consumers"]
+__all__ = ["Consumers", "sae_of_site"]
 
 _PAUSE_S = 0.02
 
 
+def sae_of_site(path: Path, port: int) -> Etsi014Client:
+    """Return the client of the SAE of a site's agent; ``port``: where its key manager is reached."""
+    config = read_site(path)
+    kme, agent = config.file.kme, config.file.agent
+    assert agent is not None
+    assert agent.certificate is not None
+    assert agent.key is not None
+    tls = client_tls(config.path(agent.certificate), config.path(agent.key), config.path(kme.ca), kme.id)
+    return Etsi014Client(f"https://127.0.0.1:{port}", tls, agent.sae, agent.peer_sae)
+
+
 class Consumers:
-    """An SAE at each site, master for one direction and slave for the other. ``ports``: of the relays to the sites.
+    """An SAE at each end, master for one direction and slave for the other. ``saes``: each makes one's client.
 
     ``fetched``: keys that both have; ``burnt``: whose answer to the slave did not come, and which were gone when it
     asked again; ``disagreements``: other bytes at the other site, or unknown there although never asked for.
     """
 
-    def __init__(self, sites: Mapping[str, Path], ports: Sequence[int]) -> None:
-        self._sites = [(path, port) for path, port in zip(sites.values(), ports, strict=True)]
+    def __init__(self, saes: Sequence[Callable[[], Etsi014Client]]) -> None:
+        self._saes = saes
         self.key_ids: tuple[list[str], ...] = ([], [], [], [])  # master and slave of each direction
         self.digests: set[bytes] = set()
         self._each = [0, 0]
@@ -50,27 +61,17 @@ class Consumers:
                 raise found
         self._tasks = []
 
-    async def more(self) -> None:
-        """Wait until both directions have one key more than now."""
-        goal = [count + 1 for count in self._each]
+    async def more(self, number: int = 1) -> None:
+        """Wait until both directions have ``number`` keys more than now."""
+        goal = [count + number for count in self._each]
         while any(count < wanted for count, wanted in zip(self._each, goal, strict=True)):
             for task in self._tasks:
                 if task.done():
                     task.result()
             await asyncio.sleep(_PAUSE_S)
 
-    def _client(self, side: int) -> Etsi014Client:
-        path, port = self._sites[side]
-        config = read_site(path)
-        kme, agent = config.file.kme, config.file.agent
-        assert agent is not None
-        assert agent.certificate is not None
-        assert agent.key is not None
-        tls = client_tls(config.path(agent.certificate), config.path(agent.key), config.path(kme.ca), kme.id)
-        return Etsi014Client(f"https://127.0.0.1:{port}", tls, agent.sae, agent.peer_sae)
-
     async def _consume(self, way: int) -> None:
-        async with self._client(way) as master, self._client(1 - way) as slave:
+        async with self._saes[way]() as master, self._saes[1 - way]() as slave:
             while True:
                 try:
                     key = await master.get_key()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final, Self
 
 from heliograph.errors import HeliographError, KeySupplyError
 from heliograph.http.etsi020_client import Etsi020Client
@@ -14,6 +15,7 @@ from heliograph.http.etsi020_server import Etsi020Server
 from heliograph.http.tls import tls13_client_tls, tls13_server_tls
 from heliograph.kme.interworking import Interworking, InterworkingPeer
 from heliograph.kme.supply import Limits, SaePair, Supply
+from heliograph.lab.cut_parts import Findings, twice
 from heliograph.lab.cutting_relay import CuttingRelay, from_port
 from heliograph.site.clocks import WallClock
 from heliograph.site.interworking import ForeignPair, InterworkingRunner
@@ -26,6 +28,7 @@ from heliograph.vault.randomness import SystemRandomness
 
 __all__ = ["CutManagers"]
 
+MANAGERS: Final = "key manager and key manager (ETSI GS QKD 020)"
 _STOCK: Final = 4
 _PAUSE_S: Final = 0.02
 _ACK: Final = "/kmapi/v1/ext_keys/ack"
@@ -65,18 +68,22 @@ class _Manager:
 class CutManagers:
     """``fetched``: keys that the SAEs of both have; ``disagreements``: unknown to the other, or other bytes there."""
 
+    not_cut: ClassVar[dict[str, str]] = {}
+    watched_by_tcp: ClassVar[frozenset[str]] = frozenset()
+
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._ports = [0, 0]
-        self.relays = [CuttingRelay(lambda at=at: from_port(self._ports[at])()) for at in (0, 1)]  # type: ignore[misc]
+        self._relays = [CuttingRelay(from_port(partial(self._ports.__getitem__, at))) for at in (0, 1)]
+        self.relays = {MANAGERS: self._relays}
         self.fetched = self.disagreements = 0
         self.key_ids: tuple[list[str], list[str]] = ([], [])
         self._managers: list[_Manager] = []
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def start(self) -> None:
-        """Listen, and fetch keys at both from now on."""
-        urls = [f"https://127.0.0.1:{await relay.listen()}" for relay in self.relays]
+    async def start(self) -> Self:
+        """Listen, and fetch keys at both from now on; return when some were relayed."""
+        urls = [f"https://127.0.0.1:{await relay.listen()}" for relay in self._relays]
         ca, names, saes = SiteCa.create("one protected site"), ("kme-1", "kme-2"), ("sae-1", "sae-2")
         for at in (0, 1):
             order = slice(None) if at == 0 else slice(None, None, -1)
@@ -84,9 +91,12 @@ class CutManagers:
             self._ports[at] = await self._managers[at].listen()
         self._tasks = [asyncio.create_task(manager.runner.run()) for manager in self._managers]
         self._tasks += [asyncio.create_task(self._consume(way)) for way in (0, 1)]
+        await self.more()
+        return self
 
-    async def more(self) -> None:
+    async def more(self, pair: str = MANAGERS) -> None:
         """Wait until keys came that were relayed after this call."""
+        assert pair == MANAGERS
         goal = self.fetched + 2 * _STOCK + 1
         while self.fetched < goal:
             for task in self._tasks:
@@ -100,12 +110,16 @@ class CutManagers:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
-        for relay in self.relays:
+        for relay in self._relays:
             await relay.close()
         for manager in self._managers:
             with suppress(HeliographError):
                 await manager.close()
         self._managers = []
+
+    def findings(self) -> Findings:
+        """Return what both SAEs have, and have not."""
+        return Findings(fetched=self.fetched, duplicates=twice(self.key_ids), disagreements=self.disagreements)
 
     async def _consume(self, way: int) -> None:
         here, there = self._managers[way].supply, self._managers[1 - way].supply

@@ -15,9 +15,9 @@ _HOST: Final = "127.0.0.1"
 _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-def from_port(port: int) -> Callable[[], Awaitable[_Streams]]:
-    """Return what connects to a TCP port of this host."""
-    return lambda: asyncio.open_connection(_HOST, port)
+def from_port(port: int | Callable[[], int]) -> Callable[[], Awaitable[_Streams]]:
+    """Return what connects to a TCP port of this host; ``port`` is asked each time if it is not known yet."""
+    return lambda: asyncio.open_connection(_HOST, port() if callable(port) else port)
 
 
 def from_socket(path: Path) -> Callable[[], Awaitable[_Streams]]:
@@ -29,7 +29,8 @@ class CuttingRelay:
     """Hands on the bytes of each connection. ``connect``: reaches the part behind it.
 
     A silent cut keeps what is sent, as TCP does while packets are lost, and hands it on when healed; a hard cut ends
-    every connection and refuses new ones.
+    every connection and refuses new ones. A cut that loses connections is a silent one after which those that there
+    were stay silent and open for good, as behind a firewall that has forgotten them; new ones pass.
     """
 
     def __init__(self, connect: Callable[[], Awaitable[_Streams]]) -> None:
@@ -52,14 +53,19 @@ class CuttingRelay:
         self._server = await asyncio.start_unix_server(self._accept, path)
         path.chmod(0o777)  # noqa: ASYNC240  - one call, which waits for nothing
 
-    def cut(self, *, hard: bool, onward: bool = True, back: bool = True) -> None:
-        """Cut: hard in both directions, or silently in those that are named."""
+    def cut(self, *, hard: bool, onward: bool = True, back: bool = True, lost: bool = False) -> None:
+        """Cut: hard in both directions, or silently in those that are named. ``lost``: see the class."""
         if hard:
             self._refusing = True
             self._end_all()
             return
-        for gate, wanted in zip(self._open, (onward, back), strict=True):
-            if wanted:
+        gates = [*self._open]
+        if lost:
+            self._open = asyncio.Event(), asyncio.Event()  # of the connections to come: healed without the others
+            gates += self._open
+            self.heal()
+        for at, gate in enumerate(gates):
+            if (onward, back)[at % 2]:
                 gate.clear()
 
     def heal(self) -> None:
@@ -89,13 +95,12 @@ class CuttingRelay:
         assert task is not None
         self._tasks.add(task)
         self._writers.add(writer)
+        onward, back = self._open
         try:
-            await self._open[0].wait()
+            await onward.wait()
             behind = await self._connect()
             self._writers.add(behind[1])
-            await asyncio.gather(
-                self._pump(reader, behind[1], self._open[0]), self._pump(behind[0], writer, self._open[1])
-            )
+            await asyncio.gather(self._pump(reader, behind[1], onward), self._pump(behind[0], writer, back))
             self._writers.discard(behind[1])
         except (OSError, asyncio.CancelledError):
             pass  # the part behind is away, or this relay ends

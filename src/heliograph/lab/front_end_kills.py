@@ -23,7 +23,7 @@ from heliograph.errors import ConfigurationError, HeliographError, InsufficientK
 from heliograph.http.client import Etsi014Client
 from heliograph.http.tls import client_tls
 from heliograph.lab.front_end_process import FrontEndProcess, add_delivery, fill_store, move_keys
-from heliograph.lab.postgres import LabPostgres
+from heliograph.lab.postgres import LabPostgres, running_postgres
 from heliograph.lab.rehearsal import Ports, Rehearsal, free_ports
 from heliograph.site.config import read_site
 from heliograph.testing.links import example_registration
@@ -74,10 +74,7 @@ async def run_front_end_kills(kills: int, seed: int) -> FrontEndReport:
     directory = Path(tempfile.mkdtemp(prefix="hgk"))
     async with AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        server = LabPostgres()
-        stack.callback(server.destroy)
-        await asyncio.to_thread(server.create)
-        await asyncio.to_thread(server.start)
+        server = await stack.enter_async_context(running_postgres())
         scene = _Scene(directory, server, stack)
         report = await scene.run(kills, random.Random(seed))  # noqa: S311  - a laboratory's choice, no secret
     report.seconds = round(time.monotonic() - began, 1)

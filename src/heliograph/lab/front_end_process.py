@@ -9,6 +9,7 @@ import signal
 import sys
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -43,7 +44,13 @@ async def move_keys(toml: Path) -> None:
         stderr=asyncio.subprocess.STDOUT,
         start_new_session=True,  # Ctrl-C reaches the command only, which then ends this
     )
-    out, _ = await done.communicate()
+    try:
+        out, _ = await done.communicate()
+    except asyncio.CancelledError:
+        with suppress(ProcessLookupError):
+            done.kill()
+        await done.wait()
+        raise
     if done.returncode:
         raise ConfigurationError(f"store move: {out.decode(errors='replace').strip().splitlines()[-1:]}")
 
@@ -98,8 +105,9 @@ class FrontEndProcess:
             raise ConfigurationError(f"front end {self.name} did not start: {words[-1]}")
 
     async def end(self, number: signal.Signals) -> int:
-        """Send a signal and wait for the end; return the exit status."""
-        assert self._process is not None
+        """Send a signal and wait for the end; return the exit status, 0 if it was never started."""
+        if self._process is None:
+            return 0
         if self._process.returncode is None:
             os.kill(self._process.pid, number)
         return await self._process.wait()

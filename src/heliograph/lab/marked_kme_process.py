@@ -30,7 +30,12 @@ class MarkedKme:
             stderr=self._errors,
             start_new_session=True,  # Ctrl-C reaches the command only, which then ends this
         )
-        ready = self._line()
+        try:
+            ready = self._line()
+        except BaseException:  # such as Ctrl-C: nobody has this object yet, to close it
+            self.kill()
+            self.close()
+            raise
         self.port, self.held = int(ready["port"]), list(ready["held"])
 
     def _line(self) -> dict[str, Any]:

@@ -54,8 +54,16 @@ class NetworkPlan:
         return cls(edges, ("node-a", "node-c"), relays, threshold, stock, layer, proved)
 
 
-def lay_out(directory: Path, plan: NetworkPlan, access: Mapping[tuple[str, str], LinkAccess]) -> dict[str, Path]:
-    """Write every node; return NODE.toml by name. ``access``: by (node, neighbour). Raises ConfigurationError."""
+def lay_out(
+    directory: Path,
+    plan: NetworkPlan,
+    access: Mapping[tuple[str, str], LinkAccess],
+    dials: Mapping[tuple[str, str], str] | None = None,
+) -> dict[str, Path]:
+    """Write every node; return NODE.toml by name. ``access``: by (node, neighbour), as are ``dials``: addresses by
+    which the neighbour's node is reached, in place of its own. Raises ConfigurationError.
+    """  # noqa: D205  - one sentence of two lines
+    dials = dials or {}
     nodes = plan.nodes
     ports = free_ports(2 * len(nodes))
     listen = {name: f"{_HOST}:{ports[2 * at]}" for at, name in enumerate(nodes)}
@@ -69,7 +77,11 @@ def lay_out(directory: Path, plan: NetworkPlan, access: Mapping[tuple[str, str],
         setup = NodeSetup(name, listen[name], kme[name], plan.edges, carries, sae)
         home = directory / name
         path = set_up_node(home, setup, SystemRandomness())
-        text = "".join(_link(name, peer, listen[peer], way) for (node, peer), way in access.items() if node == name)
+        text = "".join(
+            _link(name, peer, dials.get((name, peer), listen[peer]), way)
+            for (node, peer), way in access.items()
+            if node == name
+        )
         if is_end:
             if plan.proved:
                 create_file(home / "peer.key", peer_key, "peer_key")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 import shutil
@@ -9,14 +10,14 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from heliograph.errors import ConfigurationError
 
-__all__ = ["LabPostgres", "postgres_programs"]
+__all__ = ["LabPostgres", "postgres_programs", "running_postgres"]
 
 _PLACES = ("/usr/lib/postgresql/15/bin", "/usr/lib/postgresql/16/bin", "/usr/lib/postgresql/17/bin")
 _USER = "heliograph"
@@ -40,7 +41,22 @@ def _owner() -> str | None:
     for name in ("postgres", "nobody"):
         with suppress(KeyError):
             return pwd.getpwnam(name).pw_name
-    raise ConfigurationError("PostgreSQL does not run as root, and there is no user postgres or nobody")
+    raise ConfigurationError(
+        "PostgreSQL does not run as root, and there is no user postgres or nobody: run this as another user, or add "
+        "one (adduser --system postgres)"
+    )
+
+
+def _room(user: str | None) -> Path:
+    """Return where directories are made. Raises ConfigurationError if the server's user cannot come there."""
+    place = Path(tempfile.gettempdir())
+    closed = [each for each in (place, *place.parents) if user is not None and not each.stat().st_mode & 0o001]
+    if closed:
+        raise ConfigurationError(
+            f"PostgreSQL runs as {user}, who cannot enter {closed[0]}: set TMPDIR to a directory that everybody may "
+            "enter, such as /tmp"
+        )
+    return place
 
 
 class LabPostgres:
@@ -52,10 +68,13 @@ class LabPostgres:
     def __init__(self, directory: Path | None = None) -> None:
         programs = postgres_programs()
         if programs is None:
-            raise ConfigurationError("PostgreSQL is not installed: apt-get install postgresql-15")
+            raise ConfigurationError(
+                "PostgreSQL is not installed: as root, apt-get install postgresql-15; without root, put the directory "
+                "of its programs, initdb and pg_ctl among them, on PATH"
+            )
         self._programs = programs
         self._user = _owner()
-        self.directory = directory or Path(tempfile.mkdtemp(prefix="hgpg"))
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="hgpg", dir=_room(self._user)))
         self.data = self.directory / "data"
         self._give(self.directory)
 
@@ -174,6 +193,28 @@ class LabPostgres:
         if done.returncode:
             text = done.stdout.decode(errors="replace").strip().splitlines()
             raise ConfigurationError(f"{program}: {text[-1] if text else done.returncode}")
+
+
+@asynccontextmanager
+async def running_postgres() -> AsyncIterator[LabPostgres]:
+    """Give a server that runs; afterwards nothing of it is left. Raises ConfigurationError."""
+    server = LabPostgres()
+    try:
+        await _to_its_end(server.create)
+        await _to_its_end(server.start)
+        yield server
+    finally:
+        await _to_its_end(server.destroy)
+
+
+async def _to_its_end(call: Callable[[], None]) -> None:
+    """Run a call in a thread; a cancelled one is waited for all the same: it would go on, and make files again."""
+    work = asyncio.ensure_future(asyncio.to_thread(call))
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.gather(work, return_exceptions=True)
+        raise
 
 
 def _as(name: str) -> dict[str, Any]:

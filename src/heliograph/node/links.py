@@ -87,8 +87,13 @@ class Link:
         task = self._fetching.get(key_ids)
         if task is None:
             task = self._fetching[key_ids] = asyncio.create_task(self._fetch(key_ids))
-            task.add_done_callback(lambda _: self._fetching.pop(key_ids, None))
+            task.add_done_callback(lambda task: self._fetch_ended(key_ids, task))
         return await asyncio.shield(task)
+
+    def _fetch_ended(self, key_ids: tuple[str, str], task: asyncio.Task[_Unproved]) -> None:
+        self._fetching.pop(key_ids, None)
+        if not task.cancelled():
+            task.exception()  # seen: who waited may have hung up before a silent key manager was given up
 
     async def _fetch(self, key_ids: tuple[str, str]) -> _Unproved:
         first, second = await self.take_named(key_ids)

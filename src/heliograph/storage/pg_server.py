@@ -25,6 +25,9 @@ __all__ = ["SETTINGS", "PgServer", "ServerEntry", "refuse_settings"]
 _CONNECT_S = 5
 _STATEMENT_MS, _LOCK_MS, _IDLE_MS = 10_000, 2_000, 60_000
 COMMIT_S = 10.0
+# Our choices, as for the peer (transport.tcp): a server that vanished without a word is noticed after about 20 s. The
+# system would wait for minutes with a statement under way, and for hours for its answer. Nothing to a Unix socket.
+_WATCH = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
 VERSION_MIN = 150_000
 
 # What a session looks at before it trusts a commit; one expression, so that a delivery can ask in passing.
@@ -59,6 +62,12 @@ class ServerEntry:
             raise ConfigurationError(
                 f"[delivery] server: {away[0]} is on a network; add sslmode=verify-full and sslrootcert="
             )
+
+    def watched(self) -> str:
+        """Return libpq's words with what notices a silent server, as far as they do not say it themselves."""
+        own = self.words()
+        added = {name: value for name, value in _WATCH.items() if name not in own}
+        return str(_driver().conninfo.make_conninfo(self.conninfo, **added))
 
     def words(self) -> Mapping[str, Any]:
         """Return the words by name. Raises ConfigurationError."""
@@ -226,7 +235,7 @@ class PgServer:
         if self._deferred is not None:
             raise StoreUnavailable("the delivery server's session ended; try again")
         connection: psycopg.Connection[Any] = self._pg.connect(
-            self._entry.conninfo, autocommit=True, connect_timeout=_CONNECT_S, application_name="heliograph"
+            self._entry.watched(), autocommit=True, connect_timeout=_CONNECT_S, application_name="heliograph"
         )
         try:
             connection.add_notice_handler(self._heard)

@@ -91,6 +91,7 @@ class OneTimeServer:
         self._known = dict.fromkeys(map(_plain, known))
         self._strangers, self._expected = Strangers(STRANGERS_MAX), Strangers(STRANGERS_MAX)
         self._proved = 0
+        self._serving: set[asyncio.Task[None]] = set()
         self.refused = 0
 
     async def start(self, host: str, port: int) -> None:
@@ -98,10 +99,13 @@ class OneTimeServer:
         self._server = await listen(host, port, self._accept)
 
     async def close(self) -> None:
-        """Stop listening."""
+        """Stop listening, and end what is under way: nobody is answered from what closes after this."""
         if self._server is not None:
             self._server.close()
             self._server = None
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
 
     def expect(self, hosts: Iterable[str]) -> None:
         """Keep room for peers that were moved to ``hosts``, as for those that it was made with."""
@@ -109,6 +113,18 @@ class OneTimeServer:
             self._learn(_plain(host))
 
     async def _accept(self, transport: TcpTransport) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        try:
+            await self._serve(transport)
+        except asyncio.CancelledError:
+            if self._server is not None:  # else by ``close``, and whoever accepted the connection has nothing to tell
+                raise
+        finally:
+            self._serving.discard(task)
+
+    async def _serve(self, transport: TcpTransport) -> None:
         host, has_proved = _plain(transport.peer_host), False
         waiting = self._expected if host in self._known else self._strangers
 

@@ -81,3 +81,30 @@ def test_a_part_that_is_away_ends_the_connection_and_not_the_relay(tmp_path):
         await relay.close()
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize(("onward", "back"), [(True, True), (True, False), (False, True)])
+def test_a_connection_that_a_cut_loses_stays_open_and_silent_for_good_and_new_ones_pass(onward, back):
+    async def act(relay, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"one")
+        assert await reader.readexactly(3) == b"one"
+        relay.cut(hard=False, onward=onward, back=back, lost=True)
+        fresh_reader, fresh_writer = await asyncio.open_connection("127.0.0.1", port)
+        fresh_writer.write(b"new")
+        waiting = asyncio.create_task(fresh_reader.readexactly(3))
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert not waiting.done()  # the cut holds for it too, while it lasts
+        relay.heal()
+        assert await waiting == b"new"
+        writer.write(b"two")
+        lost = asyncio.create_task(reader.readexactly(3))
+        fresh_writer.write(b"end")
+        assert await fresh_reader.readexactly(3) == b"end"
+        assert not lost.done()
+        lost.cancel()
+        for each in (writer, fresh_writer):
+            each.close()
+
+    with_relay(act)

@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import gc
 import shutil
+import uuid
 
 import msgspec
 import pytest
@@ -10,10 +12,13 @@ from dealt_network import dealt_network
 from structlog.testing import capture_logs
 
 from heliograph.errors import AuthenticationFailed, RollbackDetected
+from heliograph.http.client import Etsi014Client
 from heliograph.kme.key_facts import KeyFacts
+from heliograph.kme.one_time import SealedRequest
 from heliograph.lab.network_layout import NetworkPlan
 from heliograph.network.stocks import VENDOR
 from heliograph.node.config import read_node
+from heliograph.node.links import Link
 from heliograph.site import sweeper
 
 pytestmark = pytest.mark.slow  # real stores, sockets and TLS
@@ -224,5 +229,40 @@ def test_a_nodes_log_is_emptied_now_and_then(tmp_path, monkeypatch):
                 if log.stat().st_size == 0:
                     break
             assert log.stat().st_size == 0
+
+    run(scenario())
+
+
+def test_a_neighbour_that_hangs_up_on_a_silent_key_manager_leaves_no_traceback_in_the_log(tmp_path):
+    """The fetch goes on alone, for the message that may still come; when it fails nobody is there to hear of it."""
+
+    async def scenario():
+        asked, told, connections = asyncio.Event(), [], []
+
+        async def silent(reader, writer):
+            connections.append(writer)
+            await reader.readuntil(b"}")
+            asked.set()
+
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(what["message"]))
+        server = await asyncio.start_unix_server(silent, tmp_path / "kme.sock")
+        client = Etsi014Client.over_socket(tmp_path / "kme.sock", "node-r", "node-a")
+        link = Link("node-a - node-r", "node-a", client, ("node-r", "node-a"), VENDOR)
+        names = str(uuid.uuid4()), str(uuid.uuid4())
+        async with asyncio.timeout(20):
+            taking = asyncio.create_task(link.take(SealedRequest("node-a", "node-r", names, b"body", bytes(32))))
+            await asked.wait()
+            taking.cancel()
+            await asyncio.wait({taking})
+            (fetch,) = link._fetching.values()
+            connections[0].close()
+            await asyncio.wait({fetch})
+        del taking, fetch
+        gc.collect()  # what nobody asked for is told of when the task goes
+        await asyncio.sleep(0)
+        gc.collect()
+        await link.close()
+        server.close()
+        assert not told
 
     run(scenario())

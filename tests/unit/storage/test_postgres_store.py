@@ -2,6 +2,7 @@
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from heliograph.errors import (
     StoreUnavailable,
 )
 from heliograph.lab.pg_faults import LOGGING
+from heliograph.lab.rehearsal import free_ports
 from heliograph.protocol.audience import audience_name
 from heliograph.site.clocks import WallClock
 from heliograph.site.front_end import Tidier
@@ -682,3 +684,25 @@ def test_an_altered_key_of_a_block_on_its_way_does_not_keep_later_blocks_back(tm
             assert len(store.keys.deliver_to_master("sae-a", "sae-b", 2, 200.0)) == 2
     finally:
         store.close()
+
+
+@pytest.mark.parametrize(("words", "unacknowledged_ms"), [("", 20_000), (" tcp_user_timeout=7000", 7_000)])
+def test_a_server_that_vanishes_without_a_word_is_noticed_by_the_connection_itself(
+    new_server, words, unacknowledged_ms
+):
+    """Else a front end would wait for minutes, or for an answer for hours; what the operator wrote goes before."""
+    server, (port,) = new_server(), free_ports(1)
+    server.set("listen_addresses = '127.0.0.1'", f"port = {port}")
+    server.start()
+    entry = ServerEntry(f"host=127.0.0.1 port={port} dbname=postgres user=heliograph{words}")
+    session = PgServer(entry)
+    try:
+        with session.transaction() as cursor, socket.socket(fileno=cursor.connection.fileno()) as wire:
+            found = [
+                wire.getsockopt(socket.IPPROTO_TCP, option)
+                for option in (socket.TCP_USER_TIMEOUT, socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            ]
+            wire.detach()
+    finally:
+        session.close()
+    assert found == [unacknowledged_ms, 5, 5, 3]

@@ -130,3 +130,33 @@ def test_one_that_says_nothing_is_closed_after_its_short_time(monkeypatch):
         assert door.server.refused == 1
 
     run(act)
+
+
+def test_a_door_that_closes_answers_nobody_any_more_and_leaves_no_traceback_in_the_log():
+    """A message that is answered from a store that is closed already would be an error of the node's own."""
+
+    async def act(door):
+        told, hung = [], asyncio.Event()
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(what["message"]))
+        answer = door.open.wait
+
+        async def waiting():
+            try:
+                return await answer()
+            except asyncio.CancelledError:
+                hung.set()
+                raise
+
+        door.open.wait = waiting
+        silent, _ = await door.connect("127.0.0.7")
+        asking = asyncio.create_task(door.ask(await door.connect("127.0.0.8")))
+        await door.until(lambda: door.proved)
+        await door.server.close()
+        assert hung.is_set()
+        assert await asking == b""
+        with suppress(OSError):
+            assert await silent.read() == b""
+        await asyncio.sleep(0)
+        assert not told
+
+    run(act)
