@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import socket
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Final
 
 from OpenSSL import SSL
 
+from heliograph.doors.waiting import HANDSHAKE_SECONDS
 from heliograph.http.tls import note_refusal
 from heliograph.openssl import AES_256_GCM_SHA384, PskConnection, psk_server, reason
 
-__all__ = ["PSK_IDENTITY", "PskDoor"]
+__all__ = ["PSK_IDENTITY", "PskDoor", "PskHandshake"]
 
 PSK_IDENTITY: Final = "psk_identity"
 _READ_BYTES: Final = 16384  # a TLS record
@@ -74,11 +76,19 @@ class _Inside(asyncio.Transport):
 
 
 class PskDoor(asyncio.Protocol):
-    """One connection. ``find``: identity to key; ``make``: the protocol inside; ``handshake_s``: its time to begin."""
+    """One connection. ``find``: identity to key; ``make``: the protocol inside; ``handshake_s``: its time to begin.
+
+    ``begun``: is called when the handshake is over, however it ended.
+    """
 
     def __init__(
-        self, find: Callable[[bytes], bytes | None], make: Callable[[], asyncio.BaseProtocol], handshake_s: float
+        self,
+        find: Callable[[bytes], bytes | None],
+        make: Callable[[], asyncio.BaseProtocol],
+        handshake_s: float,
+        begun: Callable[[], None] = lambda: None,
     ) -> None:
+        self._begun = begun
         self._find = find
         self._given: list[bytes] = []  # the key that the handshake is made under, until that is complete
         self._make = make
@@ -134,6 +144,7 @@ class PskDoor(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Pass the end on."""
         self._guard.cancel()
+        self._begun()
         if self.inside is not None:
             self.inside.connection_lost(exc)
 
@@ -191,6 +202,7 @@ class PskDoor(asyncio.Protocol):
         assert isinstance(made, asyncio.Protocol)
         self.inside = made
         made.connection_made(_Inside(self, self._raw, self._psk.used[0]))
+        self._begun()
         return True
 
     def _still_valid(self, identity: bytes) -> bool:
@@ -207,3 +219,22 @@ class PskDoor(asyncio.Protocol):
         data = self._psk.give()
         if data and not self._raw.is_closing():
             self._raw.write(data)
+
+
+class PskHandshake:
+    """Shakes hands on accepted sockets of a ``doors.Door``. ``find``: identity to key."""
+
+    def __init__(self, find: Callable[[bytes], bytes | None]) -> None:
+        self._find = find
+
+    async def __call__(self, raw: socket.socket, make: Callable[[], asyncio.BaseProtocol]) -> None:
+        """Shake hands, or end the connection."""
+        over = asyncio.Event()
+        transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
+            lambda: PskDoor(self._find, make, HANDSHAKE_SECONDS, over.set), raw
+        )
+        try:
+            await over.wait()
+        except asyncio.CancelledError:
+            transport.abort()
+            raise
