@@ -276,7 +276,8 @@ def test_strangers_are_ended_when_the_door_closes(site, monkeypatch):
     assert site.run(act) == [True] * 9
 
 
-def test_without_descriptors_silent_strangers_make_way(site, wire):
+def test_without_descriptors_silent_strangers_make_way(site, wire, monkeypatch):
+    monkeypatch.setattr(waiting, "HANDSHAKE_SECONDS", 3600.0)  # not because their time is over
     tls = site.sae_tls("sae-a")
 
     async def act(kme):
