@@ -66,6 +66,7 @@ class _Caller:
     raw: socket.socket
     wanted: int = 0  # bytes of its first message that wake us
     task: asyncio.Task[None] | None = None
+    begun: bool = False
 
 
 class Door:
@@ -113,9 +114,14 @@ class Door:
         server = await self._loop.create_server(asyncio.Protocol, host, port, start_serving=False)
         self._listening = [raw.dup() for raw in server.sockets]
         server.close()
+        try:
+            for raw in self._listening:
+                raw.settimeout(0.0)
+                raw.listen(_BACKLOG)
+        except OSError:
+            await self.close()
+            raise
         for raw in self._listening:
-            raw.settimeout(0.0)
-            raw.listen(_BACKLOG)
             self._loop.add_reader(raw, self._accept, raw)
         self._sweep = self._loop.call_later(_SWEEP_SECONDS, self._end_overdue)
 
@@ -130,10 +136,14 @@ class Door:
         self._listening = []
         for one in self._waiting.everybody():
             self._send_away(one)
-        tasks = [one.task for one in self._waiting.all_under_way() if one.task is not None]
+        under_way = self._waiting.all_under_way()
+        tasks = [one.task for one in under_way if one.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for one in under_way:
+            if not one.begun:  # its task was cancelled before its first step
+                one.raw.close()
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(_ACCEPTS_AT_ONCE):
@@ -142,10 +152,9 @@ class Door:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                if error.errno not in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
-                    raise
-                self._make_room(listening)
-                return
+                if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
+                    self._make_room(listening)
+                return  # accept(2): other errors are of the connection, and there may be a next one
             raw.settimeout(0.0)
             if self._welcome(str(address[0])):
                 self._let_wait(raw, str(address[0]))
@@ -220,6 +229,7 @@ class Door:
             )
 
     async def _shake_hands(self, one: _Caller) -> None:
+        one.begun = True
         try:
             await self.handshake(one.raw, lambda: _Entry(self, one))
         except (OSError, asyncio.CancelledError):
@@ -232,8 +242,10 @@ class Door:
                 self._look()
 
     def admit(self, one: object, transport: asyncio.Transport) -> asyncio.BaseProtocol | None:
-        """Take a connection whose handshake is complete; None if its caller holds too many."""
+        """Take a connection whose handshake is complete; None if its caller holds too many, or the door is closed."""
         assert isinstance(one, _Caller)
+        if not self._listening:
+            return None
         caller = self._who(transport)
         self._waiting.ended(one, self._loop.time(), caller)
         gone = self._shares.enter(transport, caller)
