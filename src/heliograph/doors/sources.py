@@ -16,8 +16,8 @@ from heliograph.kme.quotas import Bucket, Quota
 __all__ = ["Sources", "source_of"]
 
 # Our choices. A handshake without a proof takes some 0.6 ms of the server's processor, all in all.
-STRANGERS: Final = Quota(16, 100)  # handshakes without a proof, at once and a second: of all strangers together
-PROVED: Final = Quota(64, 100)  # of one address that proved a certificate lately
+STRANGERS: Final = Quota(16, 50)  # handshakes without a proof, at once and a second: of all strangers together
+PROVED: Final = Quota(64, 50)  # of one address that proved a certificate lately
 CONNECTS: Final = Quota(256, 100)  # handshakes of one caller that cost nothing; one more counts as without a proof
 PROVED_S: Final = 3600.0  # "lately"
 FAILED_S: Final = 60.0  # so long who failed comes after strangers who did not

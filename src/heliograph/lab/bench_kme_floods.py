@@ -69,11 +69,14 @@ def run(*, seconds: float = 4.0, rounds: int = 3) -> dict[str, Any]:
     for placement, (server, others) in placements.items():
         seen = _measured(seconds, rounds, server, others, affinity)
         found = [_row(phase, placement, one) for phase, one in seen.items()]
+        where = "" if placement == SHARED else "_server_alone"
         for name in ("p50", "p99"):
-            ratios[f"{name}_ratio{'' if placement == SHARED else '_server_alone'}"] = {
+            ratios[f"{name}_ratio{where}"] = {
                 phase: figures[f"{name}_ms"] / found[0][f"{name}_ms"]
                 for phase, figures in zip(PHASES, found, strict=True)
             }
+        for name in ("server_cpu", "flooder_cpu"):
+            ratios[f"{name}{where}"] = {phase: figures[name] for phase, figures in zip(PHASES, found, strict=True)}
         rows += found
         failures += _failures(seen)
         consumed += seen["strangers"].unaccounted + seen["halves"].unaccounted

@@ -21,6 +21,8 @@ def test_floods_are_measured_beside_a_quiet_time_and_strangers_take_no_key():
     for number, name in enumerate(("p99_ratio", "p99_ratio_server_alone")[:placements]):
         assert list(report[name]) == phases
         assert report[name]["quiet"] == 1.0
+        where = name.removeprefix("p99_ratio")
+        assert list(report[f"server_cpu{where}"]) == list(report[f"flooder_cpu{where}"]) == phases
         by_phase = dict(zip(phases, report["results"][number * len(phases) :][: len(phases)], strict=True))
         assert all(found["requests"] > 0 and found["refused"] == 0 for found in by_phase.values())
         assert all(found["server_cpu"] > 0 for found in by_phase.values())
