@@ -10,7 +10,7 @@ from typing import ClassVar
 from aiohttp import web
 
 from heliograph.errors import HeliographError, NotPermitted
-from heliograph.http.callers import client_certificate
+from heliograph.http.callers import Connected, client_certificate
 from heliograph.http.json_http import Answer, JsonHttpServer, read_body
 from heliograph.kme import etsi020
 from heliograph.kme.etsi020_records import InterworkingError, Slug
@@ -47,11 +47,19 @@ class Etsi020Server(JsonHttpServer):
         self.admit_from((), self._is_declared)
 
     def _is_declared(self, connection: asyncio.BaseTransport) -> bool:
+        return bool(self.caller_of(connection))
+
+    def caller_of(self, connection: Connected) -> str:
+        """Return the KME ID behind a connection, "" if it is not declared here."""
         try:
-            self._interworking.peer(kme_id_from_certificate(client_certificate(connection)))
+            return self._peer(connection)
         except NotPermitted:
-            return False
-        return True
+            return ""
+
+    def _peer(self, connection: Connected) -> str:
+        kme = kme_id_from_certificate(client_certificate(connection))
+        self._interworking.peer(kme)
+        return kme
 
     def refusal(self, error: HeliographError) -> Answer:
         """Return the standard's error document."""
@@ -73,8 +81,11 @@ class Etsi020Server(JsonHttpServer):
             refused = self.plain_refusal(405, f"{path} takes {PATHS[path]}")
             return Answer(405, refused.body, {"Allow": PATHS[path]})
         # Who is calling comes first, for every request; a stranger's body is not read.
-        kme = kme_id_from_certificate(client_certificate(request))
-        self._interworking.peer(kme)
+        try:
+            kme = self._peer(request)
+        except NotPermitted:
+            await self.rest("")
+            raise
         if request.rel_url.raw_query_string:
             raise InterworkingError(Slug.MISSING_PARAMETERS, "the request takes no query")
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import logging
 import os
 import socket
@@ -13,7 +12,6 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, TypeVar
@@ -23,20 +21,24 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
 from aiohttp.web_exceptions import HTTPRequestEntityTooLarge
 
-from heliograph.errors import ConfigurationError, HeliographError, StoreUnavailable
+from heliograph.doors.door import Door, Handshake, TlsHandshake
+from heliograph.doors.rests import Rests
+from heliograph.doors.sources import Sources
+from heliograph.errors import ConfigurationError, HeliographError, NotPermitted, StoreUnavailable
 from heliograph.http.answers import Answer
+from heliograph.http.callers import Connected
 from heliograph.http.plain_door import PlainDoor
-from heliograph.http.psk_door import Find, PskDoor
+from heliograph.http.psk_door import Find, PskHandshake
 from heliograph.http.store_groups import RunGroup, StoreGroups, Unsettled
-from heliograph.kme.boundary import Network
-from heliograph.kme.supply import RequestRefused
+from heliograph.kme.boundary import Network, is_inside
+from heliograph.kme.quotas import TooManyRequests
+from heliograph.kme.supply import RequestRefused, Supply
 
 __all__ = ["MAX_BODY_BYTES", "Answer", "JsonHttpServer", "Overloaded", "listen_unix", "read_body"]
 
 # Our choices.
 MAX_BODY_BYTES = 64 * 1024
 BODY_SECONDS = 10.0
-HANDSHAKE_SECONDS = 5.0
 BACKLOG = 128
 KEEPALIVE_SECONDS = 75.0
 SHUTDOWN_SECONDS = 5.0
@@ -68,7 +70,10 @@ class JsonHttpServer(ABC):
         self._further: list[ThreadPoolExecutor] = []
         self._waiting: Counter[str] = Counter()  # by link: a store that hangs fills no other's queue
         self._runner: web.ServerRunner | None = None
-        self.servers: list[asyncio.Server] = []
+        self._door: Door | None = None
+        self._tls: TlsHandshake | None = None
+        self._local: asyncio.Server | None = None
+        self._rests = Rests()
         self._plain: PlainDoor | None = None
 
     @abstractmethod
@@ -83,48 +88,44 @@ class JsonHttpServer(ABC):
     def plain_refusal(self, status: int, text: str) -> Answer:
         """Return the standard's error document with this text: bodies too large, malformed HTTP, internal errors."""
 
+    @abstractmethod
+    def caller_of(self, connection: Connected) -> str:
+        """Return the name of the registered caller behind a connection, "" if there is none."""
+
     @property
     def port(self) -> int:
         """The port it listens on; the real one when 0 was asked for."""
-        if not self.servers:
+        if self._door is None:
             raise ConfigurationError(f"the {self.what} is not listening")
-        return int(self.servers[0].sockets[0].getsockname()[1])
+        return self._door.port
 
-    async def start(self, host: str, port: int, tls: ssl.SSLContext) -> None:
-        """Listen with TLS. Raises ConfigurationError if the address cannot be used."""
-        server = await self._set_up()
-        try:
-            # A stranger who opens connections and never ends a handshake holds each for a short time only.
-            listening = await asyncio.get_running_loop().create_server(
-                server, host, port, ssl=tls, ssl_handshake_timeout=HANDSHAKE_SECONDS, backlog=BACKLOG
-            )
-        except OSError as error:
-            await self.close()
-            raise ConfigurationError(f"{self.what} address {host}:{port}: {_reason(error)}") from error
-        self.servers = [listening]
+    async def start(self, host: str, port: int, tls: ssl.SSLContext, sources: Sources | None = None) -> None:
+        """Listen with TLS. Raises ConfigurationError if the address cannot be used.
 
-    async def start_psk(self, host: str, port: int, find: Find, find_tls12: Find | None = None) -> None:
+        ``sources``: what the doors of this process know of where connections come from.
+        """
+        self._tls = TlsHandshake(tls)
+        await self._listen(host, port, self._tls, sources)
+
+    async def start_psk(
+        self, host: str, port: int, find: Find, find_tls12: Find | None = None, sources: Sources | None = None
+    ) -> None:
         """Listen with TLS under preshared keys, see ``PskDoor``. Raises ConfigurationError."""
-        server = await self._set_up()
+        await self._listen(host, port, PskHandshake(find, find_tls12), sources)
+
+    async def _listen(self, host: str, port: int, handshake: Handshake, sources: Sources | None) -> None:
+        door = Door(handshake, await self._set_up(), self.caller_of, self._welcomes, sources)
         try:
-            listening = await asyncio.get_running_loop().create_server(
-                lambda: PskDoor(find, server, HANDSHAKE_SECONDS, find_tls12), host, port, backlog=BACKLOG
-            )
+            await door.listen(host, port)
         except OSError as error:
             await self.close()
             raise ConfigurationError(f"{self.what} address {host}:{port}: {_reason(error)}") from error
-        self.servers = [listening]
+        self._door = door
 
-    async def listen_again(self, raw: socket.socket, tls: ssl.SSLContext) -> asyncio.Server:
-        """Return a server at a socket that listens already; it takes no connection yet. Raises OSError."""
-        return await asyncio.get_running_loop().create_server(
-            self._factory,
-            sock=raw,
-            ssl=tls,
-            ssl_handshake_timeout=HANDSHAKE_SECONDS,
-            backlog=BACKLOG,
-            start_serving=False,
-        )
+    def renew(self, tls: ssl.SSLContext) -> None:
+        """Shake hands under another context from now on; established connections go on."""
+        if self._tls is not None:
+            self._tls.tls = tls
 
     def admit_from(self, networks: Sequence[Network], stays: Callable[[asyncio.BaseTransport], bool]) -> None:
         """Take connections from ``networks`` only, and end at once those that do not come from there or not stay.
@@ -147,13 +148,16 @@ class JsonHttpServer(ABC):
         except ConfigurationError:
             await self.close()
             raise
-        self.servers = [await asyncio.get_running_loop().create_unix_server(server, sock=raw, backlog=BACKLOG)]
+        self._local = await asyncio.get_running_loop().create_unix_server(server, sock=raw, backlog=BACKLOG)
 
     async def close(self) -> None:
         """Stop listening, finish what is under way, close every connection."""
-        for server in self.servers:
-            server.close()
-        self.servers = []
+        if self._local is not None:
+            self._local.close()
+            self._local = None
+        if self._door is not None:
+            door, self._door = self._door, None
+            await door.close()
         if self._plain is not None:
             await self._plain.close(SHUTDOWN_SECONDS)
         if self._runner is not None:
@@ -194,10 +198,34 @@ class JsonHttpServer(ABC):
 
     def takes(self, transport: asyncio.BaseTransport) -> bool:
         """Tell whether a connection from there is taken at all."""
-        if not self._networks or _inside(transport, self._networks):
+        if not self._networks:
             return True
-        _log.warning("connection from outside the declared networks closed")
-        return False
+        name = transport.get_extra_info("peername")
+        return bool(name) and self._welcomes(str(name[0]))
+
+    def _welcomes(self, address: str) -> bool:
+        return not self._networks or is_inside(address, self._networks)
+
+    async def let_in(self, identify: Callable[[], str], supply: Supply) -> str:
+        """Return who asks, and count the request. Raises NotPermitted, TooManyRequests: to whom hurries, after a rest.
+
+        ``identify``: tells the SAE ID, or raises NotPermitted.
+        """
+        caller = ""
+        try:
+            caller = identify()
+            supply.admit(caller)
+        except TooManyRequests:
+            await self.rest(caller)
+            raise
+        except NotPermitted:
+            await self.rest("")
+            raise
+        return caller
+
+    async def rest(self, caller: str) -> None:
+        """Wait before a refusal is answered; "" for all callers that are not registered."""
+        await self._rests.rest(caller)
 
     def _connections(self, general: web.Server) -> Callable[[], asyncio.BaseProtocol]:
         """Return what makes the protocol of each new connection."""
@@ -209,8 +237,7 @@ class JsonHttpServer(ABC):
         )
         await self._runner.setup()
         assert self._runner.server is not None
-        self._factory = self._connections(self._runner.server)
-        return self._factory
+        return self._connections(self._runner.server)
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:
         if request.version not in {HttpVersion10, HttpVersion11}:
@@ -366,12 +393,3 @@ class _RequestHandler(web.RequestHandler):
         answer = _response(self._json_server.plain_refusal(status, text))
         answer.force_close()
         return answer
-
-
-def _inside(transport: asyncio.BaseTransport, networks: Sequence[Network]) -> bool:
-    name = transport.get_extra_info("peername")
-    with suppress(ValueError, TypeError, IndexError):
-        address = ipaddress.ip_address(str(name[0]).partition("%")[0])
-        mapped = getattr(address, "ipv4_mapped", None)
-        return any((mapped or address) in network for network in networks)
-    return False

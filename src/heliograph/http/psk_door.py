@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import socket
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Final
 
 from OpenSSL import SSL
 
+from heliograph.doors.waiting import HANDSHAKE_SECONDS
 from heliograph.http.tls import note_refusal
 from heliograph.openssl import AES_256_GCM_SHA384, PskConnection, psk_server, reason
 
-__all__ = ["PSK_IDENTITY", "Find", "PskDoor"]
+__all__ = ["PSK_IDENTITY", "Find", "PskDoor", "PskHandshake"]
 
 Find = Callable[[bytes], bytes | None]
 
@@ -78,7 +80,8 @@ class _Inside(asyncio.Transport):
 class PskDoor(asyncio.Protocol):
     """One connection. ``find``: identity to key; ``make``: the protocol inside; ``handshake_s``: its time to begin.
 
-    ``find_tls12``: identity to key for TLS 1.2; without it there is TLS 1.3 only.
+    ``find_tls12``: identity to key for TLS 1.2; without it there is TLS 1.3 only. ``begun``: is called when the
+    handshake is over, however it ended.
     """
 
     def __init__(
@@ -87,7 +90,9 @@ class PskDoor(asyncio.Protocol):
         make: Callable[[], asyncio.BaseProtocol],
         handshake_s: float,
         find_tls12: Find | None = None,
+        begun: Callable[[], None] = lambda: None,
     ) -> None:
+        self._begun = begun
         self._find, self._find_tls12 = find, find_tls12
         self._asked = find  # which of the two gave the key of the handshake
         self._given: list[bytes] = []  # the key that the handshake is made under, until that is complete
@@ -147,6 +152,7 @@ class PskDoor(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Pass the end on."""
         self._guard.cancel()
+        self._begun()
         if self.inside is not None:
             self.inside.connection_lost(exc)
 
@@ -204,6 +210,7 @@ class PskDoor(asyncio.Protocol):
         assert isinstance(made, asyncio.Protocol)
         self.inside = made
         made.connection_made(_Inside(self, self._raw, self._psk.used[0]))
+        self._begun()
         return True
 
     def _still_valid(self, identity: bytes) -> bool:
@@ -220,3 +227,22 @@ class PskDoor(asyncio.Protocol):
         data = self._psk.give()
         if data and not self._raw.is_closing():
             self._raw.write(data)
+
+
+class PskHandshake:
+    """Shakes hands on accepted sockets of a ``doors.Door``. ``find`` and ``find_tls12``: as for ``PskDoor``."""
+
+    def __init__(self, find: Find, find_tls12: Find | None = None) -> None:
+        self._find, self._find_tls12 = find, find_tls12
+
+    async def __call__(self, raw: socket.socket, make: Callable[[], asyncio.BaseProtocol]) -> None:
+        """Shake hands, or end the connection."""
+        over = asyncio.Event()
+        transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
+            lambda: PskDoor(self._find, make, HANDSHAKE_SECONDS, self._find_tls12, over.set), raw
+        )
+        try:
+            await over.wait()
+        except asyncio.CancelledError:
+            transport.abort()
+            raise

@@ -7,7 +7,7 @@ from typing import NoReturn
 from aiohttp import web
 
 from heliograph.errors import HeliographError, StoreUnavailable
-from heliograph.http.callers import Callers
+from heliograph.http.callers import Callers, Connected, may_call
 from heliograph.http.json_http import Answer, JsonHttpServer
 from heliograph.kme import etsi014
 from heliograph.kme.boundary import Network
@@ -22,6 +22,10 @@ class SealedKmeServer(JsonHttpServer):
         super().__init__(networks)
         self._callers = callers
 
+    def caller_of(self, connection: Connected) -> str:
+        """Return the SAE ID behind a connection, "" if it may not call."""
+        return may_call(self._callers, connection) or ""
+
     def refusal(self, error: HeliographError) -> Answer:
         """Return the Error document (ETSI GS QKD 014 6.5) with the status of tables 4, 6 and 8."""
         status, body = etsi014.error_answer(error)
@@ -33,5 +37,6 @@ class SealedKmeServer(JsonHttpServer):
 
     async def serve_request(self, request: web.BaseRequest) -> NoReturn:
         """Refuse: 401 to who may not call at all, 503 to everybody else."""
+        await self.rest("")  # who is registered is not known here
         self._callers.identify(request)
         raise StoreUnavailable("the site is sealed; run `heliograph site unseal`")

@@ -14,8 +14,8 @@ from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 
-from heliograph.errors import HeliographError, StoreUnavailable
-from heliograph.http.callers import Callers, CertificateCallers, may_call
+from heliograph.errors import HeliographError, InsufficientKeys, StoreUnavailable
+from heliograph.http.callers import Callers, CertificateCallers, Connected, may_call
 from heliograph.http.json_http import HEADERS, KEEPALIVE_SECONDS, MAX_BODY_BYTES, Answer, JsonHttpServer, read_body
 from heliograph.http.plain_door import PlainDoor, PlainRequest
 from heliograph.kme import etsi014
@@ -53,6 +53,11 @@ class KmeServer(JsonHttpServer):
         """Let these in from now on and nobody else; a connection of somebody else ends at once."""
         self._callers = callers
         self.admit_from(networks, lambda connection: self._supply.serves(may_call(callers, connection) or ""))
+
+    def caller_of(self, connection: Connected) -> str:
+        """Return the SAE ID behind a connection, "" if it is not registered here."""
+        sae = may_call(self._callers, connection)
+        return sae if sae is not None and self._supply.serves(sae) else ""
 
     def waiting_max(self) -> int:
         """Return how many requests may wait for the store."""
@@ -99,20 +104,20 @@ class KmeServer(JsonHttpServer):
 
         ``caller`` tells the SAE ID, or raises NotPermitted; ``body`` reads the body, once its sender is known.
         """
-        # (1) Route. The raw path is split before it is decoded: an SAE ID may contain an encoded slash.
+        # (1) Who is calling: from the certificate, for every request (5.1). Before anything of the body is read, and
+        # before the path is looked at: who asks for what is not there, or what it may not have, is counted too.
+        sae = await self.let_in(caller, self._supply)
+        # (2) Route. The raw path is split before it is decoded: an SAE ID may contain an encoded slash.
         name, method = _route(path)
         if not method:
             return Answer(404, etsi014.error_document("no such resource; see ETSI GS QKD 014 5.1 for the paths"))
         if verb not in VERBS[method]:
             allowed = ", ".join(VERBS[method])
             return Answer(405, etsi014.error_document(f"{method} takes {allowed}"), {"Allow": allowed})
-        # (2) Who is calling: from the certificate, for every request (5.1). Before anything of the body is read.
-        sae = caller()
         try:
             peer = unquote_to_bytes(name).decode("utf-8")
         except UnicodeDecodeError:
             raise RequestRefused("the SAE ID in the path is not URL-encoded UTF-8") from None
-        self._supply.admit(sae)  # first: who asks for what it may not have is counted too
         pair = self._supply.authorise(sae, peer)
         # (3) What is asked for. (4) The store, on its own threads, with the keys gone before they are answered.
         content = await body()
@@ -120,7 +125,11 @@ class KmeServer(JsonHttpServer):
             raise RequestRefused("a GET request has no body; use POST")
         if query and (verb == "POST" or method == "status"):
             raise RequestRefused(f"{method} by {verb} takes no query")
-        return await self._method(method, pair, None if verb == "GET" else content, query)
+        try:
+            return await self._method(method, pair, None if verb == "GET" else content, query)
+        except InsufficientKeys:
+            await self.rest(sae)
+            raise
 
     async def _method(self, method: str, pair: SaePair, body: bytes | None, query: str) -> Answer:
         supply, limits, caller, peer = self._supply, self._supply.limits, pair.local_sae, pair.remote_sae

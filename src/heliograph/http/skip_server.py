@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from aiohttp import web
 
-from heliograph.errors import HeliographError, KeyNotFound, NotPermitted
-from heliograph.http.callers import Callers, CertificateCallers, may_call
+from heliograph.errors import HeliographError, InsufficientKeys, KeyNotFound, NotPermitted
+from heliograph.http.callers import Callers, CertificateCallers, Connected, may_call
 from heliograph.http.json_http import Answer, JsonHttpServer, Overloaded, read_body
 from heliograph.kme import skip
 from heliograph.kme.boundary import Network
@@ -47,6 +47,11 @@ class SkipServer(JsonHttpServer):
         self._systems, self._callers = systems, callers
         self.admit_from(networks, lambda connection: self._supply.serves(may_call(callers, connection) or ""))
 
+    def caller_of(self, connection: Connected) -> str:
+        """Return the SAE ID behind a connection, "" if it is not registered here."""
+        sae = may_call(self._callers, connection)
+        return sae if sae is not None and self._supply.serves(sae) else ""
+
     def refusal(self, error: HeliographError) -> Answer:
         """Return the draft's status for a refusal."""
         status, body = skip.error_answer(error)
@@ -60,7 +65,9 @@ class SkipServer(JsonHttpServer):
 
     async def serve_request(self, request: web.BaseRequest) -> Answer:
         """Answer one request."""
-        # (1) Route: 404 for an unknown path, 405 for anything but GET.
+        # (1) Who is calling: counted, whatever it asks for.
+        caller = await self.let_in(lambda: self._callers.identify(request), self._supply)
+        # (2) Route: 404 for an unknown path, 405 for anything but GET.
         parts = request.rel_url.raw_path.split("/")[1:]
         if request.rel_url.raw_path[:1] != "/" or not (
             parts in (["capabilities"], ["key"], ["entropy"]) or (len(parts) == 2 and parts[0] == "key" and parts[1])
@@ -68,9 +75,7 @@ class SkipServer(JsonHttpServer):
             return Answer(404, skip.error_document("no such resource: /capabilities, /key, /key/{keyId}, /entropy"))
         if request.method != "GET":
             return Answer(405, skip.error_document("only GET is served"), {"Allow": "GET"})
-        # (2) Who is calling, (3) what is asked for.
-        caller = self._callers.identify(request)
-        self._supply.admit(caller)
+        # (3) What is asked for.
         if await read_body(request):
             raise RequestRefused("a GET request has no body")
         query = request.rel_url.raw_query_string
@@ -82,7 +87,11 @@ class SkipServer(JsonHttpServer):
             self._systems.visible(self._supply, caller)
             bits = skip.read_entropy_query(query)
             return Answer(200, skip.entropy_document(self._randomness.draw((bits + 7) // 8)))
-        return await self._key(caller, parts[1:], query)
+        try:
+            return await self._key(caller, parts[1:], query)
+        except InsufficientKeys:
+            await self.rest(caller)
+            raise
 
     async def _key(self, caller: str, key_id: list[str], query: str) -> Answer:
         supply = self._supply

@@ -8,14 +8,14 @@ a certificate stolen from the LAN is worth nothing for a consumer that lives in 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from heliograph.errors import ConfigurationError, NotPermitted
 
-__all__ = ["Boundary", "Network", "Way", "read_network"]
+__all__ = ["Boundary", "Network", "Way", "is_inside", "read_network"]
 
 Network = IPv4Network | IPv6Network
 
@@ -82,3 +82,13 @@ def read_network(text: str) -> Network:
         return ip_network(text)
     except ValueError as error:
         raise ConfigurationError(f"boundary: network {text!r}: {error}; write it as 192.0.2.0/24") from None
+
+
+def is_inside(address: str, networks: Iterable[Network]) -> bool:
+    """Tell whether an address, as a socket names it, is in one of the networks."""
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return any((mapped or found) in network for network in networks)

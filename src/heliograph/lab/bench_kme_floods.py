@@ -1,7 +1,9 @@
 """``heliograph bench kme-floods``: what a rightful SAE waits while others flood the key manager, beside a quiet time.
 
-Key manager, flooder and rightful SAEs are processes of their own. Phases follow each other in turns, so that what else
-the machine does meets all of them. Strangers have no client certificate; every key that leaves is accounted for.
+Key manager, flooder and rightful SAEs are processes of their own, and the flooder is the last to get a processor. Where
+there are two processors everything is measured twice: all on all of them, and the key manager alone on one. Phases
+follow each other in turns, so that what else the machine does meets all of them. Strangers have no client certificate;
+every key that leaves is accounted for.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ PHASES: Final = {
     "strangers": "TLS connections without a client certificate, 16 at a time",
     "halves": "200 connections that stop in the middle of the handshake",
 }
+SHARED: Final = "all on all processors"
+ALONE: Final = "the key manager alone on a processor"
 _RIGHTFUL: Final = 3
 _PER_S: Final = 20.0  # requests of each rightful SAE
 _FRESH: Final = 8  # of so many requests one comes on a new connection
@@ -45,37 +49,37 @@ class _Seen:
     fresh: list[float] = field(default_factory=list)
     refused: int = 0
     keys: int = 0
-    flood: dict[str, int] = field(default_factory=dict)
+    flood: dict[str, float] = field(default_factory=dict)
     unaccounted: int = 0
+    server_cpu_s: float = 0.0
     elapsed: float = 0.0
 
 
 def run(*, seconds: float = 4.0, rounds: int = 3) -> dict[str, Any]:
     """Return the stage's document: each phase lasts ``seconds`` in each of ``rounds`` turns."""
-    with tempfile.TemporaryDirectory(prefix="heliograph-floods-") as name:
-        directory = Path(name)
-        keys = int(len(PHASES) * rounds * (seconds + 5) * LIMIT_PER_S) + 256  # more than any SAE may have in that time
-        manager = MarkedKme(directory, GREEDY + 1, keys, LIMIT_PER_S)
-        try:
-            seen = asyncio.run(_phases(manager, directory, seconds, rounds))
-        finally:
-            manager.close()
-    rows = [_row(phase, found) for phase, found in seen.items()]
-    ratios = {
-        f"{name}_ratio": {
-            phase: figures[f"{name}_ms"] / rows[0][f"{name}_ms"] for phase, figures in zip(PHASES, rows, strict=True)
-        }
-        for name in ("p50", "p99")
-    }
-    strangers = seen["strangers"], seen["halves"]
-    consumed = sum(found.unaccounted for found in strangers)
-    failures = (
-        [f"{consumed} keys left the store while strangers knocked, and nobody rightful has them"] if consumed else []
-    )
-    if served := sum(found.flood.get("served", 0) for found in strangers):
-        failures.append(f"{served} requests without a client certificate were answered with 200")
-    if refused := sum(found.refused for found in seen.values()):
-        failures.append(f"{refused} requests of rightful SAEs were refused")
+    affinity = os.sched_getaffinity(0)
+    alone = max(affinity)
+    placements = {SHARED: (affinity, affinity)}
+    if len(affinity) > 1:
+        placements[ALONE] = ({alone}, affinity - {alone})
+    rows: list[dict[str, Any]] = []
+    failures: list[str] = []
+    ratios: dict[str, dict[str, float]] = {}
+    consumed = 0
+    for placement, (server, others) in placements.items():
+        seen = _measured(seconds, rounds, server, others, affinity)
+        found = [_row(phase, placement, one) for phase, one in seen.items()]
+        where = "" if placement == SHARED else "_server_alone"
+        for name in ("p50", "p99"):
+            ratios[f"{name}_ratio{where}"] = {
+                phase: figures[f"{name}_ms"] / found[0][f"{name}_ms"]
+                for phase, figures in zip(PHASES, found, strict=True)
+            }
+        for name in ("server_cpu", "flooder_cpu"):
+            ratios[f"{name}{where}"] = {phase: figures[name] for phase, figures in zip(PHASES, found, strict=True)}
+        rows += found
+        failures += _failures(seen)
+        consumed += seen["strangers"].unaccounted + seen["halves"].unaccounted
     return {
         "stage": "kme-floods",
         **ratios,
@@ -91,10 +95,39 @@ def run(*, seconds: float = 4.0, rounds: int = 3) -> dict[str, Any]:
     }
 
 
-def _row(phase: str, found: _Seen) -> dict[str, Any]:
+def _measured(seconds: float, rounds: int, server: set[int], others: set[int], affinity: set[int]) -> dict[str, _Seen]:
+    """Run all phases with the key manager on the processors ``server``, and flooder and rightful SAEs on ``others``."""
+    with tempfile.TemporaryDirectory(prefix="heliograph-floods-") as name:
+        directory = Path(name)
+        keys = int(len(PHASES) * rounds * (seconds + 5) * LIMIT_PER_S) + 256  # more than any SAE may have in that time
+        try:
+            os.sched_setaffinity(0, server)  # a process begins where its parent is
+            manager = MarkedKme(directory, GREEDY + 1, keys, LIMIT_PER_S)
+            os.sched_setaffinity(0, others)
+            try:
+                return asyncio.run(_phases(manager, directory, seconds, rounds))
+            finally:
+                manager.close()
+        finally:
+            os.sched_setaffinity(0, affinity)
+
+
+def _failures(seen: dict[str, _Seen]) -> list[str]:
+    strangers = seen["strangers"], seen["halves"]
+    failures = []
+    if consumed := sum(found.unaccounted for found in strangers):
+        failures.append(f"{consumed} keys left the store while strangers knocked, and nobody rightful has them")
+    if served := sum(found.flood.get("served", 0) for found in strangers):
+        failures.append(f"{served} requests without a client certificate were answered with 200")
+    if refused := sum(found.refused for found in seen.values()):
+        failures.append(f"{refused} requests of rightful SAEs were refused")
+    return failures
+
+
+def _row(phase: str, placement: str, found: _Seen) -> dict[str, Any]:
     kept, fresh = sorted(found.seconds), sorted(found.fresh)
     return row(
-        f"{phase}: {PHASES[phase]}",
+        f"{phase}: {PHASES[phase]}; {placement}",
         _BITS * found.keys,
         found.elapsed,
         requests=len(kept) + len(fresh),
@@ -108,6 +141,8 @@ def _row(phase: str, found: _Seen) -> dict[str, Any]:
         flood_per_s=found.flood.get("attempts", 0) / found.elapsed,
         flood_served=found.flood.get("served", 0),
         flood_refused=found.flood.get("refused", 0),
+        server_cpu=found.server_cpu_s / found.elapsed,
+        flooder_cpu=found.flood.get("cpu_s", 0.0) / found.elapsed,
         keys_unaccounted=found.unaccounted,
     )
 
@@ -117,7 +152,7 @@ async def _phases(manager: MarkedKme, directory: Path, seconds: float, rounds: i
         client_tls(directory / f"sae-{n}.pem", directory / f"sae-{n}.key", directory / "ca.pem") for n in range(GREEDY)
     ]
     seen = {phase: _Seen() for phase in PHASES}
-    left = sum(manager.state()["left"])
+    state = manager.state()
     for _ in range(rounds):
         for phase, found in seen.items():
             before, served = found.keys, found.flood.get("served", 0)
@@ -128,10 +163,11 @@ async def _phases(manager: MarkedKme, directory: Path, seconds: float, rounds: i
             if flooder is not None:
                 for name, count in (await _ended(flooder)).items():
                     found.flood[name] = found.flood.get(name, 0) + count
-            now = sum((await asyncio.to_thread(manager.state))["left"])
-            own = found.flood.get("served", 0) - served if phase in {"limit", "greedy"} else 0
-            found.unaccounted += left - now - (found.keys - before) - own
-            left = now
+            last, state = state, await asyncio.to_thread(manager.state)
+            own = int(found.flood.get("served", 0) - served) if phase in {"limit", "greedy"} else 0
+            left = sum(last["left"]) - sum(state["left"])
+            found.unaccounted += left - (found.keys - before) - own
+            found.server_cpu_s += state["cpu_s"] - last["cpu_s"]
     return seen
 
 
@@ -149,10 +185,10 @@ async def _flooder(directory: Path, port: int, what: str) -> asyncio.subprocess.
     return flooder
 
 
-async def _ended(flooder: asyncio.subprocess.Process) -> dict[str, int]:
+async def _ended(flooder: asyncio.subprocess.Process) -> dict[str, float]:
     out, _ = await flooder.communicate(b"")
     try:
-        found: dict[str, int] = json.loads(out)
+        found: dict[str, float] = json.loads(out)
     except ValueError:
         raise HeliographError("the flooder failed") from None
     return found
@@ -169,12 +205,18 @@ async def _ask(number: int, port: int, tls: ssl.SSLContext, seconds: float, foun
         due += 1 / _PER_S
         began = time.perf_counter()
         new = turn % _FRESH == 0
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls) if new else kept
-        writer.write(request)
-        status, _ = await answer_of(reader)
-        (found.fresh if new else found.seconds).append(time.perf_counter() - began)
-        if new:
-            writer.transport.abort()
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls) if new else kept
+            writer.write(request)
+            status, _ = await answer_of(reader)
+        except (OSError, asyncio.IncompleteReadError):
+            if not new:
+                raise
+            status = 0  # not let in
+        else:
+            (found.fresh if new else found.seconds).append(time.perf_counter() - began)
+            if new:
+                writer.transport.abort()
         found.keys += status == 200
         found.refused += status != 200
         turn += 1

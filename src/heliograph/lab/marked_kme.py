@@ -13,6 +13,7 @@ import base64
 import json
 import logging
 import sys
+import time
 import uuid
 from functools import partial
 from pathlib import Path
@@ -77,7 +78,7 @@ async def _serve(directory: Path, saes: int, number: int, requests_per_s: float)
     while await asyncio.to_thread(sys.stdin.readline):
         left = [keys.counts(f"sae-{sae}", f"peer-{sae}").deliverable for sae in range(saes)]
         kept = [keys.counts(f"peer-{sae}", f"sae-{sae}").held for sae in range(saes)]
-        _tell({"memory": measure_memory(), "left": left, "held": kept})
+        _tell({"memory": measure_memory(), "cpu_s": time.process_time(), "left": left, "held": kept})
     await server.close()
     database.close()
 

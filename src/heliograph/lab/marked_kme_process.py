@@ -49,7 +49,7 @@ class MarkedKme:
         return found
 
     def state(self) -> dict[str, Any]:
-        """Ask for memory and what is left. Raises ConfigurationError if the process is gone."""
+        """Ask for memory, processor time, and what is left. Raises ConfigurationError if the process is gone."""
         assert self._process.stdin is not None
         self._process.stdin.write(b"\n")
         self._process.stdin.flush()

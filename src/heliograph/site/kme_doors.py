@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from heliograph.doors.sources import Sources
 from heliograph.errors import ConfigurationError
 from heliograph.http.callers import CertificateCallers, PskCallers, UserCallers
 from heliograph.http.etsi020_client import Etsi020Client
@@ -93,6 +94,7 @@ class _Site:
     supply: Supply
     store: SiteStore
     reloads: Reloads[SiteConfig]
+    sources: Sources  # of connections: one for all doors
 
 
 async def open_doors(
@@ -104,13 +106,13 @@ async def open_doors(
     reloads: Reloads[SiteConfig],
 ) -> None:
     """Open what is declared and nothing else. ``stores``: of the links by name, "" the first. ConfigurationError."""
-    site = _Site(stack, config, supply, stores[""], reloads)
+    site = _Site(stack, config, supply, stores[""], reloads, Sources())
     boundary = config.boundary()
     rules = boundary.boundary
     if rules.certificates is None or rules.certificates:  # an empty list: no consumer comes over a network
         server = KmeServer(supply, CertificateCallers(rules), rules.networks)
         _commit_together(server, stores)
-        await server.start(*parse_address(config.file.kme.listen, "[kme] listen"), tls)
+        await server.start(*parse_address(config.file.kme.listen, "[kme] listen"), tls, site.sources)
         stack.push_async_callback(server.close)
         follow_boundary(reloads, server)
     if boundary.socket is not None:
@@ -146,7 +148,7 @@ async def _open_skip(site: _Site, entry: SkipEntry) -> None:
     if entry.listen is not None:
         rules = site.config.boundary().boundary
         server = SkipServer(site.supply, entry.systems(), SystemRandomness(), CertificateCallers(rules), rules.networks)
-        await server.start(*parse_address(entry.listen, "[skip] listen"), _skip_tls(site.config))
+        await server.start(*parse_address(entry.listen, "[skip] listen"), _skip_tls(site.config), site.sources)
         site.stack.push_async_callback(server.close)
 
         def make(config: SiteConfig) -> Callable[[], None]:
@@ -171,7 +173,8 @@ async def _open_skip_psk(site: _Site, entry: SkipEntry, listen: str) -> None:
         return lambda identity: keys.get(identity) if (identity in older) == tls12 else None
 
     find_tls12 = of_version(tls12=True) if entry.tls12 else None
-    await server.start_psk(*parse_address(listen, "[skip] psk_listen"), of_version(tls12=False), find_tls12)
+    where = parse_address(listen, "[skip] psk_listen")
+    await server.start_psk(*where, of_version(tls12=False), find_tls12, site.sources)
     site.stack.push_async_callback(server.close)
 
     def make(config: SiteConfig) -> Callable[[], None]:
@@ -266,7 +269,7 @@ async def _open_etsi020(site: _Site, entry: Etsi020Entry) -> None:
         foreign, supply, peers.declared, clock, synchronous=peers.synchronous, groups=peers.groups
     )
     server = Etsi020Server(interworking)
-    await server.start(*parse_address(entry.listen, "[etsi020] listen"), door)
+    await server.start(*parse_address(entry.listen, "[etsi020] listen"), door, site.sources)
     stack.push_async_callback(server.close)
     runner = InterworkingRunner(
         foreign,
@@ -314,8 +317,8 @@ async def _open_etsi004(site: _Site, entry: Etsi004Entry) -> None:
     peer = OneTimeServer(service.answer, {host for host, _ in where.values()})
     await peer.start(*parse_address(entry.peer_listen, "[etsi004] peer_listen"))
     stack.push_async_callback(peer.close)
-    server = Etsi004Server(service.call, rules, rules.networks)
-    await server.start(*parse_address(entry.listen, "[etsi004] listen"), kme_tls(site.config))
+    server = Etsi004Server(service.call, rules, rules.networks, supply.serves)
+    await server.start(*parse_address(entry.listen, "[etsi004] listen"), kme_tls(site.config), site.sources)
     stack.push_async_callback(server.close)
     site.reloads.prepare(renews(server, kme_tls))
     site.reloads.add(

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import structlog
 
+from heliograph.doors.rests import Rests
 from heliograph.errors import HeliographError, StoreUnavailable, TransportClosed
 from heliograph.kme import stream_messages as m
 from heliograph.kme.etsi004 import Close, GetKey, GetKeyReply, OpenConnect, OpenReply, Reply, Request, Status
@@ -46,6 +47,7 @@ class StreamService:
         self._channels: Mapping[str, OneTimeClient] = {}
         self._events: dict[bytes, asyncio.Event] = {}
         self._reserving: dict[bytes, asyncio.Task[None]] = {}
+        self._rests = Rests()
         self._turn = asyncio.Lock()  # one reservation at a time: a second would send the same chunks again
 
     def connect(self, channels: Mapping[str, OneTimeClient]) -> None:
@@ -78,8 +80,14 @@ class StreamService:
         """Answer one call. Raises NotPermitted for an SAE that is not registered here, StoreUnavailable.
 
         A call beyond the SAE's ``requests_per_s`` gets INSUFFICIENT_KEY, since 004 has no status of its own for it; a
-        CLOSE, which has none at all, raises TooManyRequests.
+        CLOSE, which has none at all, raises TooManyRequests. Who hurries gets a refusal after a rest.
         """
+        reply = await self._answer(caller, request)
+        if isinstance(reply, OpenReply | GetKeyReply) and reply.status is Status.INSUFFICIENT_KEY:
+            await self._rests.rest(caller)
+        return reply
+
+    async def _answer(self, caller: str, request: Request) -> Reply:
         try:
             self._supply.admit(caller)
         except TooManyRequests:

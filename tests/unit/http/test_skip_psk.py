@@ -226,7 +226,7 @@ def test_requests_of_one_connection_are_answered_in_order_and_pieces_do_not_matt
 
 
 def test_a_stranger_who_never_shakes_hands_is_cut_off(site, monkeypatch):
-    monkeypatch.setattr("heliograph.http.json_http.HANDSHAKE_SECONDS", 0.05)
+    monkeypatch.setattr("heliograph.doors.waiting.HANDSHAKE_SECONDS", 0.05)
 
     async def act(port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
