@@ -10,7 +10,7 @@ from pathlib import Path
 
 from heliograph.http.client import Etsi014Client
 from heliograph.http.tls import client_tls
-from heliograph.lab.rehearsal import free_ports
+from heliograph.lab.ports import free_ports
 from heliograph.site.config import read_site
 from heliograph.site.kek import open_kek
 from heliograph.site.setup import _value

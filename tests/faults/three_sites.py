@@ -8,7 +8,8 @@ from fault_rehearsal import DISTANCE_KM
 
 from heliograph.http.client import Etsi014Client
 from heliograph.http.tls import client_tls
-from heliograph.lab.rehearsal import Ports, Rehearsal, free_ports
+from heliograph.lab.ports import free_ports
+from heliograph.lab.rehearsal import Ports, Rehearsal
 from heliograph.protocol.registration import SaePair
 from heliograph.site.added_link import LinkSetup, add_link
 from heliograph.site.config import read_site

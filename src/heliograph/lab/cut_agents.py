@@ -26,7 +26,7 @@ from heliograph.lab.cut_parts import Findings, twice
 from heliograph.lab.cutting_relay import CuttingRelay, from_port
 from heliograph.lab.dealt_links import DealtLink
 from heliograph.lab.hosts import HostB, send
-from heliograph.lab.rehearsal import free_ports
+from heliograph.lab.ports import free_ports
 from heliograph.lab.wiretap import Wiretap
 from heliograph.ports import KeySource
 from heliograph.site.clocks import MonotonicClock

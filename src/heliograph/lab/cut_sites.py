@@ -14,8 +14,9 @@ from heliograph.lab.cut_consumers import Consumers, sae_of_site
 from heliograph.lab.cut_parts import Findings, errors_in, twice
 from heliograph.lab.cutting_relay import CuttingRelay, from_port, from_socket
 from heliograph.lab.front_end_process import FrontEndProcess, add_delivery, move_keys
+from heliograph.lab.ports import free_ports
 from heliograph.lab.postgres import postgres_programs, running_postgres
-from heliograph.lab.rehearsal import Ports, Rehearsal, free_ports
+from heliograph.lab.rehearsal import Ports, Rehearsal
 from heliograph.site.config import read_site
 from heliograph.testing.links import example_registration
 

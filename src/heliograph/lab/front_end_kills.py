@@ -23,8 +23,9 @@ from heliograph.errors import ConfigurationError, HeliographError, InsufficientK
 from heliograph.http.client import Etsi014Client
 from heliograph.http.tls import client_tls
 from heliograph.lab.front_end_process import FrontEndProcess, add_delivery, fill_store, move_keys
+from heliograph.lab.ports import free_ports
 from heliograph.lab.postgres import LabPostgres, running_postgres
-from heliograph.lab.rehearsal import Ports, Rehearsal, free_ports
+from heliograph.lab.rehearsal import Ports, Rehearsal
 from heliograph.site.config import read_site
 from heliograph.testing.links import example_registration
 from heliograph.types import DeliveredKey

@@ -20,7 +20,8 @@ from heliograph.http.tls import client_tls
 from heliograph.lab.dealt_links import DealtLink
 from heliograph.lab.introductions import introduce
 from heliograph.lab.network_layout import LinkAccess, NetworkPlan, lay_out
-from heliograph.lab.rehearsal import Ports, Rehearsal, free_ports
+from heliograph.lab.ports import free_ports
+from heliograph.lab.rehearsal import Ports, Rehearsal
 from heliograph.network.letters import LAYERS
 from heliograph.network.sharing import check_scheme
 from heliograph.network.stocks import VENDOR

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from heliograph.establishment.messages import PEER_KEY_BYTES
-from heliograph.lab.rehearsal import free_ports
+from heliograph.lab.ports import free_ports
 from heliograph.node.setup import NodeSetup, entry, set_up_node
 from heliograph.vault.owned_file import create_file
 from heliograph.vault.randomness import SystemRandomness

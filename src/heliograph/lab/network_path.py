@@ -9,7 +9,7 @@ import subprocess
 from typing import Final, Self
 
 from heliograph.errors import ConfigurationError
-from heliograph.lab.rehearsal import free_ports
+from heliograph.lab.ports import free_ports
 
 __all__ = ["NetworkPath", "why_no_namespaces"]
 

@@ -22,8 +22,9 @@ from heliograph.http.tls import client_tls
 from heliograph.lab.front_end_process import FrontEndProcess, add_delivery, fill_store, move_keys
 from heliograph.lab.key_marks import KeyMarks
 from heliograph.lab.pg_proxy import Fault, FaultyProxy, What
+from heliograph.lab.ports import free_ports
 from heliograph.lab.postgres import LabPostgres
-from heliograph.lab.rehearsal import Ports, Rehearsal, free_ports
+from heliograph.lab.rehearsal import Ports, Rehearsal
 from heliograph.site.config import SiteConfig, read_site
 from heliograph.testing.links import example_registration
 

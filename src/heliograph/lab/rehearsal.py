@@ -26,7 +26,7 @@ from heliograph.site.status_socket import read_status
 from heliograph.status import SiteStatus
 from heliograph.vault.randomness import SystemRandomness
 
-__all__ = ["Ports", "Rehearsal", "free_ports"]
+__all__ = ["Ports", "Rehearsal"]
 
 _HOST = "127.0.0.1"
 _START_S = 30.0

@@ -1,13 +1,28 @@
-"""Counts a pool by what its chunks hold, where a row was altered: else its keys are promised, and never delivered."""
+"""What is told of a pool's keys; and their count anew where a row was altered, or keys are promised that never come."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from dataclasses import dataclass
 
 from heliograph.storage.key_rows import DELIVERED, KEPT, TOTALS, WAITING, names_and_fates
 
-__all__ = ["recount"]
+__all__ = ["KeyCounts", "recount"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCounts:
+    """Keys of one pair (master, slave): owned here and pending, owned here and deliverable, held for the slave.
+
+    ``released``: of a group; the master has them, slaves of this site have their shares still to fetch.
+    """
+
+    pending: int = 0
+    deliverable: int = 0
+    held: int = 0
+    damaged: int = 0
+    released: int = 0
 
 
 def recount(cursor: sqlite3.Cursor, audience: int) -> None:

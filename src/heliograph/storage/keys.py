@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
 
@@ -22,6 +21,7 @@ from heliograph.errors import KeySupplyError, LocalProtocolError, StoreUnavailab
 from heliograph.ports import RandomSource
 from heliograph.storage.database import Database
 from heliograph.storage.key_chunks import Chunk, KeyChanges, Run
+from heliograph.storage.key_counts import KeyCounts
 from heliograph.storage.key_opening import open_keys
 from heliograph.storage.key_places import Miscounted, held, kept_of, nobody_waits, oldest, runs_of
 from heliograph.storage.key_rows import (
@@ -43,23 +43,9 @@ from heliograph.storage.new_keys import NewKey, insert_keys
 from heliograph.storage.store_seal import StoreSeal
 from heliograph.types import StoredKey
 
-__all__ = ["KeyCounts", "KeyRecords", "NewKey"]
+__all__ = ["KeyRecords", "NewKey"]
 
 _SWEPT_AT_ONCE = 64  # our choice: chunks that are in memory together while many are destroyed
-
-
-@dataclass(frozen=True, slots=True)
-class KeyCounts:
-    """Keys of one pair (master, slave): owned here and pending, owned here and deliverable, held for the slave.
-
-    ``released``: of a group; the master has them, slaves of this site have their shares still to fetch.
-    """
-
-    pending: int = 0
-    deliverable: int = 0
-    held: int = 0
-    damaged: int = 0
-    released: int = 0
 
 
 class KeyRecords:

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from heliograph.errors import InsufficientKeys, KeySupplyError, LocalProtocolError, StoreUnavailable
 from heliograph.storage.front_end import FrontEnd
 from heliograph.storage.key_contexts import TAG_BYTES, key_context, nonce
+from heliograph.storage.key_counts import KeyCounts
 from heliograph.storage.key_opening import ALTERED
 from heliograph.storage.key_rows import DAMAGED, DELIVERABLE, PENDING, RELEASED
-from heliograph.storage.keys import KeyCounts
 from heliograph.storage.pg_rows import (
     PgRow,
     bury,

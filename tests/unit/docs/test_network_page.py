@@ -9,7 +9,7 @@ import pytest
 from markdown_pages import ROOT, blocks
 from test_walkthroughs import _running, _shell
 
-from heliograph.lab.rehearsal import free_ports
+from heliograph.lab.ports import free_ports
 
 pytestmark = pytest.mark.slow  # real processes
 PORTS = ("7001", "7002", "7101", "7102", "7103", "8441", "8442", "8443", "8444", "8451", "8452", "8453")

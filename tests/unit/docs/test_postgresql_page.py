@@ -14,7 +14,7 @@ from test_walkthroughs import _running, _shell
 from heliograph.errors import InsufficientKeys
 from heliograph.http.client import Etsi014Client
 from heliograph.http.tls import client_tls
-from heliograph.lab.rehearsal import free_ports
+from heliograph.lab.ports import free_ports
 from heliograph.site.config import read_site
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "site"))

@@ -14,7 +14,7 @@ from heliograph.errors import ConfigurationError
 from heliograph.http.tls import client_tls
 from heliograph.kme.etsi004 import Qos, Status
 from heliograph.lab.kme_peer import FIRST_PORT, PORTS_EACH, KmePeer
-from heliograph.lab.rehearsal import free_ports
+from heliograph.lab.ports import free_ports
 from heliograph.testing.psk_client import ask
 from heliograph.transport.etsi004_client import Etsi004Client
 

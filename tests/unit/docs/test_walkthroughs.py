@@ -15,7 +15,8 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from markdown_pages import ROOT, blocks
 
-from heliograph.lab.rehearsal import Ports, Rehearsal, free_ports
+from heliograph.lab.ports import free_ports
+from heliograph.lab.rehearsal import Ports, Rehearsal
 from heliograph.site.status_socket import read_status
 from heliograph.testing.links import example_registration
 from heliograph.testing.openpgp_web import OpenPgpWeb

@@ -14,7 +14,7 @@ from heliograph.encryptors.generation import GenerationLimits
 from heliograph.encryptors.psk_generation import PskGeneration
 from heliograph.encryptors.tls_stream import accept_tls, open_tls
 from heliograph.errors import HeliographError, RemoteProtocolError
-from heliograph.lab.rehearsal import free_ports
+from heliograph.lab.ports import free_ports
 from heliograph.types import DeliveredKey
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="apt-get install -y openssl")

@@ -13,7 +13,7 @@ from heliograph.kme.foreign_groups import ForeignGroup
 from heliograph.kme.groups import SaeGroup
 from heliograph.kme.interworking import Interworking, InterworkingPeer
 from heliograph.kme.supply import Limits, SaePair, Supply
-from heliograph.lab.rehearsal import free_ports
+from heliograph.lab.ports import free_ports
 from heliograph.site.interworking import InterworkingRunner
 from heliograph.storage.database import Database
 from heliograph.storage.foreign_keys import ForeignKeys

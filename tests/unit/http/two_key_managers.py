@@ -9,7 +9,7 @@ from heliograph.http.etsi020_server import Etsi020Server
 from heliograph.http.tls import tls13_client_tls, tls13_server_tls
 from heliograph.kme.interworking import Interworking, InterworkingPeer
 from heliograph.kme.supply import Limits, SaePair, Supply
-from heliograph.lab.rehearsal import free_ports
+from heliograph.lab.ports import free_ports
 from heliograph.site.interworking import ForeignPair, InterworkingRunner
 from heliograph.storage.database import Database
 from heliograph.storage.foreign_keys import ForeignKeys

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from heliograph.errors import ConfigurationError
-from heliograph.lab.rehearsal import free_ports
+from heliograph.lab.ports import free_ports
 from heliograph.lab.wiretap import Wiretap
 
 HOST = "127.0.0.1"

@@ -13,7 +13,7 @@ from dealt_network import dealt_network
 from heliograph.errors import ConfigurationError, KeySupplyError
 from heliograph.http.tls import client_tls
 from heliograph.lab.network_layout import NetworkPlan
-from heliograph.lab.rehearsal import free_ports
+from heliograph.lab.ports import free_ports
 from heliograph.vault.certificates import SiteCa
 from heliograph.vault.passphrasekek import Argon2Cost, PassphraseKek
 from heliograph.vault.randomness import SystemRandomness

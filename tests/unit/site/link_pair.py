@@ -5,7 +5,7 @@ import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
 from heliograph.authentication.authenticator import Authenticator
-from heliograph.lab.rehearsal import free_ports
+from heliograph.lab.ports import free_ports
 from heliograph.sim.address import Address
 from heliograph.sim.config import FibreConfig
 from heliograph.sim.fibre import Fibre

@@ -6,7 +6,7 @@ import shutil
 import socket
 import tomllib
 
-from heliograph.lab.rehearsal import free_ports
+from heliograph.lab.ports import free_ports
 from heliograph.site.config import read_site
 from heliograph.site.credentials import PeerFiles
 from heliograph.site.register import register

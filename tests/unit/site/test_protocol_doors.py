@@ -24,7 +24,7 @@ from heliograph.http.client import Etsi014Client
 from heliograph.http.tls import client_tls, server_tls
 from heliograph.kme.etsi004 import Qos, Status
 from heliograph.kme.supply import Limits, SaePair, Supply
-from heliograph.lab.rehearsal import free_ports
+from heliograph.lab.ports import free_ports
 from heliograph.openssl import AES_256_GCM_SHA384, psk_client
 from heliograph.site.clocks import WallClock
 from heliograph.site.config import read_site

@@ -24,7 +24,7 @@ from heliograph.http.client import Etsi014Client
 from heliograph.http.server import KmeServer
 from heliograph.http.tls import client_tls
 from heliograph.kme.boundary import Boundary
-from heliograph.lab.rehearsal import free_ports
+from heliograph.lab.ports import free_ports
 from heliograph.site.audit import AuditLog
 from heliograph.site.config import read_site
 from heliograph.site.control_socket import give_order

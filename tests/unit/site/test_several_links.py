@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from heliograph.cli.main import app
 from heliograph.errors import ConfigurationError, StoreUnavailable
-from heliograph.lab.rehearsal import free_ports
+from heliograph.lab.ports import free_ports
 from heliograph.protocol.registration import SaePair
 from heliograph.site.added_link import LinkSetup, add_link
 from heliograph.site.anchors import open_anchors

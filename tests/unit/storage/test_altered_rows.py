@@ -5,7 +5,7 @@ from delivery_stores import PostgresStore, SqliteStore, held, owned, pairs
 
 from heliograph.errors import InsufficientKeys, KeyNotFound, StoreUnavailable
 from heliograph.storage.group_commit import run_group
-from heliograph.storage.keys import KeyCounts
+from heliograph.storage.key_counts import KeyCounts
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ import pytest
 from heliograph.errors import InsufficientKeys, KeyNotFound, LocalProtocolError, StoreUnavailable
 from heliograph.storage.database import Database
 from heliograph.storage.group_commit import run_group
+from heliograph.storage.key_counts import KeyCounts
 from heliograph.storage.key_rows import key_id_bytes, key_id_text, key_id_texts
-from heliograph.storage.keys import KeyCounts, KeyRecords, NewKey
+from heliograph.storage.keys import KeyRecords, NewKey
 from heliograph.vault.filekek import FileKek
 from heliograph.vault.randomness import SystemRandomness
 

@@ -16,7 +16,8 @@ from heliograph.errors import (
     StoreUnavailable,
 )
 from heliograph.storage.database import Database
-from heliograph.storage.keys import KeyCounts, KeyRecords, NewKey
+from heliograph.storage.key_counts import KeyCounts
+from heliograph.storage.keys import KeyRecords, NewKey
 from heliograph.vault.filekek import FileKek
 from heliograph.vault.randomness import SystemRandomness
 

@@ -19,7 +19,7 @@ from heliograph.errors import (
 )
 from heliograph.protocol.audience import audience_name
 from heliograph.storage.group_commit import run_group
-from heliograph.storage.keys import KeyCounts
+from heliograph.storage.key_counts import KeyCounts
 
 KINDS = ["sqlite", "postgres"]
 

@@ -12,7 +12,8 @@ from heliograph.errors import ConfigurationError, InsufficientKeys, KeyNotFound,
 from heliograph.protocol.audience import audience_name
 from heliograph.storage import migrations
 from heliograph.storage.database import SCHEMA_VERSION, Database
-from heliograph.storage.keys import KeyCounts, KeyRecords
+from heliograph.storage.key_counts import KeyCounts
+from heliograph.storage.keys import KeyRecords
 from heliograph.storage.migrations import migrate_store
 from heliograph.vault.filekek import FileKek
 from heliograph.vault.randomness import SystemRandomness

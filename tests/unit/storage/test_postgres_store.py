@@ -22,12 +22,12 @@ from heliograph.errors import (
     StoreUnavailable,
 )
 from heliograph.lab.pg_faults import LOGGING
-from heliograph.lab.rehearsal import free_ports
+from heliograph.lab.ports import free_ports
 from heliograph.protocol.audience import audience_name
 from heliograph.site.clocks import WallClock
 from heliograph.site.front_end import Tidier
 from heliograph.storage.group_commit import run_group
-from heliograph.storage.keys import KeyCounts
+from heliograph.storage.key_counts import KeyCounts
 from heliograph.storage.outbox import require_nothing_under_way
 from heliograph.storage.pg_keys import PgKeys
 from heliograph.storage.pg_schema import create_schema

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from heliograph.errors import RemoteProtocolError
-from heliograph.lab.rehearsal import free_ports
+from heliograph.lab.ports import free_ports
 from heliograph.transport import one_time_channel
 from heliograph.transport.one_time_channel import PROVED_MAX, STRANGERS_MAX, OneTimeServer
 

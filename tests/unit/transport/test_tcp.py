@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from heliograph.errors import ConfigurationError, RemoteProtocolError, TransportClosed
-from heliograph.lab.rehearsal import free_ports
+from heliograph.lab.ports import free_ports
 from heliograph.transport.tcp import TcpTransport, dial, listen
 
 HOST = "127.0.0.1"

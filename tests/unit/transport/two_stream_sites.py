@@ -10,7 +10,7 @@ from heliograph.kme.key_sizes import KeySizes
 from heliograph.kme.stream_records import StreamPolicy
 from heliograph.kme.streams import Streams
 from heliograph.kme.supply import Limits, SaePair, Supply
-from heliograph.lab.rehearsal import free_ports
+from heliograph.lab.ports import free_ports
 from heliograph.site.streams import StreamService
 from heliograph.storage.database import Database
 from heliograph.storage.keys import KeyRecords, NewKey
