@@ -70,9 +70,3 @@ def test_memory_that_is_not_given_back_shows_and_what_is_given_back_does_not():
     after = measure_memory()
     assert after["python_blocks"] - before["python_blocks"] < 1000
     assert after["heap_kib"] - before["heap_kib"] < 1 << 10
-
-
-def test_over_tls_without_a_number_is_refused_in_one_line():
-    done = CliRunner().invoke(app, ["kme-chaos", "--over-tls"])
-    assert done.exit_code == 1
-    assert done.stderr.strip().endswith("--over-tls belongs to --malformed")

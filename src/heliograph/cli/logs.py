@@ -6,11 +6,13 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import Any, TextIO
 
 __all__ = ["configure_logs"]
 
 _LEVELS = logging.getLevelNamesMapping()
+# One list for good: loggers remember it, and so follow whatever is set up later in the same process.
+_processors: list[Any] = []
 
 
 class _Unfailing:
@@ -68,13 +70,14 @@ def configure_logs(level: str | None) -> Callable[[str | None], None]:
         root.setLevel(_LEVELS[(entry or level or "info").upper()])
 
     follow(level)
+    _processors[:] = [
+        by_level,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.JSONRenderer(),
+    ]
     structlog.configure(
-        processors=[
-            by_level,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
+        processors=_processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
         logger_factory=structlog.PrintLoggerFactory(stream),  # type: ignore[arg-type]  # it only writes and flushes
         cache_logger_on_first_use=True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import shutil
 import struct
 import subprocess
@@ -48,9 +47,9 @@ def build_shim(directory: Path) -> Path:
         raise ConfigurationError("disk faults: need Linux and a C compiler; run apt-get install -y gcc")
     source, library = directory / "disk_faults.c", directory / "disk_faults.so"
     source.write_bytes(files("heliograph.lab").joinpath("disk_faults.c.in").read_bytes())
-    command = [compiler, "-shared", "-fPIC", "-O2", "-w", "-o", str(library), str(source)]
-    own = {**os.environ, "TMPDIR": str(directory)}  # what a compiler that is killed leaves goes with the rest
-    done = subprocess.run(command, env=own, capture_output=True, text=True, check=False)  # noqa: S603  - fixed words
+    own = ["env", f"TMPDIR={directory}"]  # what a compiler that is killed leaves goes with the rest
+    command = [*own, compiler, "-shared", "-fPIC", "-O2", "-w", "-o", str(library), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  - fixed words
     if done.returncode:
         raise ConfigurationError(f"disk faults: {compiler} failed: {done.stderr.strip().splitlines()[-1]}")
     return library

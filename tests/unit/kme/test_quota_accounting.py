@@ -25,18 +25,23 @@ class Keys:
 
 
 @pytest.fixture
-def supply():
+def keys():
+    return Keys()
+
+
+@pytest.fixture
+def supply(keys):
     clock = ManualClock(0.0)
     quotas = Quotas(clock, keys={("sae-a", "sae-b"): Quota(4, 0.001)})
-    return Supply(Keys(), "kme-a", [SaePair("sae-a", "sae-b", "kme-b")], Limits(), clock, quotas=quotas)
+    return Supply(keys, "kme-a", [SaePair("sae-a", "sae-b", "kme-b")], Limits(), clock, quotas=quotas)
 
 
-def test_keys_that_could_not_be_made_durable_do_not_count(supply):
-    supply._keys.full = True
+def test_keys_that_could_not_be_made_durable_do_not_count(supply, keys):
+    keys.full = True
     for _ in range(3):
         with pytest.raises(StoreUnavailable):
             supply.enc_keys("sae-a", "sae-b", 4)
-    supply._keys.full = False
+    keys.full = False
     assert len(supply.enc_keys("sae-a", "sae-b", 4)) == 4
     with pytest.raises(TooManyRequests):
         supply.enc_keys("sae-a", "sae-b", 1)
