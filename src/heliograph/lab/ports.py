@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 from contextlib import ExitStack, suppress
@@ -26,6 +27,7 @@ class _Slice:
         self.process: Final = os.getpid()
         self.given: Final = set[int]()
         self._claim: Final = socket.socket(socket.AF_UNIX)
+        atexit.register(self._claim.close)
         self.first = _FIRST_PORT + self.process % _SLICES * _PORTS_EACH  # if every slice is claimed: seldom the same
         for number in range(self.process, self.process + _SLICES):
             with suppress(OSError):
