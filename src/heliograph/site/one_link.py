@@ -28,7 +28,7 @@ from heliograph.site.link_plan import LinkPlan, SupplyHooks
 from heliograph.site.modules import LateModule, open_module
 from heliograph.site.store import SiteStore, open_database, open_store
 from heliograph.site.supply_plan import SupplyPlan
-from heliograph.site.sweeper import sweep
+from heliograph.site.sweeper import sweep, sweep_once
 from heliograph.site.workers import Workers
 from heliograph.status import KmeStatus, LinkStatus
 from heliograph.storage.commit_records import CommitRecords
@@ -233,6 +233,8 @@ async def _open(
     elif not view.link_name:
         local = LocalKeys(database, opened.keys, SystemRandomness())
         steps.append(lambda: local.forget(WallClock().now()))
+    if delivery is None:  # else its front ends do it before they open theirs
+        await sweep_once(database, thread, set(), *steps)
     sweeper = asyncio.create_task(sweep(database, thread, *steps))
     stack.push_async_callback(end_tasks, [sweeper])
     return link

@@ -8,6 +8,8 @@ import sqlite3
 import sys
 import tempfile
 import threading
+import time
+import uuid
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +33,7 @@ from heliograph.site.one_link import open_link
 from heliograph.site.register import register
 from heliograph.site.store import open_database
 from heliograph.site.workers import Workers
+from heliograph.storage.keys import NewKey
 from heliograph.storage.store_seal import StoreSeal
 from heliograph.testing.links import example_registration
 from heliograph.vault.anchor import FileAnchor
@@ -464,3 +467,35 @@ def test_a_links_store_that_hangs_stops_neither_the_loop_nor_the_others_figures(
         assert told[0].state == "store unavailable: the store does not answer; check its disk"
         assert told[1] == before[1][1]
     assert after == before[1]
+
+
+def test_keys_whose_time_is_over_are_gone_before_a_door_can_open(site):
+    document = site.document()
+    document["kme"]["key_ttl_s"] = 3600
+    site.write(document)
+    config = read_site(site.toml)
+    kek = open_kek(config)
+    pairs = ("sae-a", "sae-b"), ("sae-a", "sae-c")
+
+    def stored(store, pair):
+        return store.keys.stored_key_count(*pair)
+
+    async def act(made_at=None):
+        async with AsyncExitStack() as stack:
+            compute = Workers()
+            stack.callback(compute.close)
+            counts = []
+            for view, pair in zip(config.links, pairs, strict=True):
+                link = await open_link(view, kek, open_anchors(view, kek), compute, stack)
+                counts.append(stored(link.store, pair))
+                if made_at is not None:
+                    with link.store.database.transaction() as cursor:
+                        key = NewKey(str(uuid.uuid4()), *pair, True, bytes(32), made_at)  # noqa: FBT003
+                        link.store.keys.add(cursor, 1, int(made_at), [key])
+                        link.store.keys.acknowledge(cursor, 1, int(made_at))
+            return counts
+
+    now = time.time()
+    asyncio.run(act(now - 3700))
+    asyncio.run(act(now))
+    assert asyncio.run(act()) == [1, 1]
