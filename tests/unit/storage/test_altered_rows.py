@@ -179,3 +179,53 @@ def test_a_chunk_that_was_altered_before_it_is_handed_over_arrives_set_aside_and
         with pytest.raises((InsufficientKeys, StoreUnavailable), match=r"insufficient|altered"):
             take(served)()
     served.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "outbox_segments SET sealed_key = 'abc'",
+        "outbox_segments SET sealed_key = CAST(x'ff' AS TEXT)",
+        "outbox_segments SET block = 'x'",
+        "outbox_segments SET epoch = x'00'",
+    ],
+)
+def test_one_altered_row_keeps_no_other_blocks_key_in_the_links_file(tmp_path, postgres, change):
+    served = PostgresStore(tmp_path, postgres)
+    served.add(1, owned(1))
+    served.add(2, owned(1))
+    with served.link.transaction() as cursor:
+        cursor.execute("TRUNCATE segment_keys")  # as after a crash of the server: both are offered again
+    alter(served, f"{change} WHERE block = 1")
+    with served.database.transaction() as cursor:
+        cursor.execute("INSERT INTO outbox_acknowledged VALUES (1, 'x')")
+    served.outbox.upkeep()
+    served.outbox.push()
+    assert len(take(served)()) == 1
+    served.outbox.upkeep()
+    with served.database.reading() as cursor:
+        assert cursor.execute("SELECT count(*) FROM outbox_segments WHERE block = 2").fetchone() == (0,)
+    served.close()
+
+
+@pytest.mark.parametrize(
+    "change", ["sealed_key = 'abc'", "sealed_key = CAST(x'ff' AS TEXT)", "block = 'x'", "epoch = x'00'"]
+)
+def test_one_altered_row_of_a_front_ends_file_keeps_no_other_blocks_keys_from_being_handed_out(
+    tmp_path, postgres, change
+):
+    served = PostgresStore(tmp_path, postgres)
+    served.add(1, owned(1))
+    rows = served.add(2, [new("sae-a", "sae-c", 100.0, here=True)])
+    served.fronts["fe-1"].attend()
+    with served.link.transaction() as cursor:
+        served.fronts["fe-1"].front_end.tidy(cursor)
+        cursor.execute("TRUNCATE segment_keys")
+    with served.fronts["fe-1"].database.transaction() as own:
+        own.execute(f"UPDATE front_segments SET {change} WHERE block = 1")
+    served.close_fronts()
+    served.open("fe-1")
+    with pytest.raises((StoreUnavailable, InsufficientKeys)):
+        take(served)()
+    assert pairs(served.keys.deliver_to_master("sae-a", "sae-c", 1, 200.0)) == pairs(rows)
+    served.close()
