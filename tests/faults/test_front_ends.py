@@ -11,6 +11,7 @@ import pytest
 from front_end_processes import FrontEndProcess, add_delivery, fill, heliograph, short_directory
 
 from heliograph.errors import HeliographError, InsufficientKeys, KeyNotFound
+from heliograph.lab.front_end_kills import run_front_end_kills
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "site"))
 from site_on_disk import make_site
@@ -211,3 +212,13 @@ def test_a_server_that_is_restored_under_running_front_ends_ends_them_and_reopen
         return first
 
     assert asyncio.run(act()).key_id
+
+
+def test_the_kills_end_with_a_report_when_no_key_was_burnt():
+    async def act():
+        async with asyncio.timeout(120):
+            return await run_front_end_kills(0, 1)
+
+    report = asyncio.run(act())
+    assert report.sound
+    assert (report.delivered, report.burnt) == (report.keys, 0)

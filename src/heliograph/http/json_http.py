@@ -67,7 +67,7 @@ class JsonHttpServer(ABC):
         self._networks = tuple(networks)
         self._store = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="kme-store")
         self._together: dict[str, StoreGroups] = {}
-        self._further: list[ThreadPoolExecutor] = []
+        self._further: dict[str, ThreadPoolExecutor] = {}
         self._waiting: Counter[str] = Counter()  # by link: a store that hangs fills no other's queue
         self._runner: web.ServerRunner | None = None
         self._door: Door | None = None
@@ -165,7 +165,7 @@ class JsonHttpServer(ABC):
             self._runner = None
         for groups in self._together.values():
             groups.close()
-        for executor in (self._store, *self._further):
+        for executor in (self._store, *self._further.values()):
             executor.shutdown()
 
     async def on_store(self, call: Callable[[], _Result], link: str = "") -> _Result:
@@ -176,7 +176,7 @@ class JsonHttpServer(ABC):
         try:
             if self._together:
                 return await self._together[link].run(call)
-            return await asyncio.get_running_loop().run_in_executor(self._store, call)
+            return await asyncio.get_running_loop().run_in_executor(self._threads(link), call)
         finally:
             self._waiting[link] -= 1
 
@@ -186,11 +186,14 @@ class JsonHttpServer(ABC):
         ``later``: the store, if it leaves something for later; ``link``: which further link's, empty for the first.
         Each store has groups and threads of its own: one that is slow or fails holds up no other.
         """
-        executor = self._store
-        if link:
-            executor = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="kme-store")
-            self._further.append(executor)
-        self._together[link] = StoreGroups(executor, run, later)
+        self._together[link] = StoreGroups(self._threads(link), run, later)
+
+    def _threads(self, link: str) -> ThreadPoolExecutor:
+        if not link:
+            return self._store
+        if link not in self._further:
+            self._further[link] = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="kme-store")
+        return self._further[link]
 
     def waiting_max(self) -> int:
         """Return how many requests may wait for the store."""

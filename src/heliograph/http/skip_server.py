@@ -99,14 +99,16 @@ class SkipServer(JsonHttpServer):
         if key_id:
             named, remote = skip.read_key_by_id(key_id[0], query)
             peer = self._systems.resolve(supply, caller, remote)
+            link = supply.authorise(caller, peer).link  # a store that hangs holds up no pair of another link
             try:
-                (key,) = await self.on_store(lambda: supply.dec_keys(caller, peer, [named]))
+                (key,) = await self.on_store(lambda: supply.dec_keys(caller, peer, [named]), link)
             except NotPermitted:
                 # The draft knows no "not yours": another SAE's key is like one that is not there.
                 raise KeyNotFound("the key was allocated to another SAE") from None
         else:
             remote, size = skip.read_key_query(query)
             peer = self._systems.resolve(supply, caller, remote)
-            (key,) = await self.on_store(lambda: supply.enc_keys(caller, peer, 1, size_bits=size))
+            link = supply.authorise(caller, peer).link
+            (key,) = await self.on_store(lambda: supply.enc_keys(caller, peer, 1, size_bits=size), link)
         _log.info("SKIP key for %s with %s: %s", caller, peer, key.key_id)
         return Answer(200, skip.key_document(key))

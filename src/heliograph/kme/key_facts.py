@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from heliograph.kme.supply import RequestRefused, WishUnmet
 from heliograph.types import StoredKey
@@ -46,7 +48,7 @@ class Wishes:
             return
         least = _ASSURANCES.index(self.assurance)
         for key in keys:
-            found = json.loads(key.metadata).get("assurance")
+            found = _about(key).get("assurance")
             if found not in _ASSURANCES or _ASSURANCES.index(found) < least:
                 raise WishUnmet(ASSURANCE, f"the next keys are not {self.assurance}")
 
@@ -60,7 +62,7 @@ class KeyFacts:
 
     def of(self, key: StoredKey) -> dict[str, object]:
         """Return the key_extension of a key."""
-        about = json.loads(key.metadata)
+        about = _about(key)
         facts: dict[str, object] = {
             "heliograph_protocol": about.get("protocol", _LINK_PROTOCOL if "eps_sec" in about else None),
             "heliograph_block": list(key.block) if "eps_sec" in about else None,
@@ -68,21 +70,39 @@ class KeyFacts:
             "heliograph_age_s": round(max(0.0, self.now - key.created_at), 3),
         }
         if "eps_sec" in about:
-            facts["heliograph_epsilon"] = about["eps_sec"] + about["eps_cor"]
-            detections = sum(about["key"]["detections"])
-            facts["heliograph_qber"] = round(sum(about["key"]["errors"]) / detections, 6) if detections else None
+            with suppress(KeyError, TypeError):  # altered
+                facts |= _measured(about)
         for name in ("paths", "threshold", "layer"):
             facts[f"heliograph_{name}"] = about.get(name)
         known = {name: value for name, value in facts.items() if value is not None}
         # What other key managers said of it (ETSI GS QKD 020), unchanged: its names begin with E and a number.
-        return {**about.get("extensions", {}), **known}
+        others = about.get("extensions")
+        return {**(others if isinstance(others, dict) else {}), **known}
 
     def container(self, keys: Sequence[StoredKey]) -> dict[str, object]:
         """Return the key_container_extension: no path where not all of the keys came by the same one."""
-        ways = [json.loads(key.metadata).get("paths") or [list(self.path(key))] for key in keys]
+        ways = [_about(key).get("paths") or [list(self.path(key))] for key in keys]
         if ways and len(ways[0]) == 1 and all(way == ways[0] for way in ways):
             return {"heliograph_path": ways[0][0]}
         return {}
+
+
+def _about(key: StoredKey) -> dict[str, Any]:
+    """Return what is known of a key: nothing where its text was altered in the store."""
+    # Bound to no key: the key opens all the same, and has left when it is told about.
+    try:
+        found = json.loads(key.metadata)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _measured(about: Mapping[str, Any]) -> dict[str, object]:
+    detections = sum(about["key"]["detections"])
+    return {
+        "heliograph_epsilon": about["eps_sec"] + about["eps_cor"],
+        "heliograph_qber": round(sum(about["key"]["errors"]) / detections, 6) if detections else None,
+    }
 
 
 def read_wishes(mandatory: Mapping[str, object], optional: Mapping[str, object]) -> Wishes:

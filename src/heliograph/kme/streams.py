@@ -212,7 +212,7 @@ class Streams:
             return []
         each, size, pair = pool.keys, 8 * pool.key_bytes, (stream.local_sae, stream.remote_sae)
         stored = self._supply.stored(*pair, size) - self._turns.kept(stream, pool.key_bytes)
-        limit = min(self._supply.limits.max_key_per_request // each, INDEX_MAX + 1 - stream.next_index)
+        limit = min(self._supply.at_once(*pair) // each, INDEX_MAX + 1 - stream.next_index)
         # What is asked for now may take what there is; what is put by leaves half of the pool to the pair's other uses.
         ahead = max(needed, min(needed + window, stored // 2 // each))
         number = min(ahead, m.CHUNKS_MAX, limit, (stored - (KEYS_LEFT if pool.is_first else 0)) // each)

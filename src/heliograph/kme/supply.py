@@ -300,6 +300,10 @@ class Supply:
                 self._quotas.give_back(caller, audience, number)
             raise
 
+    def at_once(self, caller: str, peer: str) -> int:
+        """Return how many keys of a pair one ``enc_keys`` can give at most: more are refused, for good."""
+        return int(min(self._limits.max_key_per_request, self._quotas.most(caller, peer)))
+
     def give_back(self, caller: str, peer: str, number: int, additional: Sequence[str] = ()) -> None:
         """Give the quota back that ``enc_keys`` took, when its keys could not be made durable after it returned."""
         group = self._groups.find(caller, (peer, *additional))

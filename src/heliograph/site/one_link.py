@@ -28,7 +28,7 @@ from heliograph.site.link_plan import LinkPlan, SupplyHooks
 from heliograph.site.modules import LateModule, open_module
 from heliograph.site.store import SiteStore, open_database, open_store
 from heliograph.site.supply_plan import SupplyPlan
-from heliograph.site.sweeper import sweep
+from heliograph.site.sweeper import sweep, sweep_once
 from heliograph.site.workers import Workers
 from heliograph.status import KmeStatus, LinkStatus
 from heliograph.storage.commit_records import CommitRecords
@@ -39,6 +39,8 @@ from heliograph.storage.pg_keys import PgKeys
 from heliograph.vault.randomness import SystemRandomness
 
 __all__ = ["LinkSettings", "SiteLink", "end_tasks", "open_link", "trim_keys"]
+
+STATUS_S = 2.0  # our choice: so long a status waits for a link's store
 
 _log = structlog.get_logger("heliograph.link")
 
@@ -72,6 +74,8 @@ class SiteLink:
         self._chain: Callable[[int], str | None]
         self._chains: dict[int, str] = {}
         self._told: tuple[LinkStatus, KmeStatus] | None = None
+        self._asked: asyncio.Future[tuple[LinkStatus, KmeStatus]] | None = None
+        self._reader = ThreadPoolExecutor(1, "status")
 
     @property
     def name(self) -> str:
@@ -87,20 +91,36 @@ class SiteLink:
         self._settings, entry = settings, settings.view.file.link
         self.runner.follow(settings.dial, entry.in_flight, entry.keys_max)
 
-    def status(self) -> tuple[LinkStatus, KmeStatus]:
+    async def status(self) -> tuple[LinkStatus, KmeStatus]:
         """Return the public figures, of the link and of its keys.
 
         Of several links one whose store cannot be read is told as it was last, with the reason as its state: the
         figures of the others must not go with it. Raises StoreUnavailable for an only one, or before the first time.
+        They are read on a thread of their own: a disk that hangs must stop neither the links nor the encryptor.
         """
         try:
-            self._told = self._link_status(), self._kme_status()
+            self._told = await self._read_figures()
         except StoreUnavailable as why:
             if self._told is None or not self._settings.view.is_view:
                 raise
             link, kme = self._told
             self._told = msgspec.structs.replace(link, state=f"store unavailable: {why}"), kme
         return self._told
+
+    async def _read_figures(self) -> tuple[LinkStatus, KmeStatus]:
+        if self._asked is None or self._asked.done():
+            self._asked = asyncio.get_running_loop().run_in_executor(self._reader, self._figures)
+        done, _ = await asyncio.wait([self._asked], timeout=STATUS_S)
+        if not done:
+            raise StoreUnavailable("the store does not answer; check its disk")
+        return self._asked.result()
+
+    def _figures(self) -> tuple[LinkStatus, KmeStatus]:
+        return self._link_status(), self._kme_status()
+
+    def close(self) -> None:
+        """Read no more figures."""
+        self._reader.shutdown(wait=False, cancel_futures=True)
 
     def _link_status(self) -> LinkStatus:
         link = self.runner.status()
@@ -203,6 +223,7 @@ async def _open(
     doors = LinkDoors(registration, file.name, trust, opened.records, public, SystemRandomness(), wall)
     hooks = SupplyHooks(lambda: link.stored(), *_after_trouble(opened, delivery))  # noqa: PLW0108  - made below
     link = SiteLink(settings, LinkRunner(plan, registration, doors, parts, hooks), opened, delivery)
+    stack.callback(link.close)
     link.chain_by(lambda epoch: doors.chain(_transcripts(commits, epoch)))
     # (4) What sweeps.
     steps: list[Callable[[], object]] = [link.trim]
@@ -212,6 +233,8 @@ async def _open(
     elif not view.link_name:
         local = LocalKeys(database, opened.keys, SystemRandomness())
         steps.append(lambda: local.forget(WallClock().now()))
+    if delivery is None:  # else its front ends do it before they open theirs
+        await sweep_once(database, thread, set(), *steps)
     sweeper = asyncio.create_task(sweep(database, thread, *steps))
     stack.push_async_callback(end_tasks, [sweeper])
     return link

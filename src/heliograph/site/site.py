@@ -180,7 +180,7 @@ class _Site:
 
     async def status(self) -> SiteStatus:
         """Return the site's public figures."""
-        told = [link.status() for link in self.links]
+        told = await asyncio.gather(*(link.status() for link in self.links))
         return SiteStatus(
             site=self._config.file.name,
             process_id=os.getpid(),

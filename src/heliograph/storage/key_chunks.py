@@ -20,6 +20,7 @@ from heliograph.storage.key_counts import recount
 from heliograph.storage.key_rows import (
     DELIVERABLE,
     KEPT,
+    PENDING,
     TOTALS,
     WAITING,
     key_id_bytes,
@@ -28,13 +29,15 @@ from heliograph.storage.key_rows import (
     names_and_fates,
 )
 
-__all__ = ["Audience", "Chunk", "KeyChanges", "Place", "Run"]
+__all__ = ["POSITION_MAX", "Audience", "Chunk", "KeyChanges", "Place", "Run"]
+
+POSITION_MAX = 2**31 - 1  # positions are kept in 4 bytes, and are an integer of a delivery server
 
 # As bytes, whatever an altered row has there: text that is none would refuse the rows beside it too.
 _SELECT = (
-    "SELECT chunk, key_chunks.segment, key_chunks.epoch, block, audience, master, slave, owner_here, size, first, "
-    "CAST(positions AS BLOB), state, created_at, CAST(fates AS BLOB), CAST(key_ids AS BLOB), CAST(sealed_key AS BLOB), "
-    "metadata, CAST(ciphertexts AS BLOB) FROM key_chunks "
+    "SELECT chunk, key_chunks.segment, key_chunks.epoch, block, audience, CAST(master AS BLOB), CAST(slave AS BLOB), "
+    "owner_here, size, first, CAST(positions AS BLOB), state, created_at, CAST(fates AS BLOB), CAST(key_ids AS BLOB), "
+    "CAST(sealed_key AS BLOB), CAST(metadata AS BLOB), CAST(ciphertexts AS BLOB) FROM key_chunks "
     "JOIN key_audiences USING (audience) LEFT JOIN key_segments ON key_segments.segment = key_chunks.segment "
     "LEFT JOIN key_ciphertexts USING (chunk) "
 )
@@ -80,9 +83,26 @@ class Chunk:
 
     def __post_init__(self) -> None:
         self.key_ids, self.fates, self.fits = names_and_fates(self.key_ids, self.fates)
+        self.fits = self.fits and self._numbers_fit()
+        self.master, self.slave = _text(self.master), _text(self.slave)
+        self.metadata = None if self.metadata is None else _text(self.metadata)
         if not isinstance(self.ciphertexts, bytes):
             self.ciphertexts = None
         self.is_group = len(audience_members(self.slave)) > 1
+
+    def _numbers_fit(self) -> bool:
+        """Tell whether the other columns are of the kind that was written: SQLite keeps whatever is put there."""
+        if self.positions is None:
+            placed = isinstance(self.first, int) and 0 <= self.first <= POSITION_MAX - len(self.fates)
+        else:
+            placed = len(self.positions) == 4 * len(self.fates)
+        known = self.state in (PENDING, DELIVERABLE) and self.owner_here in (0, 1)
+        return placed and known and isinstance(self.size, int) and self.is_dated
+
+    @property
+    def is_dated(self) -> bool:
+        """Whether it says when its keys were made; how old those of an altered row are, nobody knows."""
+        return isinstance(self.created_at, int | float)
 
     def key_id(self, at: int) -> str:
         """Return the key_ID at a place; in an altered row, a text that is none where the name was cut."""
@@ -105,6 +125,11 @@ class Chunk:
             found.append(at)
             at = self.fates.find(WAITING, at + 1)
         return found
+
+
+def _text(found: object) -> str:
+    # Of altered bytes a text that is bound to no key.
+    return found.decode(errors="replace") if isinstance(found, bytes) else str(found)
 
 
 Place = tuple[Chunk, int]

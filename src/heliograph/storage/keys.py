@@ -232,6 +232,8 @@ class KeyRecords:
         ahead = now + (now - before)
 
         def ends(chunk: Chunk, at: int) -> bool:
+            if not chunk.is_dated:  # altered: it could be of any age
+                return True
             masters = chunk.owner_here and chunk.fates[at] != RELEASED
             return chunk.created_at > ahead or chunk.created_at < (before if masters else before - grace)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from heliograph.errors import ConfigurationError, StoreUnavailable
 from heliograph.storage.database import Database
-from heliograph.storage.key_chunks import Chunk, KeyChanges, Place
+from heliograph.storage.key_chunks import POSITION_MAX, Chunk, KeyChanges, Place
 from heliograph.storage.key_contexts import TAG_BYTES, segment_context
 from heliograph.storage.key_places import kept_of, runs_of
 from heliograph.storage.key_rows import DAMAGED, DELIVERABLE, HANDED_OVER, PENDING, WAITING
@@ -34,6 +34,8 @@ CREATE TABLE IF NOT EXISTS outbox_acknowledged(
   epoch INTEGER NOT NULL, block INTEGER NOT NULL, PRIMARY KEY(epoch, block)) WITHOUT ROWID;
 """
 _TOMBSTONES_AT_ONCE = 1000  # our choice
+# What names no block was altered: the server would refuse it, and with it all that comes after. It stays here.
+_NAMED = "typeof(epoch) = 'integer' AND typeof(block) = 'integer'"
 
 
 class Outbox:
@@ -72,8 +74,12 @@ class Outbox:
         Until this has returned, nothing that says that a block's keys are in place may leave.
         """
         with self._database.reading() as cursor:
-            blocks = cursor.execute("SELECT epoch, block FROM key_segments ORDER BY segment").fetchall()
-            acknowledged = cursor.execute("SELECT epoch, block FROM outbox_acknowledged").fetchall()
+            blocks = cursor.execute(
+                f"SELECT epoch, block FROM key_segments WHERE {_NAMED} ORDER BY segment"  # noqa: S608  - a constant
+            ).fetchall()
+            acknowledged = cursor.execute(
+                f"SELECT epoch, block FROM outbox_acknowledged WHERE {_NAMED}"  # noqa: S608  - the same
+            ).fetchall()
         moved = sum(self._hand_over(epoch, block) for epoch, block in blocks)
         for epoch, block in acknowledged:
             self._acknowledge(epoch, block)
@@ -87,7 +93,9 @@ class Outbox:
         The server forgets what it holds of them when it crashes: it writes them to no log.
         """
         with self._database.reading() as cursor:
-            waiting = cursor.execute("SELECT epoch, block, sealed_key FROM outbox_segments").fetchall()
+            waiting = cursor.execute(
+                f"SELECT epoch, block, CAST(sealed_key AS BLOB) FROM outbox_segments WHERE {_NAMED}"  # noqa: S608
+            ).fetchall()
         done = []
         with self._server.transaction() as server:
             for epoch, block, sealed in waiting:
@@ -151,11 +159,13 @@ class Outbox:
             if found is not None:
                 (segment,) = found
                 server.execute(
-                    "INSERT INTO key_segments VALUES (%s, %s, %s, %s)", (segment, epoch, block, any_chunk.metadata)
+                    "INSERT INTO key_segments VALUES (%s, %s, %s, %s)",
+                    (segment, epoch, block, (any_chunk.metadata or "{}").replace("\0", " ")),
                 )
+                taken = set[int]()
                 server.executemany(
                     "INSERT INTO key_records VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
-                    [_row(chunk, at, segment, number) for number, (chunk, at) in enumerate(places)],
+                    [_row(chunk, at, segment, number, taken) for number, (chunk, at) in enumerate(places)],
                 )
                 server.executemany("INSERT INTO key_shares VALUES (%s, %s, %s)", shares)
                 _offer(server, epoch, block, any_chunk.sealed_key)
@@ -226,25 +236,29 @@ def require_nothing_under_way(database: Database) -> None:
         )
 
 
-def _row(chunk: Chunk, at: int, segment: int, number: int) -> tuple[object, ...]:
+def _row(chunk: Chunk, at: int, segment: int, number: int, taken: set[int]) -> tuple[object, ...]:
     """Return the server's row of one key that is kept here, the ``number``-th of its block.
 
-    What an altered chunk has left goes as set aside, under a name and a position that no key has.
+    ``taken``: the positions of those before it. What an altered chunk has left goes as set aside, under a name and a
+    position that no key has: a column that the server refuses would keep this block, and all behind it, here.
     """
     sealed = chunk.ciphertexts or b""
     size = len(sealed) // len(chunk.fates)
+    position = chunk.positions_of([at])[0] if chunk.fits else -1
+    fits = chunk.fits and 0 <= position <= POSITION_MAX and position not in taken
+    taken.add(position)
     # Of another length it would be of another size there, and in a pool of its own that nobody looks into.
-    whole = chunk.fits and len(sealed) == (chunk.size + TAG_BYTES) * len(chunk.fates)
+    whole = fits and len(sealed) == (chunk.size + TAG_BYTES) * len(chunk.fates)
     fate = chunk.fates[at] if whole else DAMAGED
     return (
-        chunk.key_id(at) if chunk.fits else f"altered {chunk.epoch} {chunk.block} {number}",
+        chunk.key_id(at) if fits else f"altered {chunk.epoch} {chunk.block} {number}",
         segment,
-        *(chunk.positions_of([at]) if chunk.fits else [-1 - number]),
-        chunk.master,
-        chunk.slave,
-        chunk.owner_here,
+        position if fits else -1 - number,
+        chunk.master.replace("\0", " "),  # the one character that the server takes in no text
+        chunk.slave.replace("\0", " "),
+        int(chunk.owner_here == 1),
         chunk.state if fate == WAITING else fate,
-        chunk.created_at,
+        chunk.created_at if chunk.is_dated else 0.0,
         sealed[at * size : (at + 1) * size],
     )
 

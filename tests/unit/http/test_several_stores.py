@@ -10,9 +10,13 @@ import pytest
 
 from heliograph.errors import StoreUnavailable
 from heliograph.http import server
+from heliograph.http.callers import CertificateCallers
 from heliograph.http.server import KmeServer
-from heliograph.http.tls import server_tls
+from heliograph.http.skip_server import SkipServer
+from heliograph.http.tls import server_tls, skip_server_tls
+from heliograph.kme.boundary import Boundary
 from heliograph.kme.groups import SaeGroup
+from heliograph.kme.skip import SkipSystems
 from heliograph.kme.supply import Limits, SaePair, Supply
 from heliograph.storage.database import Database
 from heliograph.storage.group_commit import run_group
@@ -155,6 +159,48 @@ def test_a_store_that_hangs_holds_up_no_other_links_keys(site, further, wire, mo
     assert healthy == [200] * 3
     assert ended == 0
     assert late == [200] * 32
+
+
+async def until_waiting(counts, number):
+    while True:
+        if sum(counts.values()) == number:
+            return
+        await asyncio.sleep(0.01)
+
+
+def test_a_store_that_hangs_holds_up_no_other_links_keys_of_skip(site, further, wire):
+    put((site.database, site.keys), 9, "sae-b", here=True)
+    put(further, 9, "sae-c", here=True)
+    tls, go_on = site.sae_tls("sae-a"), threading.Event()
+    keys = further[1]
+    whole = keys.deliver_to_master
+
+    def hanging(*args, **more):
+        assert go_on.wait(60)
+        return whole(*args, **more)
+
+    keys.deliver_to_master = hanging
+
+    async def main():
+        supply = Supply(site.keys, "kme-a", PAIRS, Limits(), StoppedClock(), further={"a-c": keys})
+        systems = SkipSystems("KP-A", {"KP-B": ("sae-b",), "KP-C": ("sae-c",)})
+        door = SkipServer(supply, systems, SystemRandomness(), CertificateCallers(Boundary()))
+        await door.start("127.0.0.1", 0, skip_server_tls(*site.kme_files))
+
+        async def get(remote):
+            return (await wire.ask(door.port, tls, "GET", f"/key?remoteSystemID={remote}"))[0]
+
+        try:
+            waiting = [asyncio.create_task(get("KP-C")) for _ in range(4)]
+            async with asyncio.timeout(30):
+                await until_waiting(door._waiting, 4)
+                return [await get("KP-B") for _ in range(3)], sum(task.done() for task in waiting)
+        finally:
+            go_on.set()
+            assert await asyncio.gather(*waiting) == [200] * 4
+            await door.close()
+
+    assert asyncio.run(main()) == ([200] * 3, 0)
 
 
 def test_a_store_that_fails_takes_no_other_links_keys_with_it(site, further, wire):

@@ -7,6 +7,10 @@ import signal
 import sqlite3
 import sys
 import tempfile
+import threading
+import time
+import uuid
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,8 +29,11 @@ from heliograph.site.config import read_registration, read_site
 from heliograph.site.credentials import PeerFiles
 from heliograph.site.kek import open_kek
 from heliograph.site.live_settings import site_changes
+from heliograph.site.one_link import open_link
 from heliograph.site.register import register
 from heliograph.site.store import open_database
+from heliograph.site.workers import Workers
+from heliograph.storage.keys import NewKey
 from heliograph.storage.store_seal import StoreSeal
 from heliograph.testing.links import example_registration
 from heliograph.vault.anchor import FileAnchor
@@ -426,3 +433,69 @@ def test_a_link_that_the_site_cannot_have_is_not_added(tmp_path, registration, o
     after = site.snapshot()
     after.pop("links", None)
     assert after == before
+
+
+def test_a_links_store_that_hangs_stops_neither_the_loop_nor_the_others_figures(site):
+    config = read_site(site.toml)
+    kek = open_kek(config)
+
+    def hang(database, began, let_go):
+        with database.transaction():
+            began.set()
+            assert let_go.wait(60)
+
+    async def act():
+        async with AsyncExitStack() as stack:
+            compute = Workers()
+            stack.callback(compute.close)
+            links = [await open_link(view, kek, open_anchors(view, kek), compute, stack) for view in config.links]
+            before = await asyncio.gather(*(link.status() for link in links))
+            began, let_go = threading.Event(), threading.Event()
+            stack.callback(let_go.set)
+            hanging = asyncio.create_task(asyncio.to_thread(hang, links[1].store.database, began, let_go))
+            await asyncio.to_thread(began.wait, 60)
+            async with asyncio.timeout(30):  # never, if the loop stands still
+                first, second = await asyncio.gather(*(link.status() for link in links))
+                again = await links[1].status()
+            let_go.set()
+            await hanging
+            return before, first, second, again, await links[1].status()
+
+    before, first, second, again, after = asyncio.run(act())
+    assert first == before[0]
+    for told in (second, again):
+        assert told[0].state == "store unavailable: the store does not answer; check its disk"
+        assert told[1] == before[1][1]
+    assert after == before[1]
+
+
+def test_keys_whose_time_is_over_are_gone_before_a_door_can_open(site):
+    document = site.document()
+    document["kme"]["key_ttl_s"] = 3600
+    site.write(document)
+    config = read_site(site.toml)
+    kek = open_kek(config)
+    pairs = ("sae-a", "sae-b"), ("sae-a", "sae-c")
+
+    def stored(store, pair):
+        return store.keys.stored_key_count(*pair)
+
+    async def act(made_at=None):
+        async with AsyncExitStack() as stack:
+            compute = Workers()
+            stack.callback(compute.close)
+            counts = []
+            for view, pair in zip(config.links, pairs, strict=True):
+                link = await open_link(view, kek, open_anchors(view, kek), compute, stack)
+                counts.append(stored(link.store, pair))
+                if made_at is not None:
+                    with link.store.database.transaction() as cursor:
+                        key = NewKey(str(uuid.uuid4()), *pair, True, bytes(32), made_at)  # noqa: FBT003
+                        link.store.keys.add(cursor, 1, int(made_at), [key])
+                        link.store.keys.acknowledge(cursor, 1, int(made_at))
+            return counts
+
+    now = time.time()
+    asyncio.run(act(now - 3700))
+    asyncio.run(act(now))
+    assert asyncio.run(act()) == [1, 1]

@@ -645,6 +645,18 @@ def test_the_rate_of_requests_counts_calls_of_streams_too(tmp_path):
     run(act, tmp_path)
 
 
+@pytest.mark.parametrize("burst", [1, 4, 17])
+def test_a_quota_smaller_than_the_window_lets_a_stream_have_what_it_allows(tmp_path, burst):
+    async def act(w):
+        w.a.supply._quotas = Quotas(w.clock, keys={("sae-a", "sae-b"): Quota(burst, 1.0)})
+        ksid = await opened(w.one, w.two)
+        for index in range(6):
+            w.clock.advance(20.0)
+            assert (await w.one.get_key(ksid, index)).key == (await w.two.get_key(ksid, index)).key != b""
+
+    run(act, tmp_path)
+
+
 def test_idle_strangers_at_the_door_between_key_managers_hold_no_stream_up(tmp_path):
     async def act(w):
         idle = [await dial("127.0.0.1", port) for _ in range(24) for port in (w.a.port, w.b.port)]
