@@ -370,7 +370,7 @@ def _check_protocols(path: Path, config: SiteConfig) -> None:
                 sizes = (link.registration.sizes_of(pair)[0] for pair in pairs)
                 streams.check(min(sizes, default=link.registration.key_size_bits))
         if config.file.etsi020 is not None:
-            config.file.etsi020.declared()
+            config.file.etsi020.declared(config.file.kme.id)
             parse_address(config.file.etsi020.listen, "[etsi020] listen")
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from None
