@@ -169,8 +169,8 @@ class SiteConfig:
         if name is None and not self.further:
             return self
         if name not in names:
-            asked = "which" if name is None else f"{name!r} is none of them"
-            raise ConfigurationError(f"{self.toml}: --link: {asked}? This site has {', '.join(names)}")
+            asked = "name one" if name is None else f"{name!r} is no link of this site"
+            raise ConfigurationError(f"{self.toml}: --link: {asked}; it has {', '.join(names)}")
         return self.links[names.index(name)]
 
     @property
