@@ -39,7 +39,7 @@ class Address(NamedTuple):
         host, colon, port = text.rpartition(":")
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
-        if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        if not colon or not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
             raise ConfigurationError(f"{text!r} is not an address: write host:port, such as 127.0.0.1:7000")
         return cls(host, int(port))
 

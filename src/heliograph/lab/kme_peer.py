@@ -109,7 +109,8 @@ peer_dial = "{self._port(there, 4)}"
             lines += [
                 f"site {site.upper()}  ETSI GS QKD 014    https://{doors[0]}/api/v1/keys/...   SAE sae-{site}",
                 f"        SKIP               https://{doors[1]}               SAE sae-{site}",
-                f"        SKIP, PSK          {doors[2]}    identity router-{site}, key in {site}/router-{site}.psk",
+                f"        SKIP, PSK          {doors[2]}    identity router-{site}",
+                f"        its key            {self._directory}/{site}/router-{site}.psk",
                 f"        ETSI GS QKD 004    {doors[3]}    URI sae:sae-{site}",
                 f"        certificates       {self._directory}/{site}/pki/  ca.pem  sae.pem  sae.key",
             ]

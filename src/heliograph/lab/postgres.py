@@ -171,8 +171,11 @@ class LabPostgres:
 
     def destroy(self) -> None:
         """Stop it and remove everything."""
-        with suppress(ConfigurationError):
+        try:
             self.stop("immediate")
+        except ConfigurationError:  # a second Ctrl-C ends pg_ctl too, and the server would outlive its directory
+            with suppress(OSError, ValueError, IndexError):  # it went meanwhile
+                self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _append(self, *lines: str) -> None:

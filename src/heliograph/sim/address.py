@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -37,7 +38,7 @@ def parse_address(text: object, entry: str) -> Address:
         if scheme == "unix" and rest.startswith("/") and len(os.fsencode(rest)) <= _UNIX_PATH_BYTES_MAX:
             return Address(path=rest)
         host, _, port = rest.rpartition(":")
-        if scheme == "tcp" and host and port.isascii() and port.isdigit() and 1 <= int(port) <= 65535:
+        if scheme == "tcp" and host and re.fullmatch("[0-9]{1,5}", port) and 1 <= int(port) <= 65535:
             return Address(host=host, port=int(port))
     raise ConfigurationError(
         f"{entry} = {text!r}: write unix:/absolute/path (at most {_UNIX_PATH_BYTES_MAX} bytes) or tcp:host:port"

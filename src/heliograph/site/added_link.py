@@ -43,8 +43,11 @@ def add_link(site: SiteConfig, setup: LinkSetup) -> SiteConfig:
     role = ends.pop(site.file.name, None)
     if role is None:
         raise ConfigurationError(
-            f"link {registration.link!r} is between {' and '.join(map(repr, ends))}: this site is {site.file.name!r}"
+            f"link {registration.link!r} is between {' and '.join(map(repr, ends))}: this site is {site.file.name!r}; "
+            "name the SITE.toml of one of them, or have the peer make its link.json for this site (`site init --peer`)"
         )
+    if registration in [view.registration for view in site.links]:
+        raise ConfigurationError(f"{site.toml}: link {registration.link!r} is there already; nothing is to be added")
     home = next(f"links/{number}" for number in count(2) if not site.path(f"links/{number}").exists())
     entry: dict[str, object | None] = {
         "registration": f"{home}/link.json",

@@ -169,8 +169,8 @@ class SiteConfig:
         if name is None and not self.further:
             return self
         if name not in names:
-            asked = "which" if name is None else f"{name!r} is none of them"
-            raise ConfigurationError(f"{self.toml}: --link: {asked}? This site has {', '.join(names)}")
+            asked = "name one" if name is None else f"{name!r} is no link of this site"
+            raise ConfigurationError(f"{self.toml}: --link: {asked}; it has {', '.join(names)}")
         return self.links[names.index(name)]
 
     @property
@@ -370,7 +370,7 @@ def _check_protocols(path: Path, config: SiteConfig) -> None:
                 sizes = (link.registration.sizes_of(pair)[0] for pair in pairs)
                 streams.check(min(sizes, default=link.registration.key_size_bits))
         if config.file.etsi020 is not None:
-            config.file.etsi020.declared()
+            config.file.etsi020.declared(config.file.kme.id)
             parse_address(config.file.etsi020.listen, "[etsi020] listen")
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from None

@@ -249,7 +249,7 @@ class _Peers:
         """Read the entry. Raises ConfigurationError."""
         entry, files = _etsi020(config), _etsi020_files(config)
         return cls(
-            entry.declared(),
+            entry.declared(config.file.kme.id),
             entry.synchronous,
             {peer.kme: peer.url for peer in entry.peers},
             {peer.kme: tls13_client_tls(*files, peer.kme) for peer in entry.peers},

@@ -16,6 +16,7 @@ and everything else that [link] may have (ADR 0054).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +37,8 @@ __all__ = [
     "check_paths",
     "parse_address",
 ]
+
+_ADDRESS = re.compile(r"(?:\[(?P<bracketed>[^\[\]]+)\]|(?P<host>[^:\[\]]+)):(?P<port>[0-9]{1,5})")
 
 
 class KeyPairEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -151,8 +154,8 @@ def check_paths(where: str, directory: Path, named: Mapping[str, str]) -> None:
 
 
 def parse_address(text: str, where: str) -> tuple[str, int]:
-    """Read "host:port". Raises ConfigurationError."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not host.strip("[]") or not (port.isascii() and port.isdecimal()) or not 0 < int(port) < 65536:
-        raise ConfigurationError(f"{where} address {text!r}: write host:port, such as 127.0.0.1:7001")
-    return host.strip("[]"), int(port)
+    """Read "host:port", an IPv6 address in brackets. Raises ConfigurationError."""
+    read = _ADDRESS.fullmatch(text)
+    if read is None or not 0 < int(read["port"]) < 65536:
+        raise ConfigurationError(f"{where} address {text!r}: write host:port, such as 127.0.0.1:7001 or [::1]:7001")
+    return read["bracketed"] or read["host"], int(read["port"])

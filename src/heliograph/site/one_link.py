@@ -159,7 +159,9 @@ async def open_link(
     except (ConfigurationError, StoreUnavailable, RollbackDetected) as why:
         if not view.is_view:
             raise
-        raise type(why)(f"link {view.registration.link!r}: {why}") from None
+        command = "`heliograph site rebootstrap"  # which wants to know the link at a site of several
+        said = str(why).replace(f"{command}`", f"{command}{view.link_option}`")
+        raise type(why)(f"link {view.registration.link!r}: {said}") from None
 
 
 async def _open(

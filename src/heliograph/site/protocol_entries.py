@@ -168,14 +168,16 @@ class Etsi020Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         prefix = f"E{self.extension_pen}_heliograph_"
         return {f"{prefix}protocol": "etsi020", f"{prefix}path": [kme_id]}
 
-    def declared(self) -> list[InterworkingPeer]:
-        """Return the declared peers. Raises ConfigurationError."""
+    def declared(self, own: str) -> list[InterworkingPeer]:
+        """Return the declared peers of the key manager ``own``. Raises ConfigurationError."""
         InterworkingPeer("this", self.url)
         if (self.certificate is None) != (self.key is None):
             raise ConfigurationError("[etsi020] certificate and key go together: give both or neither")
         peers = [InterworkingPeer(peer.kme, peer.url) for peer in self.peers]
         if not peers or len({peer.kme_id for peer in peers}) != len(peers) or len({p.url for p in peers}) != len(peers):
             raise ConfigurationError("[etsi020] peers: at least one, each KME and each url once")
+        if own in {peer.kme_id for peer in peers}:
+            raise ConfigurationError(f"[etsi020] peers: kme = {own!r} is this key manager; name the others only")
         if self.extension_pen is not None and not (0 < self.extension_pen < 10**10 and self.extension_pen != ETSI_PEN):
             raise ConfigurationError(
                 f"[etsi020] extension_pen = {self.extension_pen}: your organisation's IANA Private Enterprise Number, "

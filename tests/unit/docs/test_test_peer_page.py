@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from markdown_pages import ROOT, blocks
@@ -80,6 +81,13 @@ def test_a_directory_that_holds_something_is_never_written_into(tmp_path):
     with pytest.raises(ConfigurationError, match="--first-port"):
         KmePeer(tmp_path / "new", 80)
     assert [entry.name for entry in tmp_path.iterdir()] == ["theirs"]
+
+
+def test_the_preshared_keys_are_where_it_says(tmp_path):
+    peer = KmePeer(tmp_path / "peer", first_free())
+    peer.prepare()
+    named = re.findall(r"\S+\.psk", peer.describe())
+    assert [Path(name).name for name in named if Path(name).is_file()] == ["router-a.psk", "router-b.psk"]
 
 
 def test_a_port_in_use_is_named_before_a_file_is_written(tmp_path):

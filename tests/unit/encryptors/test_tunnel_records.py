@@ -275,6 +275,11 @@ def test_an_address_that_is_none_is_refused(text):
         Address.parse(text)
 
 
+def test_an_endless_port_is_refused_like_any_other():
+    with pytest.raises(ConfigurationError, match="address"):
+        Address.parse("h:" + 5000 * "9")
+
+
 def test_addresses_are_read_and_written():
     assert Address.parse("[::1]:70") == ("::1", 70)
     assert str(Address.parse("[::1]:70")) == "[::1]:70"

@@ -281,13 +281,14 @@ def test_a_module_on_the_wrong_line_or_sending_junk_loses_its_line(folder):
         {"address": "tcp:localhost"},
         {"address": "tcp:localhost:0"},
         {"address": "tcp::5"},
+        {"address": "tcp:localhost:" + 5000 * "9"},
         {"address": "udp:localhost:5"},
         {"address": "unix:/tmp/x", "adress": ""},
         {"address": "unix:/tmp/x", "dead_time_s": -1},
         {"address": "unix:/tmp/x", "dead_time_s": "1"},
         {"address": "unix:/tmp/x", "dead_time_s": float("nan")},
     ],
-    ids=str,
+    ids=lambda settings: str(settings)[:60],
 )
 def test_settings_that_cannot_be_used_are_refused_in_one_line(settings):
     with pytest.raises(ConfigurationError) as refusal:

@@ -418,6 +418,10 @@ REFUSED = {
     ),
     "interworking without TLS": ({"etsi020": {"listen": "h:1", "url": "http://h:1", "peers": [PEER]}}, "https"),
     "interworking with nobody": ({"etsi020": {"listen": "h:1", "url": "https://h:1", "peers": []}}, "at least one"),
+    "interworking with itself": (
+        {"etsi020": {"listen": "h:1", "url": "https://h:1", "peers": [{**PEER, "kme": "kme-a"}]}},
+        "kme = 'kme-a' is this key manager",
+    ),
     "interworking twice": ({"etsi020": {"listen": "h:1", "url": "https://h:1", "peers": [PEER, PEER]}}, "each KME"),
     "interworking extensions under ETSI's number": (
         {"etsi020": {"listen": "h:1", "url": "https://h:1", "peers": [PEER], "extension_pen": 13019}},

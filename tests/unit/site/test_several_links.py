@@ -25,7 +25,7 @@ from heliograph.lab.ports import free_ports
 from heliograph.protocol.registration import SaePair
 from heliograph.site.added_link import LinkSetup, add_link
 from heliograph.site.anchors import open_anchors
-from heliograph.site.config import read_registration, read_site
+from heliograph.site.config import parse_address, read_registration, read_site
 from heliograph.site.credentials import PeerFiles
 from heliograph.site.kek import open_kek
 from heliograph.site.live_settings import site_changes
@@ -377,7 +377,7 @@ def test_an_old_copy_of_one_links_store_is_named_and_the_others_goes_on_after_th
         (line,) = err.decode().splitlines()
         assert process.returncode == 1
         assert out == b""
-        for word in ("link 'a-c'", "old copy", "rebootstrap"):
+        for word in ("link 'a-c'", "old copy", "`heliograph site rebootstrap --link a-c`"):
             assert word in line, line
         assert openings(agreed[0]) == before + 1  # it was opened, and nothing in it was destroyed
         words = ["site", "rebootstrap", str(site.toml), "--link", "a-c", "--approver", "Ann", "--yes"]
@@ -417,18 +417,20 @@ def test_a_link_is_added_by_a_command_and_what_it_says_next_works(tmp_path):
 @pytest.mark.parametrize(
     ("registration", "options", "says"),
     [
-        (further_registration(transmitter_site="site-d"), [], ["site-a", "site-c", "site-d"]),
+        (further_registration(transmitter_site="site-d"), [], ["site-a", "site-c", "site-d", "name the SITE.toml"]),
         (further_registration(link="a-b"), [], ["a-b", "the same name"]),
         (further_registration(), ["--listen", "127.0.0.1:7001"], ["exactly one of dial and listen"]),
         (further_registration(), ["--peer-kme", "kme-b"], ["kme-b", "site-c"]),
+        (further_registration(), ["--dial", "192.0.2.3:7001:7002"], ["write host:port"]),
+        pytest.param(further_registration(), ["--dial", "h:" + 5000 * "9"], ["write host:port"], id="an endless port"),
     ],
 )
 def test_a_link_that_the_site_cannot_have_is_not_added(tmp_path, registration, options, says):
     site = SiteOnDisk(make_site(tmp_path / "site", light=tmp_path / "light"))
     (tmp_path / "link.json").write_bytes(msgspec.json.encode(registration))
     before = site.snapshot()
-    words = ["site", "add-link", site.toml, "--registration", tmp_path / "link.json", "--dial", "192.0.2.3:7001"]
-    line = refused([*words, *options], *says)
+    words = ["site", "add-link", site.toml, "--registration", tmp_path / "link.json"]
+    line = refused([*words, *options, *([] if "--dial" in options else ["--dial", "192.0.2.3:7001"])], *says)
     assert ".draft" not in line
     after = site.snapshot()
     after.pop("links", None)
@@ -499,3 +501,18 @@ def test_keys_whose_time_is_over_are_gone_before_a_door_can_open(site):
     asyncio.run(act(now - 3700))
     asyncio.run(act(now))
     assert asyncio.run(act()) == [1, 1]
+
+
+def test_a_link_that_is_there_is_not_added_again(site):
+    before = site.snapshot()
+    (view,) = read_site(site.toml).further
+    words = ["site", "add-link", site.toml, "--registration", view.path(view.file.link.registration)]
+    refused([*words, "--dial", "192.0.2.3:7001"], "link 'a-c' is there already")
+    assert site.snapshot() == before
+
+
+def test_a_further_link_may_be_dialled_at_an_ipv6_address():
+    assert parse_address("[2001:db8::1]:7001", "") == ("2001:db8::1", 7001)
+    for text in ("2001:db8::1:7001", "[]:7001", "[::1]", "[[::1]]:7001", "h:\u0667"):
+        with pytest.raises(ConfigurationError, match="write host:port"):
+            parse_address(text, "")
