@@ -50,12 +50,18 @@ class ForeignKeys(ForeignLegs):
                 "SELECT COUNT(*) FROM foreign_keys WHERE outgoing = 0 AND initiator = ? AND target = ? AND state = ?",
                 (*names[1:], PASSING),
             ).fetchone()
-            if self._keys.counts(*names[1:]).held + passing + len(request.keys) > HELD_MAX:
+            # Those that are offered again have their room: a refusal would be the proof that they were not taken.
+            fresh = sum(self._is_new(cursor, key.key_id) for key in request.keys)
+            if fresh and self._keys.counts(*names[1:]).held + passing + fresh > HELD_MAX:
                 raise InterworkingError(
                     Slug.KEY_ROUTING, f"the targets have not fetched their {HELD_MAX} keys; offer later"
                 )
             for key in request.keys:
                 self._take(cursor, key, request, names, way, now)
+
+    @staticmethod
+    def _is_new(cursor: sqlite3.Cursor, key_id: str) -> bool:
+        return cursor.execute("SELECT 1 FROM foreign_keys WHERE key_id = ?", (key_id,)).fetchone() is None
 
     def _take(
         self, cursor: sqlite3.Cursor, key: ExtKey, request: ExtKeys, names: tuple[str, str, str], way: Way, now: float

@@ -517,6 +517,18 @@ def test_a_full_pool_is_refused_with_proof_so_that_the_disk_is_not_filled(tmp_pa
     assert run(act) == [200, 400]
 
 
+def test_a_repeated_offer_of_keys_that_are_held_is_never_refused_for_want_of_room(tmp_path, wire, monkeypatch):
+    """400 is the proof that none was taken: the sender could give the same keys to somebody else."""
+    monkeypatch.setattr("heliograph.storage.foreign_keys.HELD_MAX", 2)
+
+    async def act():
+        async with two_key_managers(tmp_path, synchronous=True) as (one, two, _):
+            same, tls = offer(key(), key()), tls_of(one)
+            return [(await call(wire, two, EXT, same, tls))[0] for _ in range(2)]
+
+    assert run(act) == [200, 200]
+
+
 @pytest.mark.parametrize("who", [0, 1])
 def test_a_store_that_is_held_up_does_not_hold_the_loop(tmp_path, who):
     """The link's frames, and every other door, run on the same loop: what waits for the disk waits beside it."""
