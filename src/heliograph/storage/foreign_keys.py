@@ -59,6 +59,12 @@ class ForeignKeys(ForeignLegs):
             for key in request.keys:
                 self._take(cursor, key, request, names, way, now)
 
+    def holds(self, peer: str, key_ids: Sequence[str]) -> bool:
+        """Tell whether one of these keys was taken from ``peer`` before."""
+        with self._database.reading() as cursor:
+            query = "SELECT 1 FROM foreign_keys WHERE key_id = ? AND outgoing = 0 AND peer = ? AND sealed IS NOT NULL"
+            return any(cursor.execute(query, (key_id, peer)).fetchone() for key_id in key_ids)
+
     @staticmethod
     def _is_new(cursor: sqlite3.Cursor, key_id: str) -> bool:
         return cursor.execute("SELECT 1 FROM foreign_keys WHERE key_id = ?", (key_id,)).fetchone() is None
