@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from heliograph.errors import ConfigurationError, StoreUnavailable
+from heliograph.errors import StoreUnavailable
 from heliograph.http.server import KmeServer
 from heliograph.http.tls import server_tls
 from heliograph.kme.groups import SaeGroup
@@ -185,14 +185,3 @@ def test_a_groups_keys_come_from_the_link_it_is_registered_with(site, further, w
     status, _, answer = serve(site, further, act)
     assert status == 200
     assert wire.served(answer) == [(row.key_id, row.material)]
-
-
-def test_two_saes_with_keys_of_two_stores_are_refused_also_where_one_way_is_a_group_over_other_key_managers(site):
-    """A slave names its master and a key_ID: in one of the two stores nobody would look for it."""
-    here = frozenset({"sae-a", "sae-2"})
-    over_a_link = SaeGroup("sae-a", ("sae-2", "sae-c"), here, "a-c")
-    over_key_managers = SaeGroup("sae-a", ("sae-2", "sae-x"), here)
-    for groups in ([over_a_link], [over_key_managers]):
-        Supply(site.keys, "kme-a", [], Limits(), StoppedClock(), groups=groups)
-    with pytest.raises(ConfigurationError, match="'sae-2' and 'sae-a' share keys over a further link and"):
-        Supply(site.keys, "kme-a", [], Limits(), StoppedClock(), groups=[over_a_link, over_key_managers])
