@@ -12,6 +12,7 @@ import logging
 import socket
 import ssl
 import time
+from asyncio.trsock import TransportSocket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ _BACKLOG: Final = 256
 _ACCEPTS_AT_ONCE: Final = 32  # then others on the loop have their turn
 _NEXT_SECONDS: Final = 0.01  # how soon somebody whose turn it is not yet is looked at again
 _SHUTDOWN_SECONDS: Final = 2.0  # how long a closed connection waits for the peer's own close
+_LINGER_SECONDS: Final = 5.0  # how long it waits for the peer to read what was said last
 _SHORT_SECONDS: Final = 0.1  # without descriptors nothing is accepted for so long
 _SWEEP_SECONDS: Final = 0.5
 _KEEPALIVE: Final = (5, 5, 3)  # idle, between probes, probes: a caller that vanished holds its place for 20 s
@@ -69,6 +71,14 @@ class _Caller:
     begun: bool = False
 
 
+@dataclass(slots=True)
+class _Open:
+    """A connection whose caller is known, until its socket is gone. ``closed``: since when it is being closed."""
+
+    raw: TransportSocket
+    closed: float = 0.0
+
+
 class Door:
     """``make``: the protocol of a connection whose caller is known; ``who``: tells its name, "" if not registered.
 
@@ -87,6 +97,7 @@ class Door:
         self._make, self._who, self._welcome = make, who, welcome
         self._waiting: Waiting[_Caller] = Waiting(sources or Sources())
         self._shares: Shares[asyncio.Transport] = Shares()
+        self._open: dict[asyncio.Transport, _Open] = {}
         self._listening: list[socket.socket] = []
         self._turn: asyncio.Handle | None = None
         self._sweep: asyncio.TimerHandle | None = None
@@ -254,8 +265,11 @@ class Door:
             gone.abort()
         if gone is transport:
             return None
-        with suppress(OSError, AttributeError):  # gone already, or a system without one of these options
-            _watch(transport.get_extra_info("socket"))
+        raw = transport.get_extra_info("socket")
+        if raw is not None:  # gone already
+            self._open[transport] = _Open(raw)
+            with suppress(OSError, AttributeError):  # gone meanwhile, or a system without one of these options
+                _watch(raw)
         return self._make()
 
     def _end_overdue(self) -> None:
@@ -265,7 +279,21 @@ class Door:
             else:
                 one.task.cancel()
         self._shares.forget_closed()
+        self._end_lingering()
         self._sweep = self._loop.call_later(_SWEEP_SECONDS, self._end_overdue)
+
+    def _end_lingering(self) -> None:
+        """End what was closed and is not gone: no share counts it, and a peer that reads nothing could keep it."""
+        now = self._loop.time()
+        for transport, one in list(self._open.items()):
+            if one.raw.fileno() < 0:
+                del self._open[transport]
+            elif transport.is_closing():
+                one.closed = one.closed or now
+                if now - one.closed >= _LINGER_SECONDS:
+                    transport.abort()
+                    with suppress(OSError):  # asyncio's TLS does nothing on ``abort`` once it was closed twice
+                        one.raw.shutdown(socket.SHUT_RDWR)
 
     def _send_away(self, one: _Caller) -> None:
         self._waiting.leave(one)

@@ -63,7 +63,7 @@ class Waiting(Generic[Who]):
             if gone is None:
                 return who
         elif len(self._source) >= WAITING_MAX:
-            gone = self._victim(now)
+            gone = self._victim(source, now)
             if gone is None:
                 return who
         if gone is not None:
@@ -75,13 +75,21 @@ class Waiting(Generic[Who]):
     def _held(self, source: str) -> int:
         return len(self._silent.get(source, ())) + len(self._ready.get(source, ()))
 
-    def _victim(self, now: float) -> Who | None:
-        """Return who makes way in a full room: of the stranger with most, first who is silent, first the oldest."""
-        strangers = [name for name in {*self._silent, *self._ready} if not self._sources.has_proved(name, now)]
-        if not strangers:
+    def _victim(self, newcomer: str, now: float) -> Who | None:
+        """Return who makes way in a full room: of the stranger with most, first who is silent, first the oldest.
+
+        If all are of sources that proved a certificate, it is of the one with most, for a source with fewer; for a
+        stranger only who is silent, where one source fills a quarter of the room.
+        """
+        sources = {*self._silent, *self._ready}
+        strangers = [name for name in sources if not self._sources.has_proved(name, now)]
+        fullest = max(strangers or sources, key=self._held)
+        silent = next(iter(self._silent.get(fullest, ())), None)
+        if not strangers and not self._sources.has_proved(newcomer, now):
+            return silent if self._held(fullest) >= WAITING_MAX // 4 else None
+        if not strangers and self._held(fullest) <= self._held(newcomer) + 1:
             return None
-        fullest = max(strangers, key=self._held)
-        return next(iter(self._silent.get(fullest) or self._ready[fullest]))
+        return silent if silent is not None else next(iter(self._ready[fullest]))
 
     def hello(self, who: Who, now: float) -> None:
         """Note that somebody's first message is whole: the handshake can begin when it is its turn."""

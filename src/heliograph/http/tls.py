@@ -54,7 +54,8 @@ def server_tls(certificate: str | Path, key: str | Path, ca: str | Path) -> ssl.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.verify_mode = ssl.CERT_REQUIRED
-    # Each connection shows its certificate anew: no tickets, no resumed sessions.
+    # Each connection of TLS 1.3 shows its certificate anew: there are no tickets. In TLS 1.2 OpenSSL remembers
+    # sessions, and whose they are, for two hours; the ssl module cannot tell it not to.
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
     context.num_tickets = 0
     context.sslobject_class = _Telling

@@ -6,7 +6,7 @@ its SAEs when a block is committed (security.md 8), or in the site file when all
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from heliograph.errors import ConfigurationError
@@ -62,6 +62,9 @@ class Groups:
             if (group.master, group.audience) in self._groups:
                 raise ConfigurationError(f"group of SAEs {[group.master, *group.slaves]}: registered twice; keep one")
             self._groups[group.master, group.audience] = group
+
+    def __iter__(self) -> Iterator[SaeGroup]:
+        return iter(self._groups.values())
 
     def find(self, master: str, slaves: Iterable[str]) -> SaeGroup | None:
         """Return the group of exactly these slaves, in any order."""

@@ -36,6 +36,9 @@ class ForeignKeyStore(Protocol):
     def take(self, peer: str, request: ExtKeys, way: Way, now: float) -> None:
         """Hold all keys for their targets, or none. A repeated request changes nothing. Raises InterworkingError."""
 
+    def holds(self, peer: str, key_ids: Sequence[str]) -> bool:
+        """Tell whether one of these keys was taken from ``peer`` before."""
+
     def void(self, peer: str, request: Void, now: float) -> dict[str, AckStatus | None]:
         """Destroy keys that were not delivered yet, and refuse them should they come later; None: not known yet.
 
@@ -117,18 +120,28 @@ class Interworking:
         """Take keys over; return HTTP status and body. Raises HeliographError; only then was no key taken."""
         peer = self.peer(kme_id)
         request = etsi020.read_ext_keys(body)
-        self._check_mode(peer, request.callback)
-        way = self._way(peer, request)
-        if way.legs and request.callback is None:
-            raise InterworkingError(
-                Slug.MISSING_PARAMETERS, "ack_callback_url is missing: a target is behind another KME, which takes time"
-            )
+        try:
+            way = self._admitted(peer, request)
+        except InterworkingError as why:
+            if not self._store.holds(kme_id, [key.key_id for key in request.keys]):
+                raise
+            # Taken before what is declared has changed: 400 would be the proof that it was not. The sender voids it.
+            raise InterworkingError(Slug.SERVER, f"a key was taken over before: void it; {why}") from None
         self._store.take(kme_id, request, way, self._clock.now())
         if request.callback is not None:
             return 202, b""
         key_ids = tuple(key.key_id for key in request.keys)
         self._store.answered(key_ids)
         return 200, etsi020.acks_document([Ack(key_ids, AckStatus.RELAYED, request.initiator, request.targets)])
+
+    def _admitted(self, peer: InterworkingPeer, request: ExtKeys) -> Way:
+        self._check_mode(peer, request.callback)
+        way = self._way(peer, request)
+        if way.legs and request.callback is None:
+            raise InterworkingError(
+                Slug.MISSING_PARAMETERS, "ack_callback_url is missing: a target is behind another KME, which takes time"
+            )
+        return way
 
     def void(self, kme_id: str, body: bytes) -> tuple[int, bytes]:
         """Void keys; return HTTP status and body. Raises HeliographError."""

@@ -152,6 +152,19 @@ class Supply:
         both = self._locals & {remote for peers in self._pairs.values() for remote in peers}
         if both:
             raise ConfigurationError(f"SAE {min(both)}: registered as local and as remote; an SAE is at one site")
+        self._check_one_link_each()
+
+    def _check_one_link_each(self) -> None:
+        """Refuse two SAEs with the keys of two stores: a slave names its master only, not which of them is meant."""
+        couples = [((p.local_sae, p.remote_sae), p.link) for peers in self._pairs.values() for p in peers.values()]
+        couples += [((group.master, slave), group.link) for group in self._groups for slave in group.slaves]
+        links: dict[frozenset[str], str] = {}
+        for couple, link in couples:
+            if links.setdefault(frozenset(couple), link) != link:
+                one, other = sorted(couple)
+                raise ConfigurationError(
+                    f"SAEs {one!r} and {other!r} share keys over a further link and by another pair or group; keep one"
+                )
 
     def follow(self, fresh: Supply) -> None:
         """Serve whom, and how much, ``fresh`` would serve, from now on; it is a supply over the same store."""

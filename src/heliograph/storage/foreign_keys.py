@@ -50,12 +50,24 @@ class ForeignKeys(ForeignLegs):
                 "SELECT COUNT(*) FROM foreign_keys WHERE outgoing = 0 AND initiator = ? AND target = ? AND state = ?",
                 (*names[1:], PASSING),
             ).fetchone()
-            if self._keys.counts(*names[1:]).held + passing + len(request.keys) > HELD_MAX:
+            # Those that are offered again have their room: a refusal would be the proof that they were not taken.
+            fresh = sum(self._is_new(cursor, key.key_id) for key in request.keys)
+            if fresh and self._keys.counts(*names[1:]).held + passing + fresh > HELD_MAX:
                 raise InterworkingError(
                     Slug.KEY_ROUTING, f"the targets have not fetched their {HELD_MAX} keys; offer later"
                 )
             for key in request.keys:
                 self._take(cursor, key, request, names, way, now)
+
+    def holds(self, peer: str, key_ids: Sequence[str]) -> bool:
+        """Tell whether one of these keys was taken from ``peer`` before."""
+        with self._database.reading() as cursor:
+            query = "SELECT 1 FROM foreign_keys WHERE key_id = ? AND outgoing = 0 AND peer = ? AND sealed IS NOT NULL"
+            return any(cursor.execute(query, (key_id, peer)).fetchone() for key_id in key_ids)
+
+    @staticmethod
+    def _is_new(cursor: sqlite3.Cursor, key_id: str) -> bool:
+        return cursor.execute("SELECT 1 FROM foreign_keys WHERE key_id = ?", (key_id,)).fetchone() is None
 
     def _take(
         self, cursor: sqlite3.Cursor, key: ExtKey, request: ExtKeys, names: tuple[str, str, str], way: Way, now: float

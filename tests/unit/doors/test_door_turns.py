@@ -79,7 +79,7 @@ def test_in_a_flood_from_its_own_address_a_newcomer_need_not_wait_for_those_who_
     assert waiting.next(1.5) == "new"
 
 
-def test_a_full_room_is_cleared_of_whoever_holds_most_and_never_of_a_proved_source():
+def test_a_full_room_is_cleared_of_whoever_holds_most_and_never_of_a_proved_source_while_there_are_others():
     sources = Sources()
     prove(sources)
     waiting = Waiting(sources)
@@ -89,6 +89,31 @@ def test_a_full_room_is_cleared_of_whoever_holds_most_and_never_of_a_proved_sour
         assert len(waiting) <= WAITING_MAX
     assert waiting.enter("new", "10.0.0.9", 1.0) is not None
     assert {"sae", "new"} <= set(waiting.everybody())
+
+
+def test_whoever_proved_two_addresses_and_fills_the_room_from_both_keeps_nobody_out():
+    sources = Sources()
+    for source in (FLOOD, "192.0.2.2", SAE):
+        prove(sources, source)
+    waiting = Waiting(sources)
+    for number in range(WAITING_MAX):
+        assert waiting.enter(number, (FLOOD, "192.0.2.2")[number % 2], 0.0) is None
+    # Neither a client with a certificate nor one that comes for the first time.
+    assert isinstance(ready(waiting, "sae", SAE), int)
+    assert isinstance(ready(waiting, "new", "10.0.0.9"), int)
+    assert len(waiting) == WAITING_MAX
+    assert {waiting.next(0.0), waiting.next(0.0)} == {"sae", "new"}
+
+
+def test_of_a_room_full_of_proved_clients_with_few_connections_each_no_stranger_takes_a_place():
+    sources = Sources()
+    waiting = Waiting(sources)
+    for number in range(WAITING_MAX):
+        source = f"10.0.{number % 250}.1"
+        prove(sources, source, source)
+        waiting.enter(number, source, 0.0)
+    assert waiting.enter("stranger", FLOOD, 0.0) == "stranger"
+    assert waiting.enter("another", "10.0.7.1", 0.0) == "another"
 
 
 def test_a_flood_of_silent_connections_from_one_address_pushes_out_only_its_own():

@@ -3,13 +3,15 @@
 import asyncio
 import contextlib
 import resource
+import socket
 import ssl
 import time
 from pathlib import Path
 
 import pytest
+from OpenSSL import SSL
 
-from heliograph.doors import shares, sources, waiting
+from heliograph.doors import door, shares, sources, waiting
 from heliograph.http.callers import PskCallers
 from heliograph.http.skip_server import SkipServer
 from heliograph.http.tls import server_tls
@@ -22,6 +24,7 @@ from heliograph.openssl import AES_256_GCM_SHA384, psk_client
 from heliograph.testing.clock import ManualClock
 from heliograph.testing.psk_client import Refused, ask, shake_hands
 from heliograph.transport.etsi004_server import Etsi004Server
+from heliograph.vault.randomness import SystemRandomness
 
 ENC = "/api/v1/keys/sae-b/enc_keys"
 STATUS = "/api/v1/keys/sae-b/status"
@@ -78,6 +81,10 @@ def highest_descriptor():
     return max(int(descriptor.name) for descriptor in Path("/proc/self/fd").iterdir())
 
 
+def open_descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def let_go(writers):
     for writer in writers:
         writer.transport.abort()
@@ -105,16 +112,68 @@ def test_one_sae_cannot_hold_all_connections_of_the_door_of_etsi_004(site, monke
         raise AssertionError
 
     async def main():
-        door = Etsi004Server(unused, Boundary())
-        await door.start("127.0.0.1", 0, server_tls(*site.kme_files))
+        server = Etsi004Server(unused, Boundary())
+        await server.start("127.0.0.1", 0, server_tls(*site.kme_files))
         try:
-            many = await hold(door.port, greedy, 6, 3)
-            await until(lambda: door._door.held == 3)
-            one = await hold(door.port, modest, 1, 0)
-            await until(lambda: door._door.held == 4)
+            many = await hold(server.port, greedy, 6, 3)
+            await until(lambda: server._door.held == 3)
+            one = await hold(server.port, modest, 1, 0)
+            await until(lambda: server._door.held == 4)
             let_go([*many, *one])
         finally:
-            await door.close()
+            await server.close()
+
+    asyncio.run(main())
+
+
+async def stuff(loop, raw, held, request):
+    """Read no answer, and ask until one of them does not leave the server's process any more."""
+    while held.get_write_buffer_size() == 0:
+        await loop.sock_sendall(raw, request())
+        for _ in range(20):  # it is answered before the next one comes: nothing is to wait unread
+            await asyncio.sleep(0)
+
+
+def deaf_socket(port):
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    raw.connect(("127.0.0.1", port))
+    raw.settimeout(0.0)
+    return raw
+
+
+def test_a_router_that_closes_and_reads_nothing_keeps_no_descriptor_past_its_share(site, monkeypatch):
+    monkeypatch.setattr(door, "_LINGER_SECONDS", 0.1)
+
+    async def main():
+        callers = PskCallers({"router-a": "sae-a"}, Boundary(psk=frozenset({"sae-a"})))
+        supply = Supply(site.keys, "kme-a", [SaePair("sae-a", "sae-b", "kme-b")], Limits(), ManualClock(200.0))
+        server = SkipServer(supply, SkipSystems("kp-a", {"site-b": ("sae-b",)}), SystemRandomness(), callers)
+        await server.start_psk("127.0.0.1", 0, PSK.get)
+        loop, raw = asyncio.get_running_loop(), deaf_socket(server.port)
+        try:
+            tls = psk_client(AES_256_GCM_SHA384, b"router-a", PSK[b"router-a"])
+            while server._door.held == 0:
+                with contextlib.suppress(SSL.WantReadError):
+                    tls.connection.do_handshake()
+                await loop.sock_sendall(raw, tls.give())
+                if server._door.held == 0:
+                    with contextlib.suppress(TimeoutError):
+                        tls.take(await asyncio.wait_for(loop.sock_recv(raw, 65536), 0.2))
+
+            def request():
+                tls.connection.send(b"GET /entropy?minentropy=4096 HTTP/1.1\r\nHost: kme\r\n\r\n")
+                return tls.give()
+
+            (held,) = server._door._shares._held
+            await stuff(loop, raw, held, request)
+            raw.shutdown(socket.SHUT_WR)
+            with_it = open_descriptors()
+            await until(lambda: server._door.held == 0)
+            await until(lambda: open_descriptors() == with_it - 1)
+        finally:
+            raw.close()
+            await server.close()
 
     asyncio.run(main())
 

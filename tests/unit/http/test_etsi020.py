@@ -517,6 +517,38 @@ def test_a_full_pool_is_refused_with_proof_so_that_the_disk_is_not_filled(tmp_pa
     assert run(act) == [200, 400]
 
 
+def test_an_offer_of_a_key_that_was_taken_before_its_pair_went_is_no_proof_that_it_was_not(tmp_path, wire):
+    """Else the sender could give the key to somebody else, and the pair could come back by the next reload."""
+
+    async def act():
+        async with two_key_managers(tmp_path) as (one, two, _):
+            given, callback, tls = key(), f"{one.url}{ACK}", tls_of(one)
+            same = offer(given, callback=callback)
+            first = await call(wire, two, EXT, same, tls)
+            two.interworking.declare(list(two.interworking._peers.values()), synchronous=False, pairs=())
+            again = await call(wire, two, EXT, same, tls)
+            fresh = await call(wire, two, EXT, offer(key(), callback=callback), tls)
+            gone = await call(wire, two, VOID, void(given["key_id"], callback=callback), tls)
+            return [answer[0] for answer in (first, again, fresh, gone)], again[2]["details"], two.states()
+
+    statuses, details, states = run(act)
+    assert statuses == [202, 503, 400, 202]
+    assert "void it" in str(details)
+    assert list(states.values()) == ["voided"]
+
+
+def test_a_repeated_offer_of_keys_that_are_held_is_never_refused_for_want_of_room(tmp_path, wire, monkeypatch):
+    """400 is the proof that none was taken: the sender could give the same keys to somebody else."""
+    monkeypatch.setattr("heliograph.storage.foreign_keys.HELD_MAX", 2)
+
+    async def act():
+        async with two_key_managers(tmp_path, synchronous=True) as (one, two, _):
+            same, tls = offer(key(), key()), tls_of(one)
+            return [(await call(wire, two, EXT, same, tls))[0] for _ in range(2)]
+
+    assert run(act) == [200, 200]
+
+
 @pytest.mark.parametrize("who", [0, 1])
 def test_a_store_that_is_held_up_does_not_hold_the_loop(tmp_path, who):
     """The link's frames, and every other door, run on the same loop: what waits for the disk waits beside it."""

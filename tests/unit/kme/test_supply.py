@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.pretty import Pretty
 
 from heliograph.errors import ConfigurationError, InsufficientKeys, KeyNotFound, NotPermitted
+from heliograph.kme.groups import SaeGroup
 from heliograph.kme.supply import Limits, OwnerUnreachable, RequestRefused, SaePair, Supply
 from heliograph.testing.clock import ManualClock
 from heliograph.types import StoredKey
@@ -138,3 +139,14 @@ def test_a_stored_key_shows_itself_without_its_key():
     assert key != StoredKey("1", "sae-a", "sae-b", b"l" * 32)
     with pytest.raises(AttributeError):
         key.material = b""
+
+
+def test_two_saes_with_keys_of_two_stores_are_refused_also_where_one_way_is_a_group_over_other_key_managers(store):
+    """A slave names its master and a key_ID: in one of the two stores nobody would look for it."""
+    here = frozenset({"sae-a", "sae-2"})
+    over_a_link = SaeGroup("sae-a", ("sae-2", "sae-c"), here, "a-c")
+    over_key_managers = SaeGroup("sae-a", ("sae-2", "sae-x"), here)
+    for groups in ([over_a_link], [over_key_managers]):
+        supply(store, (), groups=groups)
+    with pytest.raises(ConfigurationError, match="'sae-2' and 'sae-a' share keys over a further link and"):
+        supply(store, (), groups=[over_a_link, over_key_managers])
