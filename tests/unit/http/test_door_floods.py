@@ -81,10 +81,6 @@ def highest_descriptor():
     return max(int(descriptor.name) for descriptor in Path("/proc/self/fd").iterdir())
 
 
-def open_descriptors():
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 def let_go(writers):
     for writer in writers:
         writer.transport.abort()
@@ -126,17 +122,30 @@ def test_one_sae_cannot_hold_all_connections_of_the_door_of_etsi_004(site, monke
     asyncio.run(main())
 
 
-async def stuff(loop, raw, held, request):
+class Counted(SystemRandomness):
+    """Tells how many requests for entropy were served."""
+
+    served = 0
+
+    def draw(self, size):
+        self.served += 1
+        return super().draw(size)
+
+
+async def stuff(loop, raw, held, request, randomness):
     """Read no answer, and ask until one of them does not leave the server's process any more."""
     while held.get_write_buffer_size() == 0:
+        before = randomness.served
         await loop.sock_sendall(raw, request())
-        for _ in range(20):  # it is answered before the next one comes: nothing is to wait unread
+        await until(lambda before=before: randomness.served > before)
+        for _ in range(10):  # it is written before the next one is asked for: nothing is to wait unread
             await asyncio.sleep(0)
 
 
 def deaf_socket(port):
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     raw.connect(("127.0.0.1", port))
     raw.settimeout(0.0)
     return raw
@@ -146,9 +155,10 @@ def test_a_router_that_closes_and_reads_nothing_keeps_no_descriptor_past_its_sha
     monkeypatch.setattr(door, "_LINGER_SECONDS", 0.1)
 
     async def main():
+        randomness = Counted()
         callers = PskCallers({"router-a": "sae-a"}, Boundary(psk=frozenset({"sae-a"})))
         supply = Supply(site.keys, "kme-a", [SaePair("sae-a", "sae-b", "kme-b")], Limits(), ManualClock(200.0))
-        server = SkipServer(supply, SkipSystems("kp-a", {"site-b": ("sae-b",)}), SystemRandomness(), callers)
+        server = SkipServer(supply, SkipSystems("kp-a", {"site-b": ("sae-b",)}), randomness, callers)
         await server.start_psk("127.0.0.1", 0, PSK.get)
         loop, raw = asyncio.get_running_loop(), deaf_socket(server.port)
         try:
@@ -166,11 +176,11 @@ def test_a_router_that_closes_and_reads_nothing_keeps_no_descriptor_past_its_sha
                 return tls.give()
 
             (held,) = server._door._shares._held
-            await stuff(loop, raw, held, request)
+            theirs = held.get_extra_info("socket")
+            await stuff(loop, raw, held, request, randomness)
             raw.shutdown(socket.SHUT_WR)
-            with_it = open_descriptors()
             await until(lambda: server._door.held == 0)
-            await until(lambda: open_descriptors() == with_it - 1)
+            await until(lambda: theirs.fileno() < 0)
         finally:
             raw.close()
             await server.close()
