@@ -9,7 +9,7 @@ __all__ = ["CONNECTIONS_MAX", "OF_ONE_MAX", "Shares"]
 
 # Our choices, for each door.
 CONNECTIONS_MAX: Final = 512
-OF_ONE_MAX: Final = 64  # of one caller
+OF_ONE_MAX: Final = 96  # of one caller: more than it may have waiting for one link's store (http.server)
 OF_UNKNOWN_MAX: Final = 16  # of all who have a certificate of the site's CA and are not registered, together
 
 

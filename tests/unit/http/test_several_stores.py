@@ -9,9 +9,8 @@ from functools import partial
 import pytest
 
 from heliograph.errors import StoreUnavailable
-from heliograph.http import server
 from heliograph.http.callers import CertificateCallers
-from heliograph.http.server import KmeServer
+from heliograph.http.server import MAX_WAITING_OF_ONE, KmeServer
 from heliograph.http.skip_server import SkipServer
 from heliograph.http.tls import server_tls, skip_server_tls
 from heliograph.kme.boundary import Boundary
@@ -125,9 +124,7 @@ async def all_waiting(kme, number):
         await asyncio.sleep(0.01)
 
 
-def test_a_store_that_hangs_holds_up_no_other_links_keys(site, further, wire, monkeypatch):
-    # Fewer than one SAE may hold connections, so that what is at stake here is its places before a store.
-    monkeypatch.setattr(server, "MAX_WAITING_OF_ONE", 32)
+def test_a_store_that_hangs_holds_up_no_other_links_keys(site, further, wire):
     put((site.database, site.keys), 100, "sae-b", here=True)
     put(further, 100, "sae-c", here=True)
     tls, go_on = site.sae_tls("sae-a"), threading.Event()
@@ -146,9 +143,9 @@ def test_a_store_that_hangs_holds_up_no_other_links_keys(site, further, wire, mo
 
         try:
             # As many as one SAE may have waiting: they must not take its places at the other link.
-            waiting = [asyncio.create_task(get("sae-c")) for _ in range(32)]
+            waiting = [asyncio.create_task(get("sae-c")) for _ in range(MAX_WAITING_OF_ONE)]
             async with asyncio.timeout(30):
-                await all_waiting(kme, 32)
+                await all_waiting(kme, MAX_WAITING_OF_ONE)
                 healthy = [await get("sae-b") for _ in range(3)]
             ended = sum(task.done() for task in waiting)
         finally:
@@ -158,7 +155,7 @@ def test_a_store_that_hangs_holds_up_no_other_links_keys(site, further, wire, mo
     healthy, ended, late = serve(site, further, act)
     assert healthy == [200] * 3
     assert ended == 0
-    assert late == [200] * 32
+    assert late == [200] * MAX_WAITING_OF_ONE
 
 
 async def until_waiting(counts, number):

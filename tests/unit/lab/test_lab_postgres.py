@@ -7,13 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def test_a_server_whose_stop_is_interrupted_does_not_outlive_its_directory(server, tmp_path):
+def test_a_server_whose_stop_is_interrupted_does_not_outlive_its_directory(server):
     number = int((server.data / "postmaster.pid").read_text().split()[0])
     # What a second Ctrl-C in the terminal does to pg_ctl while it waits: it ends, and the server goes on.
-    (tmp_path / "pg_ctl").write_text("#!/bin/sh\nexit 130\n")
-    for place in (tmp_path / "pg_ctl", tmp_path, *list(tmp_path.parents)[:2]):
-        place.chmod(0o755)  # the server's user comes here
-    server._programs = tmp_path
+    programs = server.directory / "programs"  # where the server's user comes
+    programs.mkdir(mode=0o755)
+    (programs / "pg_ctl").write_text("#!/bin/sh\nexit 130\n")
+    (programs / "pg_ctl").chmod(0o755)
+    server._programs = programs
     os.kill(number, signal.SIGSTOP)  # else it would notice within a minute that its files are gone
     try:
         server.destroy()
