@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -25,8 +26,9 @@ def ends_in_order() -> Iterator[None]:
     def end(number: int, _: FrameType | None) -> None:
         told.append(number)
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script
-            raise KeyboardInterrupt
-        signal.raise_signal(signal.SIGINT)  # whatever handles it: Python, or an event loop in one of its ways
+            _interrupt()
+        else:
+            signal.raise_signal(signal.SIGINT)  # whatever handles it: Python, or an event loop in one of its ways
 
     for number in _SIGNALS:
         if signal.getsignal(number) is signal.SIG_DFL:
@@ -36,3 +38,15 @@ def ends_in_order() -> Iterator[None]:
     finally:
         if told:
             raise SystemExit(128 + told[0])
+
+
+def _interrupt() -> None:
+    """Raise KeyboardInterrupt, in a running event loop between its tasks: one that it hit would log a traceback."""
+    asyncio = sys.modules.get("asyncio")  # not loaded for this: a command starts with what it needs
+    try:
+        loop = asyncio.get_running_loop() if asyncio else None
+    except RuntimeError:
+        loop = None
+    if loop is None:
+        raise KeyboardInterrupt
+    loop.call_soon_threadsafe(signal.default_int_handler, signal.SIGINT, None)

@@ -222,6 +222,8 @@ class Streams:
             keys = self._supply.enc_keys(*pair, number * each, size_bits=size)
         except TooManyRequests:  # of a quota: without what would be put by it may do
             number = min(number, needed)
+            if number < 1:
+                return []
             try:
                 keys = self._supply.enc_keys(*pair, number * each, size_bits=size)
             except InsufficientKeys:

@@ -657,6 +657,16 @@ def test_a_quota_smaller_than_the_window_lets_a_stream_have_what_it_allows(tmp_p
     run(act, tmp_path)
 
 
+def test_a_chunk_that_was_put_by_is_given_although_the_quota_allows_no_further_one(tmp_path):
+    async def act(w):
+        w.a.supply._quotas = Quotas(w.clock, keys={("sae-a", "sae-b"): Quota(2, 0.001)})
+        ksid = await opened(w.one, w.two)
+        for index in (0, 1):
+            assert (await w.one.get_key(ksid, index)).key == (await w.two.get_key(ksid, index)).key != b""
+
+    run(act, tmp_path)
+
+
 def test_idle_strangers_at_the_door_between_key_managers_hold_no_stream_up(tmp_path):
     async def act(w):
         idle = [await dial("127.0.0.1", port) for _ in range(24) for port in (w.a.port, w.b.port)]
