@@ -108,12 +108,13 @@ class SiteLink:
         return self._told
 
     async def _read_figures(self) -> tuple[LinkStatus, KmeStatus]:
-        if self._asked is None or self._asked.done():
-            self._asked = asyncio.get_running_loop().run_in_executor(self._reader, self._figures)
-        done, _ = await asyncio.wait([self._asked], timeout=STATUS_S)
+        asked = self._asked
+        if asked is None or asked.done():  # else whoever asks meanwhile waits for the same
+            asked = self._asked = asyncio.get_running_loop().run_in_executor(self._reader, self._figures)
+        done, _ = await asyncio.wait([asked], timeout=STATUS_S)
         if not done:
             raise StoreUnavailable("the store does not answer; check its disk")
-        return self._asked.result()
+        return asked.result()
 
     def _figures(self) -> tuple[LinkStatus, KmeStatus]:
         return self._link_status(), self._kme_status()

@@ -471,6 +471,28 @@ def test_a_links_store_that_hangs_stops_neither_the_loop_nor_the_others_figures(
     assert after == before[1]
 
 
+def test_everybody_who_asks_for_figures_at_once_is_told_them(site):
+    config = read_site(site.toml)
+    kek = open_kek(config)
+
+    async def act():
+        async with AsyncExitStack() as stack:
+            compute = Workers()
+            stack.callback(compute.close)
+            view = config.links[0]
+            link = await open_link(view, kek, open_anchors(view, kek), compute, stack)
+
+            async def often():
+                return [await link.status() for _ in range(30)]
+
+            told = await asyncio.gather(*(often() for _ in range(8)))
+            return [one for each in told for one in each]
+
+    told = asyncio.run(act())
+    assert len(told) == 240
+    assert all(one == told[0] for one in told)
+
+
 def test_keys_whose_time_is_over_are_gone_before_a_door_can_open(site):
     document = site.document()
     document["kme"]["key_ttl_s"] = 3600
