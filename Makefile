@@ -21,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo "make demo    two sites, simulated light, a payload across under quantum keys"
 	@echo "make test    everything CI runs (at most 15 minutes)"
-	@echo "make check   static checks and the quick tests (under 90 s): before each commit"
+	@echo "make check   static checks and the quick tests (some minutes): before each commit"
 	@echo "make soak    the long runs, once per release"
 	@echo "make wheels  a wheel with compiled kernels for this machine, in dist/"
 

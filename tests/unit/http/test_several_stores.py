@@ -117,18 +117,15 @@ def test_whether_an_unknown_key_is_final_hangs_on_the_pairs_own_link(site, furth
     assert serve(site, further, act, owner_reachable=lambda pair: pair.link != "a-c") == [400, 503]
 
 
-async def all_waiting(kme, number):
+async def until_waiting(counts, number):
     while True:
-        if sum(kme._queued.values()) == number:
+        if sum(counts.values()) == number:
             return
         await asyncio.sleep(0.01)
 
 
-def test_a_store_that_hangs_holds_up_no_other_links_keys(site, further, wire):
-    put((site.database, site.keys), 100, "sae-b", here=True)
-    put(further, 100, "sae-c", here=True)
-    tls, go_on = site.sae_tls("sae-a"), threading.Event()
-    keys = further[1]
+def hang(keys, go_on):
+    """Let a store hand nothing out before ``go_on``."""
     whole = keys.deliver_to_master
 
     def hanging(*args, **more):
@@ -136,6 +133,14 @@ def test_a_store_that_hangs_holds_up_no_other_links_keys(site, further, wire):
         return whole(*args, **more)
 
     keys.deliver_to_master = hanging
+    return keys
+
+
+def test_a_store_that_hangs_holds_up_no_other_links_keys(site, further, wire):
+    put((site.database, site.keys), 100, "sae-b", here=True)
+    put(further, 100, "sae-c", here=True)
+    tls, go_on = site.sae_tls("sae-a"), threading.Event()
+    hang(further[1], go_on)
 
     async def act(kme):
         async def get(peer):
@@ -145,7 +150,7 @@ def test_a_store_that_hangs_holds_up_no_other_links_keys(site, further, wire):
             # As many as one SAE may have waiting: they must not take its places at the other link.
             waiting = [asyncio.create_task(get("sae-c")) for _ in range(MAX_WAITING_OF_ONE)]
             async with asyncio.timeout(30):
-                await all_waiting(kme, MAX_WAITING_OF_ONE)
+                await until_waiting(kme._queued, MAX_WAITING_OF_ONE)
                 healthy = [await get("sae-b") for _ in range(3)]
             ended = sum(task.done() for task in waiting)
         finally:
@@ -158,25 +163,11 @@ def test_a_store_that_hangs_holds_up_no_other_links_keys(site, further, wire):
     assert late == [200] * MAX_WAITING_OF_ONE
 
 
-async def until_waiting(counts, number):
-    while True:
-        if sum(counts.values()) == number:
-            return
-        await asyncio.sleep(0.01)
-
-
 def test_a_store_that_hangs_holds_up_no_other_links_keys_of_skip(site, further, wire):
     put((site.database, site.keys), 9, "sae-b", here=True)
     put(further, 9, "sae-c", here=True)
     tls, go_on = site.sae_tls("sae-a"), threading.Event()
-    keys = further[1]
-    whole = keys.deliver_to_master
-
-    def hanging(*args, **more):
-        assert go_on.wait(60)
-        return whole(*args, **more)
-
-    keys.deliver_to_master = hanging
+    keys = hang(further[1], go_on)
 
     async def main():
         supply = Supply(site.keys, "kme-a", PAIRS, Limits(), StoppedClock(), further={"a-c": keys})
